@@ -154,6 +154,17 @@ def clock(at: float, now_s: float) -> str:
     return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M} UTC"
 
 
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it: `350 ms`, `4.2 s`, `53 min`, `7.5 h`, `4 days`; as the page does."""
+    if (seconds := max(0.0, seconds)) < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for most, unit_s, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < most:
+            number, has_parts = seconds / unit_s, unit != "min" and seconds < 10 * unit_s
+            return f"{number:.1f}".removesuffix(".0") + f" {unit}" if has_parts else f"{number:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
 def stamp(at: float) -> str:
     """Return a time with its day, for lists of many days: `2026-11-30 14:05:09 UTC`."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,4 +1,4 @@
-"""Times are told alike everywhere: in UTC, and it is said."""
+"""Times are told alike everywhere, in UTC, and it is said; so are lengths of time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from fleet.quoting import clock, stamp, with_clocks
+from fleet.quoting import clock, duration, stamp, with_clocks
 from fleet.signals.picture import events_of
 from tests.house import ROOT, modules_of
 
@@ -23,6 +23,28 @@ BY_HAND = {
     "fleet.workers.simulator.ledger", "fleet.workers.simulator.wires.limit_headers",
     "fleet.workers.simulator.rich.made_json",
 }  # fmt: skip
+#: Ways to put a length of time into words.
+_LENGTHS = re.compile(r":,?\.\df\} (?:s|min|h|days?)\b|/ ?(?:3600|86_?400):")
+#: Who does so by hand: of what was allowed or set, to the digit; and a table whose numbers are all of one unit.
+LENGTHS_BY_HAND = {
+    "fleet.cli.demo.view", "fleet.economy.exports.checking", "fleet.limiter.call", "fleet.limiter.limiter",
+    "fleet.limiter.snapshot", "fleet.quoting", "fleet.signals.diagnosis.verdict", "fleet.workers.agent",
+}  # fmt: skip
+#: Lengths as people say them, in seconds: the page says them alike (`tests/dashboard/test_page.py`).
+SAID = {
+    -1: "0 ms", 0.35: "350 ms", 1: "1 s", 4.21: "4.2 s", 42.4: "42 s", 119: "119 s", 180: "3 min", 205: "3 min",
+    3180: "53 min", 9000: "2.5 h", 27_000: "7.5 h", 86_400: "24 h", 345_600: "4 days",
+}  # fmt: skip
+
+
+def test_nobody_else_puts_lengths_of_time_into_words() -> None:
+    found = {module for module, path in modules_of(ROOT).items() if _LENGTHS.search(path.read_text(encoding="utf-8"))}
+    assert found == LENGTHS_BY_HAND
+
+
+@pytest.mark.parametrize(("seconds", "said"), SAID.items())
+def test_lengths_of_time_are_told_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
 
 
 def test_nobody_else_puts_times_into_words() -> None:
@@ -65,10 +87,10 @@ def test_an_event_says_its_fields_in_words_and_keeps_them_for_programs() -> None
     fields = {b"event": b"hold_put", b"pool": b"research", b"opens_at": b"2026-11-30T12:05:00+00:00", b"task": b"t-1"}
     told, held, blocked = events_of([
         (at, fields),
-        (at, {b"event": b"provider_limited", b"limit": b"alpha/m-1", b"hold_s": b"12.5"}),
+        (at, {b"event": b"provider_limited", b"limit": b"alpha/m-1", b"hold_s": b"12.4"}),
         (at, {b"event": b"function_blocked", b"function": b"f", b"s": b"3.0"}),
     ])  # fmt: skip
     assert told.said == "pool research, opens at 12:05:00 UTC"
     assert told.whole == "task t-1, pool research, opens at 12:05:00 UTC"
     assert told.fields["opens_at"] == "2026-11-30T12:05:00+00:00"
-    assert (held.said, blocked.said) == ("limit alpha/m-1, hold 12.5 s", "function f, for 3.0 s")
+    assert (held.said, blocked.said) == ("limit alpha/m-1, hold 12 s", "function f, for 3 s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 
 from fleet.money import whole_micros
-from fleet.quoting import with_clocks
+from fleet.quoting import duration, with_clocks
 from fleet.signals import catalogue
 from fleet.signals.bot_table import BotState, BotTable, HealthColumns
 from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
@@ -40,6 +41,8 @@ from fleet.signals.windows import (
     resources_of,
 )
 
+#: Seconds in a field of an event.
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 #: Minutes that are shown.
 MINUTES_SHOWN = 60
 #: Status of a failed task in the windows.
@@ -263,5 +266,5 @@ def _said(name: str, text: str, at: float) -> str:
     """Return a field of an event in words: `hold_s 12` is `hold 12 s`, a time is told as everywhere."""
     words = name.replace("_", " ")
     if words == "s" or words.endswith(" s"):
-        return f"{words[:-1].strip() or 'for'} {text} s"
+        return f"{words[:-1].strip() or 'for'} {duration(float(text)) if _NUMBER.fullmatch(text) else text}"
     return f"{words} {with_clocks(text, at)}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from fleet.quoting import duration
+
 #: Round trips longer than this tell little, in seconds: Redis may have answered at their start or at their end. One is
 #: believed only while none was shorter.
 LONGEST_TRIP_S = 0.5
@@ -52,4 +54,4 @@ CLOCK = HostClock()
 
 def told(ahead_s: float) -> str:
     """Return how far a clock is off, as people say it."""
-    return f"{abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the clock of Redis"
+    return f"{duration(abs(ahead_s))} {'ahead of' if ahead_s > 0 else 'behind'} the clock of Redis"

@@ -17,6 +17,7 @@ from fleet.config.exchange import GRANTS, ExchangeSettings
 from fleet.config.hosts import host_of
 from fleet.config.secret_files import read_secret
 from fleet.errors import ExchangeFailed, KeyMissing
+from fleet.quoting import duration
 from fleet.vault.grants import URLS, first_request, read_token, second_request
 from fleet.vault.sources import Secret
 from fleet.vault.token_endpoint import SKEW_S, TokenRequest, ask
@@ -104,12 +105,12 @@ class ExchangeKey:
         claims, settings = _claims(identity), self._settings
         now_s, expires_s, issued_s = time.time(), _number(claims, "exp"), _number(claims, "iat")
         if expires_s is not None and expires_s <= now_s:
-            ago = f"{now_s - expires_s:.0f} s ago"
+            ago = f"{duration(now_s - expires_s)} ago"
             return (
                 f"the token in {settings.token_file} expired {ago} by this clock: see what writes it, or set the clock"
             )
         if issued_s is not None and issued_s > now_s + SKEW_S:
-            ahead = f"{issued_s - now_s:.0f} s ahead of this clock"
+            ahead = f"{duration(issued_s - now_s)} ahead of this clock"
             return f"the token in {settings.token_file} is from {ahead}: set the clock"
         ids = [f"{name} {value}" for name in _asked_of(settings.grant) if (value := getattr(settings, name))]
         looks = f"look at {', '.join(ids)} in [providers.{self._provider}.exchange]" if ids else "look at its settings"

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from fleet.config.hosts import host_of, is_loopback
 from fleet.errors import ExchangeFailed
-from fleet.quoting import Hidden, brief, quote
+from fleet.quoting import Hidden, brief, duration, quote
 
 #: Seconds for one exchange: while it goes on, calls have the token before.
 TIMEOUT_S = 10.0
@@ -178,7 +178,8 @@ def _skew(clock_s: float | None) -> str:
     """Say that this machine's clock is off, where it is: identity tokens are refused for it."""
     if clock_s is None or abs(off_s := time.time() - clock_s) <= SKEW_S:
         return ""
-    return f"; this machine's clock is {abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} that server's: set it"
+    where = "ahead of" if off_s > 0 else "behind"
+    return f"; this machine's clock is {duration(abs(off_s))} {where} that server's: set it"
 
 
 def _seconds(text: str | None) -> float | None:

@@ -39,6 +39,7 @@ from tests.dashboard.browser import Browser, start_chromium
 from tests.dashboard.flower_process import Flower, running
 from tests.every import every
 from tests.redis_server import RedisServer
+from tests.test_times import SAID
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 from tests.workers.simulator import running as simulators
@@ -593,6 +594,12 @@ def test_every_time_is_of_utc_as_in_the_sentences_wherever_the_browser_is(page: 
         assert told[:10] == time.strftime("%Y-%m-%d", time.gmtime(now_s)) and told.endswith(" UTC")
     finally:
         page.chrome.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
+
+
+def test_lengths_of_time_are_told_as_in_the_sentences(page: Browser) -> None:
+    told = page.script("""return import(document.querySelector('link[href*="draw.js"]').href)
+        .then(({ duration }) => arguments[0].map(duration))""", [*SAID])  # fmt: skip
+    assert told == [*SAID.values()]
 
 
 def test_old_figures_never_look_new_when_redis_hangs(fleet: Stack, page: Browser) -> None:

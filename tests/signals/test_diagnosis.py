@@ -165,7 +165,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     ),
     (
         "provider_slow", "warning",
-        "alpha/m-1 is slow: a task takes 8.0 s in the last 5 minutes, 2.0 s in the hour before, for each token as much "
+        "alpha/m-1 is slow: a task takes 8 s in the last 5 minutes, 2 s in the hour before, for each token as much "
         "longer",
         view_of(), series(ran_ms=160_000.0),
     ),

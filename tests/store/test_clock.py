@@ -15,7 +15,7 @@ def test_a_clock_that_heard_redis_tells_its_time() -> None:
     clock.hear(1400.0, asked_s=time.monotonic())
     assert clock.now_s() == pytest.approx(1400, abs=1)
     assert clock.is_off
-    assert told(clock.ahead_s) == "3,600 s ahead of the clock of Redis"
+    assert told(clock.ahead_s) == "60 min ahead of the clock of Redis"
 
 
 def test_a_slow_answer_is_believed_only_before_the_first_quick_one() -> None:

@@ -196,11 +196,11 @@ def test_a_missing_file_an_old_token_and_a_wrong_clock_are_named(
 
     served.identities = set()
     (tmp_path / "token").write_text(jwt(exp=time.time() - 300))
-    assert "expired 300 s ago by this clock" in said()
+    assert "expired 5 min ago by this clock" in said()
     (tmp_path / "token").write_text(jwt(iat=time.time() + 3600))
     assert "ahead of this clock: set the clock" in said()
     served.clock_off_s = -600.0
-    assert "this machine's clock is 60" in (told := said()) and "s ahead of that server's: set it" in told
+    assert "this machine's clock is 10 min ahead of that server's: set it" in said()
     (tmp_path / "token").write_bytes(b"x" * 20_000)
     assert "expected 16384 bytes at most, got 20000" in said()
     (tmp_path / "token").unlink()

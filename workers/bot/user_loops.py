@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.errors import HeldUp
+from fleet.quoting import duration
 from fleet.workers.bot.user_function import Translate, UserFunction, guarded
 from fleet.workers.deadline import Deadline
 from fleet.workers.loops.crossing import Crossing
@@ -266,7 +267,7 @@ class UserLoops:
                 if loop.silent_s > self._hang_s and not call.answer.done():
                     call.cancel()
                     call.answer.set_exception(
-                        HeldUp(f"{loop.blamed()} has blocked the loop of this task for {loop.silent_s:.0f} s")
+                        HeldUp(f"{loop.blamed()} has blocked the loop of this task for {duration(loop.silent_s)}")
                     )
 
     def _say(self, block: Block) -> None:

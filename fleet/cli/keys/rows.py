@@ -17,7 +17,7 @@ from fleet.cli.terminal import fitted, table
 from fleet.config import Settings
 from fleet.config.scopes import EVERYTHING, ScopeSettings
 from fleet.errors import KeyMissing
-from fleet.quoting import stamp
+from fleet.quoting import duration, stamp
 
 if TYPE_CHECKING:
     from fleet.engine.operations.keys.scopes import ScopeView
@@ -101,7 +101,7 @@ def _story(row: KeyRow) -> Iterator[str]:
     if row.fingerprint:
         yield f"  key       {row.fingerprint}{f', version {row.version}' if row.version else ''}, age {_age(row.age_s)}"
     if row.expires_in_s is not None:
-        yield f"  exchanged now, by this command; expires in {row.expires_in_s:.0f} s. Each worker has its own"
+        yield f"  exchanged now, by this command; expires in {duration(row.expires_in_s)}. Each worker has its own"
     if row.shadowed_by:
         yield f"  shadowed  {_shadow(row)}"
     if row.next_at is not None:
@@ -192,7 +192,4 @@ def _heard(settings: Settings, scopes: set[str]) -> tuple[dict[str, float], dict
 
 
 def _age(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    days, rest = divmod(int(max(0.0, seconds)), 86_400)
-    return f"{days} d" if days else f"{rest // 3600} h {rest % 3600 // 60} min"
+    return "unknown" if seconds is None else duration(seconds)

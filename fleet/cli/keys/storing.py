@@ -10,6 +10,7 @@ import click
 from fleet.cli.keys.places import KeyPlace
 from fleet.cli.terminal import say
 from fleet.errors import ConfigurationError, KeyMissing
+from fleet.quoting import duration
 
 #: What to do where a key comes from elsewhere.
 INSTEAD = {
@@ -74,11 +75,13 @@ def put(place: KeyPlace, overlap_s: float | None, *, starts_at: float | None = N
         click.echo(json.dumps({**told, "revokes_in_s": ends_in_s, **later}))
         return
     when = (
-        "within a second" if starts_at is None else f"in {starts_at - now_s:.0f} s, or when the one before is refused"
+        "within a second"
+        if starts_at is None
+        else f"in {duration(starts_at - now_s)}, or when the one before is refused"
     )
     click.echo(f"{name}: key {fingerprint}, version {version}; workers of this state folder use it {when}")
     for one in old:
-        click.echo(f"{name}: key {one} is revoked {f'in {ends_in_s:.0f} s' if ends_in_s else 'now'}")
+        click.echo(f"{name}: key {one} is revoked {f'in {duration(ends_in_s)}' if ends_in_s else 'now'}")
 
 
 def _check_before(name: str, fingerprint: str, old: list[str], *, is_first: bool) -> None:

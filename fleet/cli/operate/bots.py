@@ -15,7 +15,7 @@ from fleet.cli.operate.pools import operator_name, seconds_of
 from fleet.cli.terminal import fitted, say, table
 from fleet.errors import ConfigurationError
 from fleet.models import Persona
-from fleet.quoting import clock, counted, noun_for, quote, stamp
+from fleet.quoting import clock, counted, duration, noun_for, quote, stamp
 
 if TYPE_CHECKING:
     from fleet.signals.bot_table import BotColumn, BotPage, BotState, BotTable
@@ -201,7 +201,7 @@ def _table(page: BotPage) -> Iterator[str]:
     cells = [(*heads, *(("EVIDENCE", "AGAINST IT") if has_odd else ()))]
     for row, facts in zip(_rows(page), odd, strict=True):
         numbers = (row["load"], row["per_hour"], row["completions"], row["failed"], row["calls_failed"])
-        mean = f"{row['mean_ms'] / 1000:.1f} s" if row["mean_ms"] else "."
+        mean = f"{duration(row['mean_ms'] / 1000)}" if row["mean_ms"] else "."
         texts = [f"{number:,}" if number else "." for number in numbers]
         cost = f"${row['cost_usd_micros'] / 1e6:,.4f}"
         cells.append((row["name"], row["state"], *texts, mean, cost, *(facts if has_odd else ())))
@@ -223,12 +223,12 @@ def _story(bot: BotDetail) -> Iterator[str]:
     yield f"{bot.name}: {bot.state}, pool {bot.pool}, {bot.api}"
     yield f"persona: {persona.archetype}, {_sampling(persona)}, {persona.context_window_tokens:,} tokens"
     yield f"done: {bot.completions:,}{failed}; {bot.per_hour:,} in the last hour; {bot.load:,} in hand"
-    yield f"used: {bot.tokens:,} tokens, ${bot.cost_usd_micros / 1e6:,.4f}, {bot.mean_ms / 1000:.1f} s a task"
+    yield f"used: {bot.tokens:,} tokens, ${bot.cost_usd_micros / 1e6:,.4f}, {duration(bot.mean_ms / 1000)} a task"
     yield from _health(bot.health)
     for error in bot.errors:
         yield f"error: {error.type} on {error.api}: {counted(error.failures, 'task')}, {counted(error.calls, 'call')}"
     for task in bot.tasks:
-        yield f"task: {task.task_id} {task.status} at {stamp(task.at)}, {task.ran_ms / 1000:.1f} s"
+        yield f"task: {task.task_id} {task.status} at {stamp(task.at)}, {duration(task.ran_ms / 1000)}"
 
 
 def _sampling(persona: Persona) -> str:

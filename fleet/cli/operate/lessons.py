@@ -13,7 +13,7 @@ from fleet import config
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.lessons import RATIO, SCHEMAS, UNSENT, WINDOW, Lesson
-from fleet.quoting import counted, quote, stamp
+from fleet.quoting import counted, duration, quote, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ def lines(lessons: Sequence[Lesson]) -> Iterator[str]:
             yield f"  window    {lesson.value:,.0f} tokens, prompt and answer together (learnt {at}, from an error)"
         else:
             left_s = lesson.probe_at - time.time()
-            when = f"in {left_s / 3600:.0f} h" if left_s > 0 else "with the next call"
+            when = f"in {duration(left_s)}" if left_s > 0 else "with the next call"
             verb = "unsent   " if lesson.what.startswith(UNSENT) else "refuses  "
             yield f"  {verb} {_named(lesson.what)} (learnt {at}; tried again {when})"
 

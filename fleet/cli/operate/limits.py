@@ -16,7 +16,7 @@ from fleet.cli.finite import FiniteRange
 from fleet.cli.operate import breakers, lessons
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
-from fleet.quoting import counted, stamp
+from fleet.quoting import counted, duration, stamp
 
 if TYPE_CHECKING:
     import redis
@@ -200,7 +200,8 @@ def _lines(snapshot: LimitSnapshot, budgets: Sequence[str]) -> Iterator[str]:
     word = "of" if allowed_now is None or snapshot.in_flight <= allowed_now else "(begun before), from now on at most"
     most = "" if allowed_now is None else f" {word} {allowed_now:,}"
     learnt = " (learnt: the provider refused more at once)" if snapshot.in_flight_is_learnt else ""
-    yield f"  waiting   {waiting}, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}{most}{learnt}"
+    next_slot = f"next slot in {duration(snapshot.queue_s)}"
+    yield f"  waiting   {waiting}, {next_slot}, in flight {snapshot.in_flight}{most}{learnt}"
     last = stamp(snapshot.refused_at) if snapshot.refused_at else "never"
     by = f" ({snapshot.held_by})" if snapshot.held_by else ""
     held = f", held until {stamp(snapshot.held_until)}{by}" if snapshot.held_until else ""

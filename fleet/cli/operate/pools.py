@@ -16,7 +16,7 @@ import click
 from fleet import config
 from fleet.cli.terminal import say, table
 from fleet.errors import ConfigurationError
-from fleet.quoting import counted, noun_for, quote
+from fleet.quoting import counted, duration, noun_for, quote
 
 if TYPE_CHECKING:
     from fleet.cli.operate.two_redis import TwoRedis
@@ -245,7 +245,7 @@ def _cells(row: PoolRow, now_s: float, *, has_ladders: bool) -> tuple[str, ...]:
     from fleet.engine.operations.ladders import told_rung
 
     counts = [f"{count:,}" if count else "." for count in (*row.backlog.values(), row.parked)]
-    oldest = "" if row.oldest_s is None else _age(row.oldest_s)
+    oldest = "" if row.oldest_s is None else duration(row.oldest_s)
     served_by = [told_rung(row.ladder, now_s) if row.ladder else ""] if has_ladders else []
     bots, waiting = f"{row.bots:,}" if row.bots else "", f"{sum(row.backlog.values()):,}"
     drains = row.drain.short if row.drain else ""
@@ -264,9 +264,3 @@ def _told_waits(row: PoolRow, now_s: float) -> Iterator[str]:
         tasks, where = (line.tasks, "") if line.tasks else (line.in_slots, " in hand")
         behind = f"{counted(tasks, 'task')}{where} {noun_for(tasks, 'waits', 'wait')}: " if tasks else ""
         yield f"{behind}{told_line(line, now_s, with_advice=True)}"
-
-
-def _age(seconds: float) -> str:
-    from fleet.engine.operations.obstacles import duration
-
-    return duration(seconds)

@@ -13,7 +13,7 @@ import click
 
 from fleet import config
 from fleet.cli.operate import spans
-from fleet.quoting import noun_for
+from fleet.quoting import duration, noun_for
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -269,7 +269,7 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
 
 def _budget_row(row: BudgetRow, now_s: float) -> list[str | Text]:
     held_s = 0.0 if row.held_until is None else row.held_until - now_s
-    held = _plain(f"held for {held_s:.1f} s after a 429" if held_s > 0 else "", "red")
+    held = _plain(f"held for {duration(held_s)} after a 429" if held_s > 0 else "", "red")
     return [_plain(row.limit), _share(row.used_rpm, row.rpm), _share(row.used_tpm, row.tpm), held]
 
 

@@ -14,7 +14,7 @@ from fleet.cli.operate import spans
 from fleet.cli.operate.bots import against_it
 from fleet.cli.terminal import NARROW
 from fleet.engine.operations.ladders import told_rung
-from fleet.quoting import counted
+from fleet.quoting import counted, duration
 from fleet.signals.bot_table import ranks_of
 from fleet.signals.diagnosis.finding import well
 from fleet.signals.rungs import name_of
@@ -135,7 +135,7 @@ def _head(view: FleetView, trouble: str | None, age_s: float | None) -> Text:
     if view.simulated:
         line.append("  simulated answers", "yellow")
     if trouble or (age_s or 0) > STALE_S:
-        line.append(f"  STALE, {age_s or 0:.0f} s old: {trouble or 'Redis is slow to answer'}", "bold red")
+        line.append(f"  STALE, {duration(round(age_s or 0))} old: {trouble or 'Redis is slow to answer'}", "bold red")
     return line
 
 
@@ -208,7 +208,7 @@ def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, na
     for index, pool in enumerate(pools):
         waiting = [sum(pool.backlog.values())] if narrow else pool.backlog.values()
         counts = [f"{count:,}" if count else "." for count in waiting]
-        oldest = "" if pool.oldest_s is None else _duration(pool.oldest_s)
+        oldest = "" if pool.oldest_s is None else duration(round(pool.oldest_s))
         failed = f"{pool.failed / pool.completions:.1%}" if pool.completions else ""
         style = "reverse" if index == chosen else ""
         reason = causes.get(pool.pool, "open") if pool.is_open else pool.gate
@@ -247,7 +247,7 @@ def _limit(limit: LimitView, *, narrow: bool) -> Text:
         line.append(f"{limit.in_flight:,}/{limit.most_in_flight:,} in flight  ", "yellow")
     line.append(f"{limit.waiting:,} waiting", "yellow" if limit.waiting else "dim")
     if limit.held_s:
-        line.append(f"  held {_duration(limit.held_s)} by a 429", "bold red")
+        line.append(f"  held {duration(limit.held_s)} by a 429", "bold red")
     return line.append(f"  {limit.limit}" if narrow else "")  # what is cut off then is the name
 
 
@@ -273,7 +273,7 @@ def _bots(view: FleetView, sort: BotColumn, rows: int, *, width: int) -> Table:
 
 def _figures_of(bots: BotTable, row: int) -> list[str]:
     numbers = [bots.load[row], bots.per_hour[row], bots.completions[row], bots.failed[row]]
-    mean = f"{bots.mean_ms[row] / 1000:.1f} s" if bots.mean_ms[row] else "."
+    mean = f"{duration(bots.mean_ms[row] / 1000)}" if bots.mean_ms[row] else "."
     evidence = f"{bots.evidence[row]:.1f}" if bots.evidence[row] else "."
     counts = [f"{number:,}" if number else "." for number in numbers]
     return [*counts, mean, _dollars(bots.cost_usd_micros[row]), evidence]
@@ -291,7 +291,7 @@ def _events(events: Sequence[EventView], now_s: float) -> list[Text]:
     styles = {"info": "dim", "warning": "yellow", "error": "red"}
     lines = []
     for event in events:
-        line = Text(f"{_duration(max(0.0, now_s - event.at)):>7} ago  ", "dim", no_wrap=True, overflow="ellipsis")
+        line = Text(f"{duration(round(max(0.0, now_s - event.at))):>7} ago  ", "dim", no_wrap=True, overflow="ellipsis")
         lines.append(line.append(event.name.replace("_", " "), styles[event.level]).append(f"  {event.whole}"))
     return lines
 
@@ -301,12 +301,6 @@ def _table(*columns: str, left: tuple[int, ...]) -> Table:
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index in left else "right", no_wrap=True, overflow="ellipsis")
     return table
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _dollars(micros: int) -> str:

@@ -15,7 +15,7 @@ from fleet.economy.estimate import Estimate
 from fleet.economy.habits import DEFAULT_KIND, Experience, Range
 from fleet.economy.prices import told_unpriced
 from fleet.money import PICOS, PICOS_PER_MICRO
-from fleet.quoting import counted, listed, noun_for
+from fleet.quoting import counted, duration, listed, noun_for
 
 #: Budgets that end before the last line of which people are told, those of the fewest lines (count).
 MOST_STOPS = 10
@@ -102,15 +102,6 @@ def lines(found: Inventory, expected: Estimate, known: Experience) -> Iterator[s
     yield "nothing was sent or queued; in 19 of 20 runs like it the figures lie in their ranges"
 
 
-def length(seconds: float) -> str:
-    """Return a time for people: `45 s`, `12 min`, `3.5 h`, `4 days`."""
-    if seconds < 180:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
-
-
 def usd(picos: float) -> str:
     """Return 10^-12 dollars for people."""
     dollars = picos / PICOS
@@ -146,20 +137,20 @@ def _cost(expected: Estimate) -> str:
 
 
 def _time(expected: Estimate) -> Iterator[str]:
-    duration = expected.duration
-    work, ends = duration.work_s, duration.seconds
-    figure = f"{length(work.expected)} ({length(work.low)} to {length(work.high)})"
-    before = f", {counted(duration.backlog, 'task')} before it" if duration.backlog else ""
-    decides = "decides" if duration.binds.startswith(("the ", "Fleet")) else "decide"
-    yield f"time      {figure}{before}; {duration.binds} {decides}"
+    how_long = expected.duration
+    work, ends = how_long.work_s, how_long.seconds
+    figure = f"{duration(work.expected)} ({duration(work.low)} to {duration(work.high)})"
+    before = f", {counted(how_long.backlog, 'task')} before it" if how_long.backlog else ""
+    decides = "decides" if how_long.binds.startswith(("the ", "Fleet")) else "decide"
+    yield f"time      {figure}{before}; {how_long.binds} {decides}"
     if ends is None:
         yield "          it does not end by itself: a budget that does not open again is used up before"
     elif ends.expected > work.expected * 1.5 + 1:
-        yield f"          with its waits for what opens again: {length(ends.expected)} (up to {length(ends.high)})"
+        yield f"          with its waits for what opens again: {duration(ends.expected)} (up to {duration(ends.high)})"
 
 
 def _stop(stop: EarlyEnd) -> str:
-    opens = "" if stop.opens_in_s is None else f"; it goes on in {length(stop.opens_in_s)}"
+    opens = "" if stop.opens_in_s is None else f"; it goes on in {duration(stop.opens_in_s)}"
     return f"at {stop.about} after about {stop.after:,} of {counted(stop.of, 'line')}{opens}"
 
 

@@ -17,7 +17,7 @@ from fleet.cli.run.patience import Patience
 from fleet.cli.run.summary import Summary
 from fleet.errors import ConfigurationError, StoreUnavailable
 from fleet.models import BotTask, TaskError
-from fleet.quoting import counted
+from fleet.quoting import counted, duration
 
 #: Seconds between two looks for results: from the first while results come, to the second while none do.
 POLL_S = (0.02, 0.2)
@@ -188,7 +188,9 @@ class Flow:
         """Say that nothing moves; submit again what may have been lost with Redis: it is never queued twice."""
         now_s = time.monotonic()
         if self._flight and now_s - max(self._moved_at_s, self._warned_at_s) > STALL_S:
-            still = f"{counted(len(self._flight), 'task')} in flight, no result for {now_s - self._moved_at_s:.0f} s"
+            still = (
+                f"{counted(len(self._flight), 'task')} in flight, no result for {duration(now_s - self._moved_at_s)}"
+            )
             reason = self._patience.reason or self._diagnose()
             self._warn(f"{still}; {reason or 'workers are alive: slow calls or exhausted limits'}")
             self._reach(self._resend)

@@ -9,6 +9,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fleet.quoting import duration
+
 #: Seconds between two lines when stderr is not a terminal.
 LINE_EVERY_S = 10.0
 
@@ -78,5 +80,5 @@ def progress_line(*, done: int, total: int | None, rate: float, note: str) -> st
     of_total = f" of {total:,}" if total is not None else ""
     parts = [f"{done:,}{of_total}", f"{rate:,.1f}/s"]
     if total is not None and rate > 0:
-        parts.append(f"{(total - done) / rate:,.0f} s left")
+        parts.append(f"{duration(round((total - done) / rate))} left")
     return ", ".join([*parts, *([note] if note else [])])

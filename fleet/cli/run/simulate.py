@@ -15,7 +15,7 @@ import click
 from fleet import config
 from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import fitted
-from fleet.quoting import quote
+from fleet.quoting import duration, quote
 
 if TYPE_CHECKING:
     from fleet.limiter.simulated.forecast import Forecast
@@ -170,8 +170,8 @@ def _story(found: Forecast, rpm: int | None, tpm: int | None) -> Iterator[str]:
     yield f"tokens a minute   {sums['tokens_per_minute']:,}{of_tokens}"
     for name, label in (("wait_s", "wait for a turn"), ("critical_wait_s", "  critical calls")):
         if name in sums:
-            yield f"{label}   p50 {sums[name]['p50']:.2f} s, p99 {sums[name]['p99']:.2f} s"
-    yield f"calls of a bot    {found.fewest} to {found.most} in {found.seconds:.0f} s"
+            yield f"{label}   p50 {duration(sums[name]['p50'])}, p99 {duration(sums[name]['p99'])}"
+    yield f"calls of a bot    {found.fewest} to {found.most} in {duration(found.seconds)}"
     yield f"questions a call  {sums['questions_per_call']:.2f}"
     yield f"calls a second    {_draw(found.calls_by_second)}"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fleet.money import PICOS_PER_MICRO, dollars_of, micros_of
-from fleet.quoting import counted
+from fleet.quoting import counted, duration
 
 
 class Summary:
@@ -102,7 +102,7 @@ class Summary:
         yield f"tokens    {self._tokens()}"
         yield f"cost      {self._cost()}"
         if new:
-            yield f"time      {wall_s:,.1f} s, {new / max(wall_s, 1e-9):,.1f} tasks/s"
+            yield f"time      {duration(wall_s)}, {new / max(wall_s, 1e-9):,.1f} tasks/s"
         if self.cut:
             prompts = counted(self.cut, "prompt")
             yield f"cut       {prompts} to fit a context window: {self.cut_tokens:,} tokens (`cut_tokens` of a result)"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.cli.run.dry_run import DryRun, Inventory
-from fleet.cli.run.expected import length, usd
+from fleet.cli.run.expected import usd
 from fleet.cli.run.weighing import Scales
 from fleet.config import LimitSettings, Settings
 from fleet.economy.estimate import Estimate, Weighed
@@ -20,7 +20,7 @@ from fleet.errors import ConfigurationError
 from fleet.limiter.simulated.playout import PlayedTask, Playout, play
 from fleet.models import BotTask
 from fleet.money import PICOS_PER_MICRO
-from fleet.quoting import counted
+from fleet.quoting import counted, duration
 from fleet.usage import Usage
 
 #: Spread of the logarithm of times to an answer: the 95th percentile is twice the median.
@@ -213,8 +213,8 @@ def lines(outcome: Tried) -> Iterator[str]:
     wait, figure = told["wait_s"], outcome.expected.usd_picos
     yield f"tasks     {counted(told['tasks'], 'task')} over {counted(told['slots'], 'slot')}"
     used = ", ".join(f"{what} {share:.0%}" for what, share in shares.items())
-    yield f"time      {length(told['seconds'])}; {told['binds']} ({used} used)"
-    yield f"wait      p50 {length(wait['p50'])}, p95 {length(wait['p95'])}, from a task's coming to its call"
+    yield f"time      {duration(told['seconds'])}; {told['binds']} ({used} used)"
+    yield f"wait      p50 {duration(wait['p50'])}, p95 {duration(wait['p95'])}, from a task's coming to its call"
     yield f"cost      {usd(figure.expected)} ({usd(figure.low)} to {usd(figure.high)})"
     for one in told["stopped"]:
         yield f"stops     {one['by']} of {one['limit']} is used up after {counted(one['after'], 'task')}"

@@ -13,6 +13,7 @@ from fleet.config import TOOLS, LimitSettings, PoolSettings, ProviderSettings, S
 from fleet.config.hosts import is_vendors
 from fleet.economy.prices import PriceList
 from fleet.money import PICOS
+from fleet.quoting import duration
 from fleet.usage import Usage
 from fleet.vault import account_of
 from fleet.vault.exchange import shadows_of
@@ -57,7 +58,7 @@ def tool_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Chec
 def key_age(account: str, host: HostFacts) -> Iterator[Check]:
     """Yield a warning for a key that is older than its `rotate_days`."""
     if (seconds := host.keys_due.get(account)) is not None:
-        told = f"due to be replaced for {seconds / 86_400:.1f} days"
+        told = f"due to be replaced for {duration(seconds)}"
         yield warn(f"key {account}: age", told, f"Make another one at the provider, and `fleet keys rotate {account}`.")
 
 

@@ -11,7 +11,7 @@ import redis
 from fleet.cli.setup.check import Check, ok, warn
 from fleet.config import Settings
 from fleet.errors import FleetError
-from fleet.quoting import counted
+from fleet.quoting import counted, duration
 from fleet.signals import catalogue
 from fleet.signals.picture import events_of
 from fleet.signals.view import EventView
@@ -49,7 +49,8 @@ def stall_checks(events: Iterable[EventView]) -> Iterator[Check]:
         if found[0].name == catalogue.FUNCTION_BLOCKED.name:
             yield warn(
                 f"function {whom}: loop",
-                f"it blocked its event loop for {last.get('s')} s at {last.get('at')}; {times} in the last day",
+                f"it blocked its event loop for {duration(float(last.get('s', 0)))} at {last.get('at')}; {times} in "
+                "the last day",
                 "Await in it (asyncio.sleep, an async client), or drop `async`: a plain function has its own thread.",
             )
         else:

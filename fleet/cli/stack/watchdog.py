@@ -15,6 +15,7 @@ import redis
 
 from fleet.config import Settings
 from fleet.errors import FleetError
+from fleet.quoting import duration
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
 from fleet.store.client import connect
@@ -92,9 +93,9 @@ class Watch:
         seen = self._seen[pid]
         silent_s, stuck_s = now_s - seen.at_moved_s, now_s - seen.beat_moved_s
         if silent_s > self._hang_s:
-            return Hang(pid, f"it lives, but has reported nothing for {silent_s:.0f} s")
+            return Hang(pid, f"it lives, but has reported nothing for {duration(silent_s)}")
         if seen.beat_at is not None and stuck_s > self._hang_s * MAIN_FACTOR:
-            return Hang(pid, f"it reports, but its main thread has stood still for {stuck_s:.0f} s")
+            return Hang(pid, f"it reports, but its main thread has stood still for {duration(stuck_s)}")
         return None
 
 

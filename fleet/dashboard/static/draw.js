@@ -101,12 +101,14 @@ export function dollars(micros) {
   return `$${/^0\.\d$/.test(spelled) ? `${spelled}0` : spelled}`; // $0.50, not $0.5
 }
 
+/** A length of time as people say it, as everywhere in Fleet (`fleet/quoting.py`). */
 export function duration(seconds) {
-  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (seconds < 120) return `${Math.round(seconds)} s`;
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
-  return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} d`;
+  if (seconds < 1) return `${Math.round(Math.max(0, seconds) * 1000)} ms`;
+  for (const [most, size, unit] of [[120, 1, "s"], [7200, 60, "min"], [172800, 3600, "h"]]) {
+    const n = seconds / size;
+    if (seconds < most) return `${n < 10 && unit !== "min" ? Number(n.toFixed(1)) : Math.round(n)} ${unit}`;
+  }
+  return `${Math.round(seconds / 86400)} days`;
 }
 
 /** How long until something: parts of a second only flicker. */

@@ -15,7 +15,7 @@ import redis
 from fleet.engine.messages import queues
 from fleet.errors import StoreError
 from fleet.models import Priority
-from fleet.quoting import quote
+from fleet.quoting import duration, quote
 from fleet.store import keys
 from fleet.store.client import Script, run_script_each
 from fleet.waits import Wait
@@ -66,7 +66,7 @@ class Gate:
         if self.is_open:
             return "open" if self.room is None else "waiting on limit"
         name = "closed" if self.lowest < 0 else f"{Priority(self.lowest).name.lower()} and above"
-        return name if self.left_s is None else f"{name}, for {self.left_s:.0f} s"
+        return name if self.left_s is None else f"{name}, for {duration(round(self.left_s))}"
 
 
 #: The gate of a queue that has none.

@@ -14,7 +14,7 @@ from typing import Any
 from fleet.engine.messages.envelope import EXPIRES
 from fleet.engine.messages.eta import LATEST_ETA_S, SHORT_CHARS
 from fleet.errors import Expired
-from fleet.quoting import stamp
+from fleet.quoting import duration, stamp
 from fleet.store.client import Script
 
 #: Reads `expires` of plain clients' messages inside other scripts.
@@ -72,8 +72,8 @@ def expired(at: float, now_s: float) -> Expired:
     """Return the error of a task whose end was `at`; both in seconds of Unix time."""
     wanted = stamp(at) if 0 <= at < LATEST_ETA_S else f"{at:.6g}"
     return Expired(
-        f"expires: expected a worker before {wanted}, got none until {now_s - at:.1f} s later; give the task more time "
-        "(expires_at, expires, the pool's expires_s), or its pool more workers; `fleet why` tells what holds it up"
+        f"expires: expected a worker before {wanted}, got none until {duration(now_s - at)} later; give the task more "
+        "time (expires_at, expires, the pool's expires_s), or its pool more workers; `fleet why` tells what holds it up"
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import redis
 
 from fleet.config import Settings
-from fleet.engine.operations.obstacles import duration
+from fleet.quoting import duration
 from fleet.signals.rungs import QUIET_S, RUNGS, LadderView, ladder_view, name_of
 from fleet.signals.windows import RUNGS_START
 from fleet.store import keys

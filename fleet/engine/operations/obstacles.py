@@ -15,7 +15,7 @@ from fleet.economy.budgets import capped_by, raises, scope_in
 from fleet.engine.admission.gates import OPEN_GATE, Gate, Waiting
 from fleet.limiter import LimitSnapshot
 from fleet.models import Priority
-from fleet.quoting import counted
+from fleet.quoting import counted, duration
 from fleet.signals.ahead.outlook import FLOWING, Drain, drain_of
 from fleet.signals.crew import unserved_line
 from fleet.signals.view import WaitLine
@@ -310,15 +310,3 @@ def headline(lines: Sequence[WaitLine], now_s: float, *, are_others: bool = Fals
     whose = f"{worst.pool}: " if worst.about == worst.pool and worst.pool not in worst.line else ""
     tasks = counted(total, "other task" if are_others else "task")
     return f"{tasks} {verb}: {whose}{told_line(worst, now_s)}{more}"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: 350 ms, 4.2 s, 3 min, 2.5 h, 4 days."""
-    seconds = max(0.0, seconds)
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -12,7 +12,7 @@ from celery import states
 
 from fleet.engine.messages.envelope import QUEUED_AT
 from fleet.engine.messages.expiry import end_in
-from fleet.engine.operations.obstacles import duration, told_line
+from fleet.engine.operations.obstacles import told_line
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.operations.task_money import CallUnderWay, micros_left
 from fleet.engine.operations.timeline import StoryStep, timeline
@@ -28,7 +28,7 @@ from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult, Priority, TaskError
 from fleet.money import dollars_of, micros_of
 from fleet.outcome import Before
-from fleet.quoting import clock, counted, noun_for, stamp
+from fleet.quoting import clock, counted, duration, noun_for, stamp
 from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.view import WaitLine
 from fleet.usage import told

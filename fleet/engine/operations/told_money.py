@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet.engine.operations.obstacles import duration
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.operations.task_money import CallUnderWay, micros_left
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import before_of
 from fleet.money import dollars_in_full, dollars_of
 from fleet.outcome import Before
-from fleet.quoting import counted, noun_for
+from fleet.quoting import counted, duration, noun_for
 from fleet.signals.ahead.outlook import usd
 from fleet.usage import told
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pydantic import Field
 
 from fleet.frozen import Frozen
+from fleet.quoting import duration
 from fleet.waits import Cause
 
 #: Causes behind which tasks still go on, one by one, or that are one task's own: the rate tells how fast.
@@ -77,14 +78,8 @@ def clock(at_s: float, now_s: float) -> str:
 
 
 def length(seconds: float) -> str:
-    """Return how long a backlog takes, as people say it: `40 s`, `12 min`, `7.5 h`, `3 days`."""
-    if seconds < 120:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 36_000:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
+    """Return how long a backlog takes: parts of a second only flicker."""
+    return duration(max(1, round(seconds)))
 
 
 def _rate(per_s: float) -> str:

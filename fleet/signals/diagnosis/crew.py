@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fleet.quoting import clock, counted, listed
+from fleet.quoting import clock, counted, duration, listed
 from fleet.signals.crew import Trouble
 from fleet.signals.diagnosis.finding import Diagnosis, Help, Kind, Severity, diagnosis
 from fleet.signals.diagnosis.symptoms import Case
@@ -36,7 +36,7 @@ def workers(case: Case) -> Iterator[Diagnosis]:
         if beat is not None and worker.at - beat >= HUNG_S:
             yield diagnosis(
                 "worker_hung", "warning", f"Worker {worker.name} stands still", now_s=case.now_s, about=worker.name,
-                since=beat, cause=f"its main thread has not turned for {worker.at - beat:.0f} s; it holds "
+                since=beat, cause=f"its main thread has not turned for {duration(worker.at - beat)}; it holds "
                 f"{counted(worker.busy, 'task')}",
                 help=Help(advice="it is replaced by itself after worker.hang_s; what it holds goes back to its queue",
                           command="fleet doctor"),

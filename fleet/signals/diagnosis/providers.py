@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fleet.config import tool_of
-from fleet.quoting import clock, counted
+from fleet.quoting import clock, counted, duration
 from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Help, Kind, diagnosis
 from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of, called
 from fleet.signals.limit_view import LimitView
@@ -159,7 +159,7 @@ class Silence(NamedTuple):
     def told(self) -> str:
         """What it goes by."""
         under_way = f"{counted(self.calls, 'call')} have been under way"
-        return f"{under_way} for up to {self.longest_s:.0f} s, far longer than usual"
+        return f"{under_way} for up to {duration(self.longest_s)}, far longer than usual"
 
 
 def silences(case: Case) -> Iterator[Silence]:
@@ -212,8 +212,8 @@ def overdue(case: Case) -> Iterator[Diagnosis]:
             continue
         yield diagnosis(
             "provider_failing", "warning", f"{called(api)} leaves calls without an answer", now_s=case.now_s, about=api,
-            cause=f"{late:,} of {open_calls.calls:,} under way have had none for more than {late_s:.0f} s; 99 of 100 "
-            f"tasks of the last hour took less than {usual_ms / 1000:.1f} s",
+            cause=f"{late:,} of {open_calls.calls:,} under way have had none for more than {duration(late_s)}; 99 of "
+            f"100 tasks of the last hour took less than {duration(usual_ms / 1000)}",
             help=Help(advice="see the provider's status page; tasks whose calls time out are tried again",
                       command="fleet breakers"),
         )  # fmt: skip
@@ -230,7 +230,7 @@ def refusing(case: Case) -> Iterator[Diagnosis]:
         if not is_many and _hold_s(case, limit) < LONG_HOLD_S and none_since is None:
             continue
         held = f"it asked to wait until {clock(case.now_s + limit.held_s, case.now_s)}" if limit.held_s > 0 else ""
-        none = f"none was answered for {case.now_s - none_since:.0f} s" if none_since is not None else ""
+        none = f"none was answered for {duration(case.now_s - none_since)}" if none_since is not None else ""
         counts = f"{refused:,.0f} of {calls:,.0f} calls of the last {RECENT_MIN} minutes" if is_many else ""
         head = f"{called(api)} refuses {'all ' if none else ''}calls (429)"
         yield diagnosis(
@@ -289,8 +289,8 @@ def slow(case: Case) -> Iterator[Diagnosis]:
             continue
         yield diagnosis(
             "provider_slow", "warning", f"{api} is slow", now_s=case.now_s, about=api,
-            cause=f"a task takes {took / 1000:.1f} s in the last {RECENT_MIN} minutes, {took_before / 1000:.1f} s in "
-            "the hour before, for each token as much longer",
+            cause=f"a task takes {duration(took / 1000)} in the last {RECENT_MIN} minutes, "
+            f"{duration(took_before / 1000)} in the hour before, for each token as much longer",
             help=Help(advice="see the provider's status page; a fallback gives its pools another way",
                       command="fleet top"),
         )  # fmt: skip

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from fleet.quoting import counted
+from fleet.signals.ahead.outlook import length
 from fleet.signals.diagnosis.finding import Diagnosis, Help, diagnosis
 from fleet.signals.diagnosis.symptoms import Case
 from fleet.signals.view import PoolView
@@ -56,7 +57,7 @@ def _grown(case: Case, pool: PoolView) -> tuple[float, int] | None:
 
 def _backlog(case: Case, pool: PoolView, grown: tuple[float, int], drain_s: float) -> Diagnosis:
     since, was = grown
-    drain = f"it takes {drain_s / 3600:.1f} h to drain" if drain_s < 360_000 else "none of its tasks has finished"
+    drain = f"it takes {length(drain_s)} to drain" if drain_s < 360_000 else "none of its tasks has finished"
     slots = case.view.resources
     is_busy = slots.slots > 0 and slots.busy >= 0.9 * slots.slots
     return diagnosis(

@@ -81,7 +81,7 @@ def test_the_budget_of_each_api_is_shown_with_its_use_and_hold(redis_url: str) -
     text = text_of(snapshot_of(redis_url))
     assert "300 of 600 (50%)" in text
     assert "45,000 of 90,000 (50%)" in text
-    assert "held for 4.0 s after a 429" in text
+    assert "held for 4 s after a 429" in text
     assert text.count("no limit") == 2
 
 

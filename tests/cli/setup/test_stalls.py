@@ -27,5 +27,5 @@ def test_functions_that_blocked_and_workers_that_ended_themselves_are_named_with
     found = {check.name: check for check in stall_checks(recent_stalls(load()))}
     assert [check.level for check in found.values()] == ["warn", "warn"]
     blocked = found["function my_bots:solve: loop"]
-    assert "for 13.1 s at my_bots.py:12; 2 times in the last day" in blocked.found and "drop `async`" in blocked.advice
+    assert "for 13 s at my_bots.py:12; 2 times in the last day" in blocked.found and "drop `async`" in blocked.advice
     assert "stood still for 61 s; 1 time" in found["worker w1@host: stalls"].found

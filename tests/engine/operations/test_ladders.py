@@ -83,7 +83,7 @@ def test_the_rung_that_serves_is_told_with_its_time_and_each_ones_share(
     assert told_rung(found, found.since + 720).startswith("fallback 1, 12 min ago")
     assert told_rung(found.model_copy(update={"last_at": found.since + 719}), found.since + 720) == "fallback 1, 12 min"
     assert told_ladder(found, found.since + 30) == (
-        "fallback 1 (simulator/small) has served it for 30.0 s; of the last hour's answers own 75%, fallback 1 25%"
+        "fallback 1 (simulator/small) has served it for 30 s; of the last hour's answers own 75%, fallback 1 25%"
     )
     assert pool_in(client).by_rung == {1: 2, 2: 0}
     assert client.strlen(keys.sketch("b")) <= RUNGS_START, "a pool without a ladder counts nothing of it"

@@ -21,7 +21,6 @@ from fleet.economy.bill.unknown import written
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import BEFORE, envelope, fresh_envelope, task_headers
-from fleet.engine.operations.obstacles import duration
 from fleet.engine.operations.story import Story, tell
 from fleet.engine.operations.task_facts import gather
 from fleet.engine.outcomes.dead_letters import bury
@@ -143,7 +142,7 @@ def test_a_task_of_a_dead_worker_tells_that_its_lease_ran_out(client: redis.Redi
     hold(client, message_of("mine"), age_s=leases.LEASE_S + 5)
     story = story_of(client, "mine")
     assert not story.suspect and story.lease_left_s is not None and story.lease_left_s < 0
-    assert "the lease ran out 5." in text_of(story)
+    assert "the lease ran out 5" in text_of(story)
 
 
 @pytest.mark.parametrize("where", ["waits", "held"])
@@ -176,7 +175,7 @@ def test_a_task_tells_which_limit_is_used_up(client: redis.Redis) -> None:
     queue(client, "mine")
     text = text_of(story_of(client, "mine", lambda pool: limit if pool == "research" else None))
     assert "the limit acme/m/default (60 of 60 requests a minute), held for" in text
-    assert "its next call goes in 7.0 s" in text
+    assert "its next call goes in 7 s" in text
 
 
 def test_a_task_tells_of_calls_at_once_and_of_a_day_that_is_nearly_used(client: redis.Redis) -> None:
@@ -218,7 +217,7 @@ def test_a_task_at_work_tells_what_it_has_cost_what_is_left_and_which_call_has_n
     text = text_of(story)
     assert "so far it has had 2 provider calls, $0.002" in text
     assert "of its max_cost_usd = $0.0500, $0.0450 is left" in text
-    assert "its call to simulator/simulated-1 has had no answer for 31." in text
+    assert "its call to simulator/simulated-1 has had no answer for 31 s" in text
     assert "it is given up after 120 s (timeout_s), $0.0030 is reserved for it" in text
     assert "answers nothing" not in text
 
@@ -282,7 +281,7 @@ def test_a_finished_task_tells_who_answered_and_never_what(client: redis.Redis) 
     finish(client, "mine", answer="a secret answer", queued_ms=300)
     story = story_of(client, "mine")
     assert (story.state, story.bot, story.attempts) == ("finished", "research-002", 2)
-    assert "its result is ok by research-002, 60." in text_of(story)
+    assert "its result is ok by research-002, 60 s ago" in text_of(story)
     assert "2 provider calls in 1.5 s; it had waited 300 ms" in text_of(story)
     assert "secret" not in story.model_dump_json()
 
@@ -455,11 +454,3 @@ def test_what_waits_is_counted_by_priority_with_the_age_of_the_oldest(client: re
     first, second = read_waiting(client, ["fleet.research", "fleet.review"])
     assert (first.counts, first.oldest_at, first.total) == ((1, 0, 0, 2, 0), 50.5, 3)
     assert (second.total, second.oldest_at) == (0, None)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 ms"), (0.35, "350 ms"), (4.21, "4.2 s"), (180, "3 min"), (9000, "2.5 h"), (345_600, "4 days")],
-)
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -50,9 +50,9 @@ def test_a_worker_an_hour_ahead_is_named_hides_no_other_and_expires_no_task(
     assert client.hexists(keys.workers(), other.name)
     report = WorkerReport.model_validate_json(named(client, worker.name)[0])
     assert abs(report.at - time.time()) < WAIT_S
-    wait_until(lambda: "clock off: this host's is 3,600 s ahead of the clock of Redis" in worker.log, WAIT_S, "said")
+    wait_until(lambda: "clock off: this host's is 60 min ahead of the clock of Redis" in worker.log, WAIT_S, "said")
     assert any(fields[b"event"] == catalogue.CLOCK_OFF.name.encode() for _, fields in client.xrange(keys.events()))
     check = worker_clocks(redis_facts(redis_url, role="redis", embedded=False, timeout_s=5))
     assert check.level == "warn"
-    assert f"{worker.name} is 3,600 s ahead of the clock of Redis" in check.found
+    assert f"{worker.name} is 60 min ahead of the clock of Redis" in check.found
     plain.close()

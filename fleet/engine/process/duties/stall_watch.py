@@ -19,6 +19,7 @@ import redis
 
 from fleet import config
 from fleet.errors import FleetError
+from fleet.quoting import duration
 from fleet.signals import catalogue
 from fleet.signals.events import record_event_now
 from fleet.store.client import connect
@@ -116,7 +117,7 @@ class StallWatch:
             if part == MAIN_THREAD and not self._broker_answers():  # it waits for it, as it should
                 self._stalls.forgive(part)
                 continue
-            self._end(f"its {part} has stood still for {seconds:.0f} s")
+            self._end(f"its {part} has stood still for {duration(seconds)}")
 
     def _wind_up(self) -> None:
         """Let the kernel end this process when it burns that much CPU time before the next look.
