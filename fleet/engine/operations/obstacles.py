@@ -142,8 +142,9 @@ def waits_of_limit(limit: LimitSnapshot, now_s: float) -> Iterator[Wait]:
 def _of_limit(limit: LimitSnapshot, room: tuple[int, ...] | None, now_s: float) -> Iterator[Wait]:
     yield from waits_of_limit(limit, now_s)
     lowest = max((priority for priority, left in enumerate(room or ()) if left > 0), default=-1)
-    is_far = limit.queue_s > SOON_S and limit.waiting > 0
-    if (room is not None and lowest < Priority.BULK.value) or (room is None and is_far):
+    if lowest == Priority.BULK.value:  # a room has just been made anew: that is used up in a moment
+        lowest = -1
+    if room is not None or (limit.queue_s > SOON_S and limit.waiting > 0):
         yield Wait("limit", now_s + limit.queue_s, limit.limit, allowed(limit), lowest=lowest)
 
 

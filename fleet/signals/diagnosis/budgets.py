@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
+from statistics import fmean
 from typing import NamedTuple
 
 from fleet.quoting import clock, listed
@@ -17,8 +20,9 @@ from fleet.waits import Cause
 
 #: Share of a day's budget from which it is told.
 NEAR = 0.8
-#: Share of a minute's allowance from which a minute counts as full, and full minutes that are told (count).
-FULL, FULL_MINUTES = 0.9, 5
+#: Share of the allowance that so many minutes on average must have used until a limit is told to be full (count), and
+#: that the last two must have used so that it still is: minutes differ, for calls count when their task ends.
+FULL, FULL_MINUTES, STILL_FULL = 0.9, 5, 0.7
 #: Used-up budgets of pools, of tenants, of bots or of runs that are told one by one (count).
 MOST_APART = 3
 #: Minutes that are looked at for the first full one (count).
@@ -148,10 +152,10 @@ def _near(case: Case, limit: LimitView, budget: _Budget) -> Diagnosis:
 def saturated(case: Case) -> Iterator[Diagnosis]:
     """Yield limits that have been full for minutes while tasks wait for them, and since when."""
     for limit in case.view.limits:
-        tasks = case.waiting("limit", about=limit.limit)
-        full = _full_minutes(case, limit) if tasks else 0
-        if full < FULL_MINUTES:
+        full = _full_minutes(case, limit) if _is_waited_for(case, limit) else 0
+        if not full:
             continue
+        tasks = case.waiting("limit", about=limit.limit)
         api, since = api_of(limit.limit), (case.now_s // 60 - full) * 60
         numbers = (("rpm", limit.rpm), ("tpm", limit.tpm), ("in_flight", limit.most_in_flight))
         allowed = ", ".join(f"{name} = {number:,}" for name, number in numbers if number is not None)
@@ -167,12 +171,29 @@ def saturated(case: Case) -> Iterator[Diagnosis]:
 
 
 def _full_minutes(case: Case, limit: LimitView) -> int:
-    """Return how many whole minutes in a row, up to the last one, have used nearly all that is allowed."""
+    """Return for how many whole minutes, up to the last one, nearly all has been used that is allowed; 0: it is not."""
     series = [one for pool in case.pools_on(api_of(limit.limit)) if (one := case.symptoms.series.get(pool))]
     minutes, last = minutes_in(series, case.now_s), int(case.now_s // 60)
-    for ago in range(1, LOOKED_BACK):
-        sums = minutes[last - ago]
-        calls, tokens = sums.calls, sums.input_tokens + sums.output_tokens
-        if not ((limit.rpm and calls >= FULL * limit.rpm) or (limit.tpm and tokens >= FULL * limit.tpm)):
-            return ago - 1
-    return LOOKED_BACK - 1
+    shares, full = deque[float](maxlen=FULL_MINUTES), 0
+    for number in range(last - LOOKED_BACK + 1, last):
+        sums = minutes[number]
+        tokens = sums.input_tokens + sums.output_tokens
+        shares.append(max(sums.calls / limit.rpm if limit.rpm else 0.0, tokens / limit.tpm if limit.tpm else 0.0))
+        if fmean(islice(reversed(shares), 2)) < STILL_FULL:
+            full = 0
+        elif full:
+            full += 1
+        elif len(shares) == FULL_MINUTES and fmean(shares) >= FULL:
+            full = FULL_MINUTES
+    return full
+
+
+def _is_waited_for(case: Case, limit: LimitView) -> bool:
+    """True while tasks wait for a limit, or did at the last two looks at the backlogs: between two calls none may."""
+    if case.waiting("limit", about=limit.limit):
+        return True
+    last = int(case.now_s // 60)
+    return any(
+        tasks for pool in case.pools_on(api_of(limit.limit))
+        for minute, tasks in case.symptoms.backlogs.get(pool, ())[-2:] if minute >= last - 2
+    )  # fmt: skip
