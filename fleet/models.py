@@ -34,6 +34,8 @@ from fleet.usage import Usage
 
 #: Longest deadline a task may ask for, in seconds (7 days).
 MAX_DEADLINE_S = 7 * 24 * 3600
+#: Longest time until an answer is needed, in seconds (30 days).
+MAX_BY_S = 30 * 24 * 3600
 #: Latest `expires_at`, in seconds of Unix time (the year 2200): more is mostly a time in milliseconds.
 LATEST_EXPIRY_S = 7_258_118_400
 
@@ -98,6 +100,13 @@ class BotTask(Asks):
         le=LATEST_EXPIRY_S,
         allow_inf_nan=False,
         description="Unix time in seconds after which nobody wants the answer: it is dropped unpaid. None: the pool's.",
+    )
+    by_s: float | None = Field(
+        None,
+        gt=0,
+        le=MAX_BY_S,
+        allow_inf_nan=False,
+        description="Seconds from submission until its answer is needed: it goes by the cheapest lane that fits.",
     )
     max_cost_usd: float | None = Field(
         None,

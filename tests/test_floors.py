@@ -48,7 +48,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # What people see.
     ("fleet.dashboard",),
     ("fleet.cli.terminal",),
-    ("fleet.cli.figures", "fleet.cli.finite", "fleet.cli.exit_codes", "fleet.cli.stop_signals", "fleet.cli.shadow"),
+    (
+        "fleet.cli.figures",
+        "fleet.cli.finite",
+        "fleet.cli.spans",
+        "fleet.cli.exit_codes",
+        "fleet.cli.stop_signals",
+        "fleet.cli.shadow",
+    ),
     ("fleet.cli.wrong_use",),
     ("fleet.cli.main", "fleet.cli.run", "fleet.cli.stack", "fleet.cli.operate", "fleet.cli.setup"),
     ("fleet.cli.money", "fleet.cli.keys", "fleet.cli.demo"),

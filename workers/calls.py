@@ -28,6 +28,7 @@ class Wishes:
         stop: Texts at which the answer ends.
         tier: Service tier: `flex`, `priority`, or what the provider calls it.
         n: Answers wanted; each is paid.
+        by_at: Unix time (s) by which the answer is needed: the gateway takes the tier; None: `tier` says it.
         extra_body: Further fields of the request's body.
         extra_headers: Further headers.
         form: How the schema is told: `strict`, or `loose` where a model refuses it so.
@@ -47,6 +48,7 @@ class Wishes:
     stop: tuple[str, ...] = ()
     tier: str | None = None
     n: int = 1
+    by_at: float | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     form: Literal["strict", "loose"] = "strict"

@@ -15,6 +15,7 @@ from fleet.errors import (
     ProviderUnavailable,
     RateLimited,
     Relearnt,
+    TierBusy,
     TooExpensive,
 )
 from fleet.grants import Grant
@@ -118,6 +119,6 @@ def is_free(error: FleetError) -> bool:
 
 def counted_nothing(error: FleetError) -> bool:
     """True when the provider surely counted no tokens: it refused the call, or never got it."""
-    return isinstance(error, RateLimited | KeyRejected | BadRequest | ConfigurationError | Relearnt) or (
+    return isinstance(error, RateLimited | TierBusy | KeyRejected | BadRequest | ConfigurationError | Relearnt) or (
         isinstance(error, ProviderUnavailable) and not error.sent
     )

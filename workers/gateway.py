@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 
 from fleet.config.scopes import ScopeAsk
 from fleet.conversation import Message
-from fleet.errors import ContextTooLong, DeadlineExceeded
+from fleet.errors import ContextTooLong, DeadlineExceeded, TierBusy
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.lessons import FAST, TEACHING_TOKENS, UNSENT, Measure, Notebook
 from fleet.schema import Schema
@@ -32,7 +32,7 @@ from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.load import UNSEEN_TOKENS, is_plain, may_write_for_an_hour, most_tokens, sent_tokens
 from fleet.workers.meter import Meter
 from fleet.workers.passage import Passages, Price
-from fleet.workers.ports import Bill, Breakers, CostShares, Knowledge, Limiter
+from fleet.workers.ports import Bill, Breakers, CostShares, Knowledge, Lanes, Limiter
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 from fleet.workers.roads import PATIENCE_S, Budgets, Roads
@@ -70,6 +70,7 @@ class Gateway:
         budgets: What may be spent; None: anything.
 
     Attributes:
+        lanes: Chooses among lanes for calls that say by when they are needed; None: all take the usual one.
         keys: Chooses among the keys of a provider; whoever knows of scopes narrows it there.
         ladders: Of every pool.
         roads: Those of the process.
@@ -95,6 +96,7 @@ class Gateway:
         self.unanswered = roads.unanswered
         self._passages = Passages(limiter, roads, price, now_s=clock, costs=costs, bill=bill)
         self.keys = self._passages.keys
+        self.lanes: Lanes | None = None
         self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._routes = routes
         self._disbelieved: set[str] = set()
@@ -173,6 +175,8 @@ class Gateway:
         route = route or self._routes[pool]
         given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
         most = _dearest(given, made, for_an_hour=may_write_for_an_hour(messages, wishes))
+        if wishes.by_at is not None and self.lanes is not None:
+            wishes = replace(wishes, tier=self._tier(self.lanes, pool, route, caller, most, wishes.by_at))
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)
         offers = tuple(tool.name for tool in wishes.tools)
         errand = Errand(pool, route, most, wishes.tier, deadline, meter, caller, patience_s, offers)
@@ -183,6 +187,14 @@ class Gateway:
         except ContextTooLong as error:
             self._learn_from(error, route, most.input_tokens)
             raise
+        except TierBusy:
+            if wishes.by_at is None or wishes.tier is None or self.lanes is None:
+                raise
+            self.lanes.busy(route.priced_as, wishes.tier)  # so the next lane takes it, at once
+            return await self.chat(
+                pool, messages, temperature=temperature, max_output_tokens=max_output_tokens, deadline=deadline,
+                meter=meter, caller=caller, wishes=wishes, streaming=streaming, patience_s=patience_s, route=route,
+            )  # fmt: skip
         if most.input_tokens >= TEACHING_TOKENS and is_plain(call):
             true = completion.usage.input_tokens
             self._lessons.counted(route.priced_as, estimated=most.input_tokens, true=true)
@@ -233,6 +245,12 @@ class Gateway:
         if isinstance(answer.refusal, ContextTooLong):
             self._learn_from(answer.refusal, route, most.input_tokens)
         return answer
+
+    def _tier(self, lanes: Lanes, pool: str, route: Route, caller: Caller, most: Usage, by_at: float) -> str | None:
+        given, made = most.input_tokens, most.output_tokens
+        return lanes.tier(
+            pool, route.priced_as, caller.kind, input_tokens=given, output_tokens=made, by_s=by_at - self.now_s()
+        )
 
     def _learn_from(self, error: ContextTooLong, route: Route, estimated: int) -> None:
         """Learn how a model counts from one that says that a prompt is too long."""

@@ -199,6 +199,27 @@ class CostShares(Protocol):
         """
 
 
+class Lanes(Protocol):
+    """Which way to its model a call takes. Nothing here waits or raises."""
+
+    def tier(self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float) -> str | None:
+        """Return the service tier that a call takes; None: the usual one.
+
+        Args:
+            pool: Whose call it is.
+            api: `provider/model`.
+            kind: Task class.
+            input_tokens: By estimate.
+            output_tokens: Of the longest answer.
+            by_s: Seconds until the answer is needed.
+        """
+        ...
+
+    def busy(self, api: str, tier: str) -> None:
+        """Note that a tier had no room for a call."""
+        ...
+
+
 class Lessons(Protocol):
     """What models refuse, as far as the fleet knows: a local copy that is shared behind the caller's back.
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from fleet.config.scopes import ScopeAsk
 from fleet.entries import Entry
-from fleet.errors import GiveUp, MachineExhausted, NotSoon, RateLimited, Relearnt, Waits
+from fleet.errors import GiveUp, MachineExhausted, NotSoon, RateLimited, Relearnt, TierBusy, Waits
 from fleet.grants import Caller, Grant
 from fleet.models import Priority
 from fleet.usage import Usage
@@ -143,7 +143,7 @@ class Road:
         self._roads.under_way.ended(self.grant.limit, self, now, is_answered=is_answered)
         if isinstance(error, Waits):
             meter.failed_s += asyncio.get_running_loop().time() - self._since
-            if not isinstance(error, MachineExhausted | RateLimited):
+            if not isinstance(error, MachineExhausted | RateLimited | TierBusy):
                 await self._rule(error, meter)
                 return
         if self._is_probe:

@@ -56,6 +56,7 @@ SIMULATED_PRICE = PriceSettings(
     output_usd_per_mtok=0.60,
     tiers={
         "flex": TierPriceSettings(input_usd_per_mtok=0.075, output_usd_per_mtok=0.30),
+        "batch": TierPriceSettings(input_usd_per_mtok=0.075, output_usd_per_mtok=0.30),
         "priority": TierPriceSettings(input_usd_per_mtok=0.30, output_usd_per_mtok=1.20),
     },
 )

@@ -36,6 +36,7 @@ class Weighed(NamedTuple):
         calls: Paid calls that it takes where its pool has shown nothing.
         most_picos: `max_cost_usd` in 10^-12 dollars; None: it has none.
         tenant: For whom it is; empty: nobody in particular.
+        by_s: Seconds from its submission until its answer is needed; None: it does not say.
     """
 
     pool: str
@@ -49,6 +50,7 @@ class Weighed(NamedTuple):
     calls: Range = PLAIN_CALLS
     most_picos: int | None = None
     tenant: str = ""
+    by_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

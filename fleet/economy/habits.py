@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+from fleet.economy.lanes.choice import LaneFacts, Way
+
 #: Kind of tasks that name none: they may have nothing in common.
 DEFAULT_KIND = "default"
 #: Standard deviations from the mean to the ends of a range: 19 of 20 figures lie between them.
@@ -194,6 +196,7 @@ class Experience:
         processes: Worker processes.
         backlog: Waiting tasks that go before, by pool.
         opinions: Bots that a task is given to at most, while answers seem bad.
+        lanes: Of other lanes, by `provider/model`, kind and lane.
         is_learnt: False: no Redis was asked.
     """
 
@@ -207,6 +210,7 @@ class Experience:
     processes: int = 1
     backlog: Mapping[str, int] = field(default_factory=dict)
     opinions: int = 1
+    lanes: Mapping[Way, LaneFacts] = field(default_factory=dict)
     is_learnt: bool = False
 
     def latency_s(self, pool: str, kind: str) -> Range:

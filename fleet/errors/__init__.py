@@ -5,6 +5,7 @@ FleetError
 │   ├── NotSoon                its next call cannot leave soon: a limit, a day's budget, an open breaker
 │   ├── RetryLater             the same call may work later (``retry_after_s`` when the other side said when)
 │   │   ├── RateLimited            the provider answered 429
+│   │   ├── TierBusy               the tier that was asked has no room now: another one may
 │   │   ├── ProviderUnavailable    the provider answered 5xx, cut the connection, or did not answer in time
 │   │   ├── Relearnt               the model refuses what the call carried: the next one goes without it
 │   │   ├── MachineExhausted       this machine has no more files, ports or memory for a connection
@@ -78,6 +79,7 @@ from fleet.errors.waiting import Relearnt as Relearnt
 from fleet.errors.waiting import RetryLater as RetryLater
 from fleet.errors.waiting import StoreRefused as StoreRefused
 from fleet.errors.waiting import StoreUnavailable as StoreUnavailable
+from fleet.errors.waiting import TierBusy as TierBusy
 from fleet.errors.waiting import VaultAway as VaultAway
 from fleet.errors.waiting import Waits as Waits
 from fleet.faults import Blame as Blame

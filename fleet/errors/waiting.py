@@ -97,6 +97,12 @@ class RateLimited(RetryLater):
         self.holds = not parallel
 
 
+class TierBusy(RetryLater):
+    """The service tier that was asked has no room now. Nobody is billed, and nothing is wrong with key or limit."""
+
+    blame = "provider"
+
+
 class ProviderUnavailable(RetryLater):
     """The provider answered 5xx, cut the connection, or did not answer in time.
 

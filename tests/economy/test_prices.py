@@ -302,7 +302,7 @@ def test_prices_that_change_with_the_hour_are_looked_up_again():
 
 @pytest.mark.parametrize(
     ("tier", "factor"),
-    [(None, 1.0), ("flex", SimulatorOptions().flex_factor), ("priority", SimulatorOptions().priority_factor)],
+    [(None, 1.0), *((tier, getattr(SimulatorOptions(), f"{tier}_factor")) for tier in ("batch", "flex", "priority"))],
 )
 def test_a_simulated_answer_costs_what_the_simulator_bills_by_default(tier: str | None, factor: float):
     price, options, used = PriceList(Settings()), SimulatorOptions(), Usage(input_tokens=100, output_tokens=10)

@@ -109,6 +109,7 @@ class Asker:
         self._max_output_tokens = task.max_output_tokens or pool.max_output_tokens
         self._sets_its_length = task.max_output_tokens is not None
         self._max_attempts = pool.max_attempts
+        self._by_at = None if task.by_s is None else gateway.now_s() + task.by_s
         self._gateway = gateway
         self.deadline = deadline
         self._share = share

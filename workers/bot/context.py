@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Protocol, Unpack, cast
 
+from fleet.asking import Asks
 from fleet.config import PoolSettings
 from fleet.conversation import Message
 from fleet.errors import (
@@ -166,7 +167,7 @@ class BotContext(RawAsker):
         schema: Schema | None,
         streaming: Streaming | None = None,
     ) -> ChatReply:
-        wishes = wishes_of(asked_in_chat(self._task, options, self._pool), self._pool, self.persona)
+        wishes = self._wishes(asked_in_chat(self._task, options, self._pool))
         turns = turns_of(prompt)
         track, told = self.run_watch.asks(shown_in(turns))
         if told is not None:
@@ -174,6 +175,10 @@ class BotContext(RawAsker):
         reply = await self._reply(turns, wishes, temperature, max_output_tokens, schema, streaming)
         self.run_watch.heard(track, wanted_in(reply.tool_calls))
         return reply
+
+    def _wishes(self, asked: Asks) -> Wishes:
+        wishes = wishes_of(asked, self._pool, self.persona)
+        return wishes if self._by_at is None or wishes.tier is not None else replace(wishes, by_at=self._by_at)
 
     def _reply(
         self,
@@ -215,7 +220,7 @@ class BotContext(RawAsker):
             BadAnswer: As `chat()`; or it does not fit, nor does the repaired one.
             FleetError: Whatever else ended the call for good.
         """
-        wishes = wishes_of(self._task, self._pool, self.persona)
+        wishes = self._wishes(self._task)
         turns = self._task.conversation()
         reply = await self._reply(turns, wishes, None, None, self.schema, None)
         if reply.tool_calls:

@@ -36,7 +36,7 @@ from fleet.workers.providers.taught.overflow import overflow_in
 from fleet.workers.providers.taught.refusals import read_words, refused_in
 from fleet.workers.providers.taught.student import MOST_BYTES, REFUSING
 from fleet.workers.providers.usage import read_told_usage
-from fleet.workers.providers.verdict import error_of
+from fleet.workers.providers.verdict import error_of, of_tier
 from fleet.workers.rungs import Route
 
 #: What a server is known to refuse that does not take Fleet's own wish for the usage of a stream.
@@ -274,7 +274,8 @@ class Outgoing:
     def _error(self, status: int, raw: bytes, headers: Mapping[str, str]) -> FleetError:
         texts = tuple(texts_in(self._ask.body or {}))
         problem = read_problem(raw, secrets=(self._route.api_key,), texts=texts)
-        return error_of(self._provider.host, status, problem, headers, now_s=time.time())
+        error = error_of(self._provider.host, status, problem, headers, now_s=time.time())
+        return of_tier(error, problem, self._ask.tier)
 
 
 def _rewritten(answer: RawAnswer, body: Mapping[str, Any]) -> RawAnswer:

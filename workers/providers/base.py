@@ -41,7 +41,7 @@ from fleet.workers.providers.problem import Problem, read_problem, texts_of
 from fleet.workers.providers.raw_http import send_raw
 from fleet.workers.providers.taught.student import Student
 from fleet.workers.providers.usage import read_usage
-from fleet.workers.providers.verdict import error_of, meant_status
+from fleet.workers.providers.verdict import error_of, meant_status, of_tier
 from fleet.workers.providers.wire_schema import refused_schema
 
 #: Seconds until a TCP (and TLS) connection that does not come about is given up; part of the call's own timeout.
@@ -303,6 +303,7 @@ class HttpProvider(ABC):
 
     def _error(self, call: Call, status: int, headers: Mapping[str, str], problem: Problem) -> FleetError:
         error = error_of(self.host, status, problem, headers, now_s=time.time())
+        error = of_tier(error, problem, call.wishes.tier)
         if call.wishes.schema is not None:
             meant = meant_status(status, problem)
             if (refused := refused_schema(error, meant, problem.said.param, problem.text)) is not None:

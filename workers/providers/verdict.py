@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fleet.errors import BadRequest, FleetError, KeyRejected, KeySpent, NotServed, ProviderUnavailable, RateLimited
+from fleet.errors import (
+    BadRequest,
+    FleetError,
+    KeyRejected,
+    KeySpent,
+    NotServed,
+    ProviderUnavailable,
+    RateLimited,
+    TierBusy,
+)
 from fleet.workers.providers import wordings
 from fleet.workers.providers.delays import read_delay
 from fleet.workers.providers.problem import Problem
@@ -52,6 +61,21 @@ def error_of(host: str, status: int, problem: Problem, headers: Mapping[str, str
         return NotServed(f"{told}, a redirect: expected `base_url` to be the API's own address")
     case = _Case(told.removesuffix("."), meant_status(status, problem), problem, headers, now_s)
     return case.of_money() or case.of_content() or case.of_key() or case.that_passes() or case.that_lasts()
+
+
+def of_tier(error: FleetError, problem: Problem, tier: str | None) -> FleetError:
+    """Return what an error means for a call that has asked for a tier: a want of room there is no limit of its key's.
+
+    Args:
+        error: As it was understood.
+        problem: What the body says.
+        tier: That was asked; None: the usual one, whose want of room is everybody's.
+    """
+    if tier is None or not isinstance(error, RateLimited | ProviderUnavailable):
+        return error
+    if any(wordings.TIER_CODES.search(word) for word in problem.said.words):
+        return TierBusy(f"{error}: the tier {tier} has no room now", retry_after_s=error.retry_after_s)
+    return error
 
 
 def meant_status(status: int, problem: Problem) -> int:

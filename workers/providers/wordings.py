@@ -55,6 +55,9 @@ _PURSE = rf"(?:spend(?:ing)?|billing|{_BUDGET}|usage|costs?|monthly|weekly|daily
 _LIMIT = r"(?:limits?|caps?|quotas?)"
 _USED = r"(?:reached|exceeded|hit|used up|exhausted)"
 
+#: The tier that was asked has no room: OpenAI's flex, Groq's.
+TIER_CODES = re.compile(r"^(?:resource_unavailable|capacity_exceeded)$", re.IGNORECASE)
+
 #: Money, credit or a quota of money is used up: certain in any status.
 SPENT_CODES = _any(
     r"insufficient_(?!system|permission|scope|capacity|resource)", r"billing_(?!service)|billing$", "arrear", "overdue",

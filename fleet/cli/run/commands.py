@@ -18,9 +18,10 @@ import click
 
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_WAITS
 from fleet.cli.finite import FiniteRange
+from fleet.cli.spans import SpanType
 from fleet.cli.terminal import say
 from fleet.errors import ConfigurationError
-from fleet.models import Priority
+from fleet.models import MAX_BY_S, Priority
 from fleet.quoting import quote
 from fleet.usage import told
 
@@ -53,6 +54,13 @@ def task_options(default_priority: Priority) -> Callable[[F], F]:
         ),
         click.option(
             "--expires", metavar="TIME", help="The same at a time: ISO 8601 (UTC without a zone) or Unix seconds."
+        ),
+        click.option(
+            "--by",
+            "by_s",
+            type=SpanType(MAX_BY_S),
+            metavar="TIME",
+            help="Time from now within which the answer is needed, e.g. 8h: it takes the cheapest lane that fits.",
         ),
         click.option("--max-output-tokens", type=int, help="Longest answer. Default: the pool's."),
         click.option("--effort", help="How long the model thinks: none, minimal, low, medium, high, ..."),

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from fleet.cli.run.answers import RunNote, records_in
 from fleet.cli.run.batch_lines import ENVELOPE
 from fleet.cli.run.entries import InputLine, LineFormat, entry_of, read_questions
+from fleet.cli.run.lanes import LaneRow, lane_rows
 from fleet.cli.run.recognition import AnswerIndex, key_of
 from fleet.cli.run.weighing import Scales
 from fleet.config import Settings, home_path
@@ -112,6 +113,10 @@ class DryRun:
         price = PriceList(self.settings)
         own = own_habits(found, price)
         return estimate(found.asked, price, _with(known, own))
+
+    def lanes(self, found: Inventory, expected: Estimate, known: Experience) -> list[LaneRow]:
+        """Return which lanes the tasks would take that say by when they need their answers."""
+        return lane_rows(found.asked, expected, self.settings, PriceList(self.settings), known)
 
     def known(self, found: Inventory) -> Experience:
         """Return what the fleet has learnt; what the settings tell when there is no Redis."""

@@ -27,7 +27,7 @@ from fleet.quoting import quote
 #: Fields that hold the prompt when none is named, the first one present counts.
 PROMPT_FIELDS = ("prompt", "question")
 _OWN = (
-    "kind", "pool", "priority", "max_output_tokens", "deadline_s", "expires_at", "max_cost_usd",
+    "kind", "pool", "priority", "max_output_tokens", "deadline_s", "expires_at", "by_s", "max_cost_usd",
     "answer_schema", "tenant", "metadata",
 )  # fmt: skip
 #: Fields of a line that are options of its task, over those of the command line.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from fleet.cli.run.dry_run import DryRun, Inventory
+from fleet.cli.run.lanes import LaneRow, lane_lines, lanes_json
 from fleet.cli.terminal import fitted, say
 from fleet.economy.duration import EarlyEnd
 from fleet.economy.estimate import Estimate
@@ -31,6 +32,7 @@ def tell(wanted: DryRun, *, as_json: bool) -> None:
     found = wanted.survey()
     known = wanted.known(found)
     expected = wanted.estimate(found, known)
+    rows = wanted.lanes(found, expected, known)
     if told := wanted.line_format.told_unused():
         say(told)
     if names := sorted({one.pool for one in found.asked if wanted.settings.pools[one.pool].fallback}):
@@ -38,9 +40,9 @@ def tell(wanted: DryRun, *, as_json: bool) -> None:
             f"not in the figures: what rungs of the fallback ladder of {listed(names, len(names))} cost, if it is taken"
         )
     if as_json:
-        click.echo(json.dumps(json_of(found, expected, known)))
+        click.echo(json.dumps({**json_of(found, expected, known), "lanes": lanes_json(rows)}))
         return
-    for line in fitted(lines(found, expected, known)):
+    for line in fitted(lines(found, expected, known, rows)):
         click.echo(line)
 
 
@@ -75,7 +77,7 @@ def json_of(found: Inventory, expected: Estimate, known: Experience) -> dict[str
     }
 
 
-def lines(found: Inventory, expected: Estimate, known: Experience) -> Iterator[str]:
+def lines(found: Inventory, expected: Estimate, known: Experience, rows: Sequence[LaneRow] = ()) -> Iterator[str]:
     """Yield all of it for a person."""
     yield f"lines     {found.lines:,}: {_shares_of(found)}"
     if found.wrong:
@@ -84,6 +86,7 @@ def lines(found: Inventory, expected: Estimate, known: Experience) -> Iterator[s
         yield f"tokens    {_count(expected.input_tokens)} in, {_count(expected.output_tokens)} out"
         yield f"cost      {_cost(expected)}"
         yield from _time(expected)
+    yield from lane_lines(rows, usd, length)
     for (model, tier), count in expected.unpriced.items():
         yield f"unpriced  {counted(count, 'line')}: {told_unpriced(model, tier)}"
     for stop in expected.duration.stops[:MOST_STOPS]:

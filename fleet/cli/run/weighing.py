@@ -106,6 +106,7 @@ class Scales:
             calls=PLAIN_CALLS if task.answer_schema is None else JSON_CALLS,
             most_picos=None if usd is None else round(usd * PICOS),
             tenant=task.tenant,
+            by_s=task.by_s,
         )
 
     def _pool_for(self, task: BotTask) -> str:

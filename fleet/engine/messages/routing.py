@@ -18,6 +18,8 @@ from fleet.store import keys
 
 #: Options of `apply_async` that say where a task goes, the plainest first.
 ADDRESSES = ("queue", "routing_key", "exchange")
+#: What is left of a time that is over, in seconds: the quickest lane takes such a task.
+LEAST_BY_S = 0.001
 
 
 def asked(task: BotTask, options: dict[str, Any], route: Mapping[str, Any], settings: Settings) -> BotTask:
@@ -70,6 +72,18 @@ def delivered(task: BotTask, queue: str | None, priority: object, settings: Sett
     if number is not None and number != task.priority and "priority" not in task.model_fields_set:
         changes["priority"] = number
     return task.model_copy(update=changes) if changes else task
+
+
+def in_time_left(task: BotTask, queued_ms: int | None) -> BotTask:
+    """Return a task whose `by_s` counts from now on, as it is taken, and not from its submission any more.
+
+    Args:
+        task: As it was submitted; one that does not say by when it is needed comes back as it is.
+        queued_ms: Milliseconds since its submission; None: nobody knows, so none have passed.
+    """
+    if task.by_s is None:
+        return task
+    return task.model_copy(update={"by_s": max(LEAST_BY_S, task.by_s - (queued_ms or 0) / 1000)})
 
 
 def _bound_for(task: BotTask, name: str, value: object, settings: Settings) -> BotTask:

@@ -45,6 +45,7 @@ from fleet.engine.process.ladders import (
     tell_of_block,
     tell_of_ladder,
 )
+from fleet.engine.process.lanes import LaneChooser
 from fleet.engine.process.spending import Spending
 from fleet.engine.process.waiting_room import WaitingRoom
 from fleet.engine.telemetry.occupancy import DirectCall, Occupancy
@@ -104,6 +105,7 @@ class Assembly:
     telemetry: Telemetry
     bill: BillWriter
     tools: ToolApis | None
+    lanes: LaneChooser
 
     async def settle(self) -> None:
         """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
@@ -166,13 +168,15 @@ async def assemble(
     breakers = make_breakers(settings, state, broker, secrets, calm=limiter.calm, key_wait=keyring.standing)
     bill = spending.writer(lambda: process or janitor.reports_as(), export_of(settings.bill))
     limiter.on_lost = bill.void
+    price = PriceList(settings)
     gateway = Gateway(
-        limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
+        limiter, own, price, breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
     )  # fmt: skip
     gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
         state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached
     )
+    lanes = gateway.lanes = LaneChooser(settings, price, norms_of=lambda *of: completion.health.norms(*of))
     tools = make_tools(settings, telemetry, state, keyring, tool_keys, roads=gateway.roads, limiter=limiter, bill=bill)
     room = WaitingRoom(
         broker,
@@ -228,6 +232,7 @@ async def assemble(
         telemetry=telemetry,
         bill=bill,
         tools=tools,
+        lanes=lanes,
     )
 
 

@@ -133,7 +133,7 @@ class DataPlane:
             return await self._refuse(delivery, error)
         if delivery.queue == self._settings.worker.inbox or delivery.overtakes(task):
             return Done(await self._inbox.pass_on(delivery.task_id, task, pools, delivery.request))
-        before = before_of(delivery.request)
+        task, before = routing.in_time_left(task, delivery.queued_ms), before_of(delivery.request)
         while True:
             done = await self._try(delivery, task, pools[0], before)
             if isinstance(done, Done):

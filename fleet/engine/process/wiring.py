@@ -117,7 +117,7 @@ class Process:
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             partial(assembly.keyring.keep, assembly.state, takes_up),
             partial(assembly.scopes.keep, assembly.state, opens),
-            assembly.lessons.keep, assembly.spending.keeper.keep, assembly.spending.sweep,
+            assembly.lanes.keep, assembly.lessons.keep, assembly.spending.keeper.keep, assembly.spending.sweep,
             Overdue(settings, assembly.plane.refuse).attend, assembly.late_binding.run,
             partial(assembly.panel.watch, assembly.roster.read_out),
             partial(assembly.peers.keep, assembly.agent.verdicts_at),

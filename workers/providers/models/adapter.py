@@ -228,7 +228,7 @@ class Models:
                 return broken_off(host, call, api_key, error, exchange)
             return unreadable(host, call, api_key, exchange)
         problem = problem_of(call, api_key, exchange)
-        told_by_it = by_status(host, problem, exchange)
+        told_by_it = by_status(host, call, problem, exchange)
         if (schema := refused_schema(call, problem, told_by_it, exchange)) is not None:
             return schema
         return self._taught(told_by_it, asked, call, exchange) if exchange.status in REFUSING else told_by_it

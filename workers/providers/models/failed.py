@@ -21,7 +21,7 @@ from fleet.workers.providers.bodies import carries_error, read_events
 from fleet.workers.providers.models.exchange import Exchange, Forbidden
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
 from fleet.workers.providers.usage import read_usage
-from fleet.workers.providers.verdict import error_of, meant_status
+from fleet.workers.providers.verdict import error_of, meant_status, of_tier
 from fleet.workers.providers.wire_schema import SchemaRefused, refusal_of_schema
 
 #: Errors of HTTP clients that say that no connection came about, by name: of httpx, httpx2 and botocore, none of which
@@ -90,7 +90,7 @@ def hidden(host: str, call: Call, api_key: str, exchange: Exchange) -> FleetErro
     if answer is None:
         return None
     problem = read_problem(json.dumps(answer).encode(), secrets=(api_key,), texts=texts_of(call.messages))
-    error = by_status(host, problem, exchange)
+    error = by_status(host, call, problem, exchange)
     told = answer.get("usage")
     error.usage = read_usage(told, call, "") if isinstance(told, dict) and told else Usage()
     return error
@@ -119,7 +119,7 @@ def broken_off(host: str, call: Call, api_key: str, error: BaseException, exchan
     told = next((response for response in found if isinstance(response, dict)), None)
     if told is not None and isinstance(said := told.get("Error"), dict):
         raw = json.dumps({"error": {"message": said.get("Message"), "type": said.get("Code")}}).encode()
-        return by_status(host, problem_of(call, api_key, Exchange(raw=raw)), exchange)
+        return by_status(host, call, problem_of(call, api_key, Exchange(raw=raw)), exchange)
     return ProviderUnavailable(f"{host}: expected a whole answer, got a stream that broke off ({type(error).__name__})")
 
 
@@ -127,7 +127,7 @@ def unreadable(host: str, call: Call, api_key: str, exchange: Exchange) -> Fleet
     """Return the error for a 2xx answer that pydantic-ai could not read: what it says, where it says something."""
     problem = problem_of(call, api_key, exchange)
     if problem.said.tells:
-        return by_status(host, problem, exchange)
+        return by_status(host, call, problem, exchange)
     size = len(exchange.raw)
     return ProviderUnavailable(f"{host}: expected an answer in the vendor's words, got {size} bytes of something else")
 
@@ -143,9 +143,10 @@ def refused_schema(call: Call, problem: Problem, error: FleetError, exchange: Ex
     return SchemaRefused(f"{error}: asked again in another form", whole=refused == "whole")
 
 
-def by_status(host: str, problem: Problem, exchange: Exchange) -> FleetError:
+def by_status(host: str, call: Call, problem: Problem, exchange: Exchange) -> FleetError:
     """Return the error that a status and a body mean, by the table that holds for all wires."""
-    return error_of(host, exchange.status or 0, problem, exchange.headers, now_s=time.time())
+    error = error_of(host, exchange.status or 0, problem, exchange.headers, now_s=time.time())
+    return of_tier(error, problem, call.wishes.tier)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -23,6 +23,7 @@ from fleet.economy.habits import (
     Habit,
     Range,
 )
+from fleet.economy.lanes.learnt import read_learnt
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.answers.lessons import read_lessons
 from fleet.engine.operations.expecting.all_keys import limit_of_all, snapshot_of_all
@@ -158,6 +159,7 @@ def read_experience(
             for pool, one, soon in zip(pools, waiting, _read_parked(broker, queues, seconds), strict=True)
         },
         opinions=bare.opinions,
+        lanes=read_learnt(state, seconds),
         is_learnt=True,
     )
 

@@ -1,0 +1,107 @@
+"""Which lanes the tasks of a file would take, and what each lane offers them: for `fleet run --dry-run --by`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.config import Settings
+from fleet.economy.estimate import Estimate, Part, Weighed
+from fleet.economy.habits import Experience
+from fleet.economy.lanes.choice import LANES, LANES_OF, UNLEARNT, USUAL, Lane, LaneFacts, Offer, Shape, choose, offers
+from fleet.economy.prices import Price
+from fleet.quoting import counted
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRow:
+    """Tasks of one model and kind that have the same time, and what lanes offer one of them on average."""
+
+    api: str
+    kind: str
+    by_s: float
+    tasks: int
+    offered: tuple[Offer, ...]
+
+    @property
+    def taken(self) -> Offer:
+        """The lane that they would take."""
+        return choose(self.offered)
+
+    def picos(self, offer: Offer) -> int:
+        """Return what all of them would cost in a lane, in 10^-12 dollars."""
+        return (offer.usd_picos or 0) * self.tasks
+
+
+def lane_rows(
+    asked: Iterable[Weighed], expected: Estimate, settings: Settings, price: Price, known: Experience
+) -> list[LaneRow]:
+    """Return the rows of tasks that say by when they need their answers, the most tasks first.
+
+    A task that names a tier itself has chosen its lane.
+
+    Args:
+        asked: All tasks.
+        expected: What they will take on the usual lane.
+        settings: Which kind an API is of.
+        price: Cost of one call.
+        known: What the fleet has learnt.
+    """
+    groups = Counter((one.pool, one.api, one.kind, one.by_s) for one in asked if one.by_s is not None and not one.tier)
+    parts = {(part.pool, part.api, part.kind): part for part in expected.parts}
+    rows = []
+    for (pool, api, kind, by_s), tasks in groups.items():
+        if by_s is not None:
+            offered = _offered(parts[pool, api, kind], by_s, expected, settings, price, known)
+            rows.append(LaneRow(api, kind, by_s, tasks, offered))
+    return sorted(rows, key=lambda row: -row.tasks)
+
+
+def _offered(
+    part: Part, by_s: float, expected: Estimate, settings: Settings, price: Price, known: Experience
+) -> tuple[Offer, ...]:
+    given, made = (round(figure.expected / part.tasks) for figure in (part.input_tokens, part.output_tokens))
+    ends = expected.duration.seconds
+    at_once_s = known.latency_s(part.pool, part.kind).high if ends is None else ends.high
+    learnt: dict[Lane, LaneFacts] = {
+        lane: known.lanes.get((part.api, part.kind, lane), UNLEARNT) for lane in LANES
+    }  # fmt: skip
+    for lane in ("standard", "priority"):
+        learnt[lane] = learnt[lane].at_once(at_once_s)
+    kind = settings.provider_named(part.api.partition("/")[0]).kind
+    return offers(
+        Shape(given, made, prefix_tokens=given), by_s, lambda usage, tier: price(part.api, usage, tier), learnt,
+        has=LANES_OF.get(kind, USUAL),
+    )  # fmt: skip
+
+
+def lanes_json(rows: Iterable[LaneRow]) -> list[dict[str, Any]]:
+    """Return rows for programs."""
+    return [
+        {
+            "model": row.api, "kind": row.kind, "by_s": row.by_s, "tasks": row.tasks, "takes": row.taken.lane,
+            "offers": [
+                {
+                    "lane": offer.lane, "within_s": round(offer.within_s, 1), "why_not": offer.why_not,
+                    "cost_usd_picos": None if offer.usd_picos is None else row.picos(offer),
+                }
+                for offer in row.offered
+            ],
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def lane_lines(rows: Iterable[LaneRow], usd: Callable[[float], str], length: Callable[[float], str]) -> Iterator[str]:
+    """Yield rows for a person; `usd` and `length` write money and time."""
+    for row in rows:
+        taken = row.taken
+        what = f"{counted(row.tasks, 'task')} of {row.api}, kind {row.kind}"
+        yield f"lanes     {what}, needed within {length(row.by_s)}: {taken.lane}"
+        for offer in row.offered:
+            cost = "no price" if offer.usd_picos is None else usd(row.picos(offer))
+            why = f": {offer.why_not}" if offer.why_not and offer.why_not != cost else ""
+            mark = ">" if offer is taken else " "
+            yield f"        {mark} {offer.lane:<9} {cost}, within {length(offer.within_s)}{why}"

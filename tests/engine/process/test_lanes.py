@@ -1,0 +1,110 @@
+"""Tasks that say by when they need answers, through a real worker: the cheapest lane, and the next one at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fleet import config
+from fleet.cli.main import main
+from fleet.engine.messages.producer import submit_many
+from fleet.models import BotResult
+from tests.engine.conftest import StartWorker
+from tests.every import every
+from tests.workers.simulator.running import running, send, total
+
+WAIT_S = 120
+CONFIG = """
+[providers.openai]
+kind = "openai"
+base_url = "{url}/v1"
+api_key_env = "LANE_KEY"
+
+[pools.work]
+bots = 10
+provider = "openai"
+model = "gpt-sim"
+
+[limits."openai/gpt-sim"]
+rpm = 1000000
+
+[prices."openai/gpt-sim"]
+input_usd_per_mtok = 0.15
+output_usd_per_mtok = 0.6
+
+[prices."openai/gpt-sim".tiers.flex]
+input_usd_per_mtok = 0.075
+output_usd_per_mtok = 0.3
+
+[prices."openai/gpt-sim".tiers.priority]
+input_usd_per_mtok = 0.3
+output_usd_per_mtok = 1.2
+"""
+
+
+def answers(count: int, **options: object) -> list[BotResult]:
+    """Ask, and return the results in order."""
+    from fleet.engine.app import app
+
+    tasks = ({"prompt": f"What is {n} + {n}?", "pool": "work", "kind": "sum", **options} for n in range(count))
+    return [app.AsyncResult(task_id).get(timeout=WAIT_S) for task_id in list(submit_many(tasks))]
+
+
+def test_flex_is_taken_when_there_is_time_and_its_want_of_room_costs_nothing_and_holds_nobody(
+    start_worker: StartWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANE_KEY", "test-key")
+    with running() as url:
+        (tmp_path / "fleet.toml").write_text(CONFIG.format(url=url))
+        config.current.cache_clear()
+        worker = start_worker()
+
+        def tiers(found: list[BotResult]) -> set[str | None]:
+            assert every(result.status == "ok" and result.parked == 0 for result in found)
+            return {result.tier for result in found}
+
+        assert tiers(answers(20)) == {None}
+        assert tiers(answers(20, by_s=3600)) == {"flex"}
+        assert tiers(answers(5, by_s=3600, tier="priority")) == {"priority"}, "who names a tier has chosen"
+        assert tiers(answers(20, by_s=70)) == {None}, "flex may take a quarter of an hour"
+
+        send(url, "/failures?flex_busy_rate=1", method="POST")
+        before = total(url)
+        found = answers(60, by_s=3600)
+        after = total(url)
+        assert tiers(found) == {None}
+        tried = sum(result.attempts for result in found) - len(found)
+        assert 1 <= tried <= 20, "each slot may meet it once before it is known here"
+        assert after["served"] - before["served"] == 60
+        assert (after["billed_usd_picos"] - before["billed_usd_picos"]) == sum(one.cost_usd_picos or 0 for one in found)
+        assert "hold_put" not in worker.log and "breaker" not in worker.log.lower().replace("breakers", "")
+
+        # A task that has named the tier itself waits for it, and no neighbour waits with it.
+        submit_many([{"prompt": "What is 2 + 2?", "pool": "work", "tier": "flex"}])
+        assert tiers(answers(20)) == {None}
+        assert "hold_put" not in worker.log
+
+
+def test_a_dry_run_tells_each_lane_and_a_wrong_time_is_refused_in_words(
+    fleet_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANE_KEY", "test-key")
+    config.current.cache_clear()
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("".join(json.dumps({"prompt": f"What is {n}?", "kind": "sum"}) + "\n" for n in range(10)))
+
+    def run(*more: str) -> str:
+        done = CliRunner().invoke(main, ["run", str(asked), "--pool", "research", "--dry-run", *more])
+        return done.stdout if done.exit_code == 0 else done.output
+
+    (row,) = json.loads(run("--by", "8h", "--json"))["lanes"]
+    costs = {offer["lane"]: offer["cost_usd_picos"] for offer in row["offers"]}
+    assert (row["takes"], row["tasks"], row["by_s"]) == ("flex", 10, 28_800)
+    assert costs["flex"] * 2 == pytest.approx(costs["standard"], rel=0.01)
+    assert "needed within 8.0 h: flex" in run("--by", "8h") and "> flex" in run("--by", "8h")
+    assert json.loads(run("--json"))["lanes"] == []
+    for wrong in ("soon", "0", "-3h", "9w", "nan"):
+        assert "expected a time like 90s, 15m, 8h or 2d" in run("--by", wrong)
