@@ -58,6 +58,7 @@ Cause = Literal[
 CAUSES: Mapping[str, Cause] = {
     "RateLimited": "attempts",
     "ProviderUnavailable": "attempts",
+    "TierBusy": "attempts",
     "Relearnt": "attempts",
     "MachineExhausted": "attempts",
     "HeldUp": "attempts",
