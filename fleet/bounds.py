@@ -40,6 +40,8 @@ MAX_METADATA_BYTES = 65_536
 MAX_METADATA_KEYS = 2000
 #: Depth to which lists and objects may be nested in metadata; pydantic writes no JSON that is nested deeper.
 MAX_DEPTH = 250
+#: Documents that a task may name (count), and characters of each.
+MAX_DOCUMENTS, MAX_DOCUMENT_CHARS = 8, 4_000_000
 #: Characters of a task's id.
 MAX_ID_CHARS = 512
 #: Characters of an idempotency key.

@@ -5,6 +5,8 @@ What lives here crosses a process boundary as JSON. No I/O, no Celery, no Redis.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from enum import IntEnum
 from operator import not_
@@ -72,6 +74,14 @@ def _bounded(metadata: object) -> object:
 #: A JSON schema, or a pydantic model class that has one.
 AnswerSchema = Annotated[dict[str, JsonValue], BeforeValidator(as_schema), AfterValidator(_checked)]
 
+
+def _listed(ids: object) -> object:
+    return (ids,) if isinstance(ids, str) else ids
+
+
+#: Id of a document that `fleet context add` has stored.
+ContextId = Annotated[str, Field(pattern=r"^ctx-[0-9a-f]{24}$")]
+
 PriorityName = Annotated[
     Priority,
     BeforeValidator(_priority),
@@ -118,6 +128,12 @@ class BotTask(Asks):
     answer_schema: AnswerSchema | None = Field(
         None, description="JSON schema, or pydantic model class, that the answer must fit."
     )
+    context: Annotated[tuple[ContextId, ...], BeforeValidator(_listed)] = Field(
+        (),
+        max_length=bounds.MAX_DOCUMENTS,
+        description="Ids of shared documents (`fleet context add`): they stand before everything else, and are never "
+        "cut.",
+    )
     idempotency_key: str | None = Field(
         None,
         min_length=1,
@@ -149,6 +165,17 @@ class BotTask(Asks):
         if self.messages is not None or self.tools:
             check_marks(self.messages or (), self.tools)
         return self
+
+    @property
+    def prefix(self) -> str:
+        """A name for how its calls begin, the same for all tasks whose prompts do; empty when it names no document.
+
+        Tools and a schema stand before the documents in what a provider caches.
+        """
+        if not self.context:
+            return ""
+        before = [[tool.model_dump(mode="json") for tool in self.tools], self.answer_schema, self.context]
+        return hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:24]
 
     def conversation(self) -> tuple[Message, ...]:
         """Return the task's messages, whichever way they were given."""

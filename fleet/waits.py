@@ -14,7 +14,7 @@ from fleet.quoting import brief
 #: Why: a word for machines. `SENTENCES` has one for people.
 Cause = Literal[
     "time", "retry", "limit", "hold", "requests", "money", "budget", "outage", "key", "credit", "configuration", "bots",
-    "worker", "machine", "redis", "operator", "function",
+    "worker", "machine", "redis", "operator", "function", "document",
 ]  # fmt: skip
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
@@ -37,9 +37,10 @@ SENTENCES: dict[Cause, str] = {
     "redis": "Redis does not answer",
     "operator": "an operator has paused the pool",
     "function": "other code of yours in its worker has stopped it",
+    "document": "a document that it names is not stored",
 }
 #: Causes that do not pass by themselves: somebody must change a key, a setting or a budget, or start a worker.
-LASTING: frozenset[Cause] = frozenset({"key", "credit", "configuration", "worker", "operator", "budget"})
+LASTING: frozenset[Cause] = frozenset({"key", "credit", "configuration", "worker", "operator", "budget", "document"})
 #: Longest explanation that is kept, in characters.
 MOST_TOLD = 300
 

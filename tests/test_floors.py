@@ -80,6 +80,7 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
     ),
     "fleet.engine.operations.ladders": ("fleet.workers.rungs", "tells where calls go by the rule that workers go by"),
     "fleet.cli.run.weighing": ("fleet.workers", "weighs a task as its bot will, with the same counts and cuts"),
+    "fleet.cli.operate.contexts": ("fleet.workers.context", "counts a document's tokens as bots do"),
     "fleet.cli.money.whose": ("fleet.workers", "reads keys as a worker does: a ledger shows the label of each"),
     "fleet.cli.setup.user_code": ("fleet.workers", "loads users' code as a worker does, in a process of its own"),
     "fleet.cli.setup.findings": ("fleet.workers.bot.quiet", "tells by which variables workers let frameworks report"),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
 
-from fleet.conversation import FilePart, ImagePart, Kept, Message, TextPart, ThinkingPart, marks_of
+from fleet.conversation import FilePart, ImagePart, Kept, Message, Part, TextPart, ThinkingPart, marks_of
 
 #: Tokens that a chat format adds around each message (role and separators).
 MESSAGE_OVERHEAD_TOKENS = 4
@@ -49,6 +49,8 @@ LEAST_TURN_TOKENS = 48
 INSTRUCTING = frozenset({"system", "developer"})
 #: System prompts whose tokens are kept (count), and how long one may be (characters).
 KEPT_PROMPTS, KEPT_CHARS = 1000, 8000
+#: Longer parts of system prompts, the documents of tasks, whose tokens are kept (count).
+KEPT_DOCUMENTS = 16
 #: Stands where the middle of a text was cut out.
 CUT_MARKER = "\n[cut]\n"
 
@@ -174,9 +176,24 @@ def cut_middle(text: str, max_tokens: int) -> str:
 
 
 def _message_tokens(message: Message) -> int:
+    if message.role == "system" and not isinstance(message.content, str):
+        return _fixed_tokens(message) + sum(map(_part_tokens, message.content))
     text = message.text
     count = _kept_tokens if message.role == "system" and len(text) <= KEPT_CHARS else count_tokens
     return count(text) + _fixed_tokens(message)
+
+
+def _part_tokens(part: Part) -> int:
+    """Count the text of a part of a system prompt; a document that many tasks share is counted once."""
+    if not isinstance(part, TextPart):
+        return 0
+    count = _kept_tokens if len(part.text) <= KEPT_CHARS else _document_tokens
+    return 1 + count(part.text)
+
+
+@lru_cache(maxsize=KEPT_DOCUMENTS)
+def _document_tokens(text: str) -> int:
+    return count_tokens(text)
 
 
 @lru_cache(maxsize=KEPT_PROMPTS)

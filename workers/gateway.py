@@ -32,7 +32,7 @@ from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.load import UNSEEN_TOKENS, is_plain, may_write_for_an_hour, most_tokens, sent_tokens
 from fleet.workers.meter import Meter
 from fleet.workers.passage import Passages, Price
-from fleet.workers.ports import Bill, Breakers, CostShares, Knowledge, Lanes, Limiter
+from fleet.workers.ports import Bill, Breakers, Contexts, CostShares, Knowledge, Lanes, Limiter
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 from fleet.workers.roads import PATIENCE_S, Budgets, Roads
@@ -71,6 +71,7 @@ class Gateway:
 
     Attributes:
         lanes: Chooses among lanes for calls that say by when they are needed; None: all take the usual one.
+        contexts: The documents that tasks share; None: this process has none.
         keys: Chooses among the keys of a provider; whoever knows of scopes narrows it there.
         ladders: Of every pool.
         roads: Those of the process.
@@ -102,6 +103,7 @@ class Gateway:
         self._disbelieved: set[str] = set()
         self._exchanges = Exchanges(self._passages, self._lessons)
         self._forms = Forms(self._lessons)
+        self.contexts: Contexts | None = None
         self._unopened: set[str] = set()
         self.ladders = Ladders({**plain(routes), **(ladders or {})}, standing=roads.closed, on_turn=on_turn)
 

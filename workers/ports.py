@@ -267,6 +267,32 @@ class Knowledge(Lessons, Measures, Protocol):
     """Both: `fleet.lessons.Notebook`."""
 
 
+class SharedText(Protocol):
+    """The documents that a task names, as they stand in its prompt."""
+
+    @property
+    def text(self) -> str:
+        """What they say."""
+
+    @property
+    def tokens(self) -> int:
+        """Of it, by estimate."""
+
+
+class Contexts(Protocol):
+    """The documents that tasks share."""
+
+    async def opened(self, ids: Sequence[str], tenant: str) -> SharedText:
+        """Return the documents that a task of a tenant names.
+
+        Raises:
+            NotStored: One is not there.
+            InvalidTask: One is another tenant's.
+            StoreUnavailable: Redis does not answer.
+        """
+        ...
+
+
 class Provider(Protocol):
     """One LLM API. Sends exactly one HTTP request per call; never retries."""
 

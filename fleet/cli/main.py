@@ -57,6 +57,11 @@ COMMANDS = {
         "Show where each provider's key comes from; add, rotate, revoke and check keys.",
     ),
     "lessons": ("fleet.cli.operate.lessons", "lessons", "Show what models have taught the fleet; forget it."),
+    "context": (
+        "fleet.cli.operate.contexts",
+        "context",
+        "Store documents that many tasks share; list and remove them.",
+    ),
     "pools": ("fleet.cli.operate.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
     "events": (
         "fleet.cli.operate.events",

@@ -14,6 +14,7 @@ FleetError
 │   │   └── StoreUnavailable       Redis did not answer
 │   ├── KeyRejected            use another key: the provider does not take this one, or not for this
 │   │   └── KeySpent               its money, credit or quota is used up
+│   ├── NotStored              a document that its task names is not stored: somebody stores it again
 │   └── ConfigurationError     fix fleet.toml, a FLEET_* variable or the machine
 │       ├── KeyMissing             a provider's key is not set where this process runs, or cannot be read
 │       │   └── VaultAway              what holds it does not answer: it may soon
@@ -26,6 +27,7 @@ FleetError
 │   ├── OutOfScope             no key of its provider serves such a task: its tenant, its tools
 │   ├── BadRequest             the provider refused the request itself (400, 413, 422, its content rules)
 │   │   └── ContextTooLong         the prompt is more than the model takes: a tighter cut may fit
+│   ├── DocumentsTooLarge      the documents that it names fit no bot's window, and are never cut
 │   ├── DeadlineExceeded       its time at work is over
 │   ├── TooExpensive           what it may cost, `max_cost_usd`, does not pay for the next call
 │   ├── CapReached             its run has had all the turns or calls of tools that its pool allows
@@ -51,6 +53,7 @@ from fleet.errors.final import BotFunctionFailed as BotFunctionFailed
 from fleet.errors.final import CapReached as CapReached
 from fleet.errors.final import ContextTooLong as ContextTooLong
 from fleet.errors.final import DeadlineExceeded as DeadlineExceeded
+from fleet.errors.final import DocumentsTooLarge as DocumentsTooLarge
 from fleet.errors.final import Expired as Expired
 from fleet.errors.final import GiveUp as GiveUp
 from fleet.errors.final import InvalidTask as InvalidTask
@@ -73,6 +76,7 @@ from fleet.errors.waiting import KeySpent as KeySpent
 from fleet.errors.waiting import MachineExhausted as MachineExhausted
 from fleet.errors.waiting import NotServed as NotServed
 from fleet.errors.waiting import NotSoon as NotSoon
+from fleet.errors.waiting import NotStored as NotStored
 from fleet.errors.waiting import ProviderUnavailable as ProviderUnavailable
 from fleet.errors.waiting import RateLimited as RateLimited
 from fleet.errors.waiting import Relearnt as Relearnt

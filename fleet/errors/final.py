@@ -63,6 +63,12 @@ class ContextTooLong(BadRequest):
         self.window_tokens, self.true_input_tokens = window_tokens, true_input_tokens
 
 
+class DocumentsTooLarge(GiveUp):
+    """The documents that a task names fit no bot's window beside its prompt, and they are never cut."""
+
+    blame = "prompt"
+
+
 class DeadlineExceeded(GiveUp):
     """The task's time at work is over: in calls that were answered, and in the user's code."""
 

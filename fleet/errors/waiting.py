@@ -146,6 +146,13 @@ class BotsQuarantined(RetryLater):
     parks = "at once"
 
 
+class NotStored(Waits):
+    """A document that the task names is not stored, or no longer: it waits until somebody stores it again."""
+
+    cause: Cause = "document"
+    blame = "configuration"
+
+
 class HeldUp(RetryLater):
     """Other tasks' functions have stopped this one for too long; it goes back to its queue and starts anew."""
 

@@ -3,6 +3,7 @@
 Bots are data in Redis. A quarantined bot takes no new task. Personas are in `workers/bot/persona.py`.
 """
 
+from fleet.roster.drawing import WantedBot, fitting_windows
 from fleet.roster.health import (
     ENOUGH,
     HEALTH,
@@ -44,7 +45,9 @@ __all__ = [
     "Quarantine",
     "Roster",
     "Skill",
+    "WantedBot",
     "bot_health_of",
+    "fitting_windows",
     "health_rows_of",
     "load_of",
     "quarantine",

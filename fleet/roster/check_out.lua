@@ -28,6 +28,7 @@
 --       trial_tasks       of a probation (0: none)
 --       besides           "|bot|bot|" that have worked on the task already ('': none)
 --       specialist_share  of tasks for specialists
+--       among             "|bot|bot|" of which one is wanted, the least loaded ('': any)
 --       avoid             bots that are not to be taken; a claim of the token on one of them ends
 -- Reply "code|bot" (an array would be a send of its own from Redis 6, even in a pipeline)
 -- Codes 1 checked out;  without a bot: 0 the task has a result, -1 the pool has no bots, -2 all of its bots are
@@ -44,6 +45,7 @@ local WITHDRAWN = '"status": "REVOKED"'
 local result, bots, leases, claims, quarantined, reasons, probation, health, reaped, skills, specialists = unpack(KEYS)
 local token, lease_us, life_s = ARGV[TOKEN], ARGV[LEASE_US], ARGV[LIFE_S]
 local trial_tasks, besides, specialist_share = ARGV[TRIAL_TASKS], ARGV[BESIDES], ARGV[SPECIALIST_SHARE]
+local among = ARGV[AMONG]
 local avoided = {}
 
 local stored = redis.call('GET', result)
@@ -220,18 +222,34 @@ local function another_bot()
   return found, found_score
 end
 
+-- The least loaded of the bots that were drawn, those whose turn is in the future last; without a score: no bots at all.
+local function one_among()
+  local found, found_score, is_later = '', OUT, true
+  for bot in string.gmatch(among, '[^|]+') do
+    local score = is_wanted(bot) and tonumber(redis.call('ZSCORE', bots, bot) or OUT) or OUT
+    if score < OUT / 2 then
+      local later = score % UNIT > now_ms
+      if found == '' or (is_later and not later) or (is_later == later and score < found_score) then
+        found, found_score, is_later = bot, score, later
+      end
+    end
+  end
+  if found == '' and redis.call('EXISTS', bots) == 0 then return '', nil end
+  return found, found_score
+end
+
 if #ARGV > AVOID then set_aside() end
 local bot = redis.call('HGET', claims, token)
 if not bot then
   local score
-  bot, score = (besides == '' and next_bot or another_bot)()
+  bot, score = (among ~= '' and one_among or besides == '' and next_bot or another_bot)()
   if score == nil then
     return '-1|'
   end
   if score >= OUT / 2 then
     return '-2|'
   end
-  if besides == '' and redis.call('EXISTS', specialists) == 1 then
+  if besides == '' and among == '' and redis.call('EXISTS', specialists) == 1 then
     bot, score = or_specialist(bot, score)
   end
   local is_tried = tonumber(trial_tasks) > 0 and redis.call('ZSCORE', probation, bot)

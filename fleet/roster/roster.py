@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import random
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from fleet.config import Settings
 from fleet.errors import BotsQuarantined, ConfigurationError
-from fleet.models import Priority, bot_name
+from fleet.models import Bot, Priority, bot_name
 from fleet.quoting import quote
+from fleet.roster.drawing import WantedBot, drawn
 from fleet.roster.health import HEAD_BYTES, ROW, SKILL, TEST_NUMBERS
 from fleet.roster.quarantine import LOAD_UNIT, OUT, RELEASE
 from fleet.store import keys
@@ -30,6 +32,9 @@ CLOCK_START_MS = 1_735_689_600_000
 REAP_MOST = 16
 #: Reaped leases that are kept in mind (count): all that a fleet of 10,000 slots holds.
 REAPED_KEPT = 10_000
+#: Times that bots of the wanted kind are drawn, while all that were are out; the last time of any model.
+DRAWS = 4
+_CHANCE = random.Random()
 
 _SEED = Script.beside(
     __file__,
@@ -42,7 +47,7 @@ _CHECK_OUT = Script.beside(
     __file__,
     "check_out.lua",
     keys="result bots leases claims quarantined reasons probation health reaped skills specialists",
-    argv="token lease_us life_s trial_tasks besides specialist_share avoid*",
+    argv="token lease_us life_s trial_tasks besides specialist_share among avoid*",
     tables={"skill": SKILL, "row": ROW},
     constants={
         "OUT": OUT, "UNIT": LOAD_UNIT, "CLOCK_START_MS": CLOCK_START_MS, "REAP_MOST": REAP_MOST,
@@ -51,7 +56,7 @@ _CHECK_OUT = Script.beside(
     using=[RELEASE],
 )  # fmt: skip
 #: Takes what all checkouts for a class of tasks have in common, returns what takes the rest.
-_CHECK_OUT_OF = _CHECK_OUT.prepared("result token besides avoid")
+_CHECK_OUT_OF = _CHECK_OUT.prepared("result token besides among avoid")
 #: Classes for which that is kept; it is quickly made again.
 _MOST_CLASSES = 1000
 _RENEW = Script.beside(__file__, "renew.lua", keys="leases*", argv="lease_us life_s pairs*")
@@ -88,6 +93,7 @@ class Roster:
         avoid: Returns bots of a pool that are not to be checked out now for tasks of a priority: they have no money for
             them. Their names are sent only when the turn of one of them has come; then all pass over them for some
             seconds, unless nobody else is there.
+        bot_of: Makes a bot by its name, with its remedy: for tasks that want one of some kind.
     """
 
     def __init__(
@@ -97,10 +103,12 @@ class Roster:
         *,
         lease_s: float = LEASE_S,
         avoid: Callable[[str, int], Sequence[str]] = lambda pool, priority: (),
+        bot_of: Callable[[str], Bot] | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
         self._avoid = avoid
+        self._bot_of = bot_of
         self._lease_us = round(lease_s * 1_000_000)
         self._class_check_out = lru_cache(maxsize=_MOST_CLASSES)(self._in_common)
 
@@ -120,6 +128,7 @@ class Roster:
         kind: str = "default",
         priority: Priority = Priority.NORMAL,
         besides: Sequence[str] = (),
+        wanted: WantedBot | None = None,
     ) -> Checkout | None:
         """Check the least-loaded bot of `pool` out for a task. O(log bots), one round trip.
 
@@ -131,6 +140,7 @@ class Roster:
             kind: Class of the task; some of those go to bots that are better at it.
             priority: Of the task; some bots may have money for urgent ones alone.
             besides: Bots that have worked on it already: another one is wanted, best one against whom nothing speaks.
+            wanted: What its bot must be like; None: any will do.
 
         Returns:
             The checkout, or None: the task was finished before and must not be paid for again.
@@ -146,12 +156,15 @@ class Roster:
                 f"pool: expected one of {', '.join(self._settings.pools)}, got {quote(pool)}; "
                 f"correct the task, or add [pools.NAME] to fleet.toml and restart the workers"
             )
-        code, bot = await self._try_check_out(pool, task_id, token, kind, besides)
-        if code == _CHECKED_OUT and bot.decode() in (avoid := self._avoid(pool, priority)):
+        attempt = partial(self._try_check_out, pool, task_id, token, kind, besides)
+        if wanted is not None and self._bot_of is not None:
+            attempt = partial(self._check_out_drawn, attempt, pool, wanted, self._bot_of, self._avoid(pool, priority))
+        code, bot = await attempt()
+        if code == _CHECKED_OUT and wanted is None and bot.decode() in (avoid := self._avoid(pool, priority)):
             code, bot = await self._try_check_out(pool, task_id, token, kind, besides, avoid)
         if code not in (_HAS_RESULT, _CHECKED_OUT, _ALL_OUT):  # never seeded here, or Redis has lost its data
             await self._seed(pool)
-            code, bot = await self._try_check_out(pool, task_id, token, kind, besides)
+            code, bot = await attempt()
         if code == _HAS_RESULT:
             return None
         if code == _ALL_OUT:
@@ -220,17 +233,39 @@ class Roster:
         await self._store.run(_SEED, *call)
 
     async def _try_check_out(
-        self, pool: str, task_id: str, token: str, kind: str, besides: Sequence[str], avoid: Sequence[str] = ()
-    ) -> tuple[int, bytes]:
+        self, pool: str, task_id: str, token: str, kind: str, besides: Sequence[str], avoid: Sequence[str] = (),
+        among: Sequence[str] = (),
+    ) -> tuple[int, bytes]:  # fmt: skip
         call = self._class_check_out(pool, kind)(
             result=keys.result(task_id),
             token=token,
             besides=f"|{'|'.join(besides)}|" if besides else "",
+            among=f"|{'|'.join(among)}|" if among else "",
             avoid=avoid,
         )
         reply = await self._store.run(_CHECK_OUT, *call)
         code, _, bot = reply.partition(b"|")
         return int(code), bot
+
+    async def _check_out_drawn(
+        self,
+        attempt: Callable[..., Coroutine[Any, Any, tuple[int, bytes]]],
+        pool: str,
+        wanted: WantedBot,
+        bot_of: Callable[[str], Bot],
+        avoid: Sequence[str],
+    ) -> tuple[int, bytes]:
+        """Check out the least loaded of a few bots that are as wanted; others are drawn when none of these is free."""
+        code, bot = _ALL_OUT, b""
+        for number in range(DRAWS):
+            now = wanted if number < DRAWS - 1 else replace(wanted, models=frozenset())
+            names = drawn(pool, self._settings.pools[pool], now, bot_of=bot_of, draw=_CHANCE)
+            among = [name for name in names if name not in avoid]
+            if among:
+                code, bot = await attempt(among=among)
+            if code != _ALL_OUT:
+                break
+        return code, bot
 
     def _in_common(self, pool: str, kind: str) -> Callable[..., tuple[list[Any], list[Any]]]:
         """Return what takes the KEYS and ARGV of one checkout by name; what all of its class share, it knows."""

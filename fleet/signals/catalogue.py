@@ -222,6 +222,8 @@ LESSON_FORGOTTEN = Event(
     "info",
     "A model takes, or is sent, again what it was not: api, what; by and host, when by hand.",
 )
+CONTEXT_ADDED = Event("context_added", "info", "A shared document was stored: context (its id), by, host.")
+CONTEXT_REMOVED = Event("context_removed", "info", "A shared document was removed: context (its id), by, host.")
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
 DEAD_LETTER = Event("dead_letter", "error", "Tasks fail for good: pool, reason, task. Once a minute and pool.")
 DIVERSITY_ALARM = Event("diversity_alarm", "error", "Bots answer alike: pool, kind, score, near_share, flagged.")
@@ -244,7 +246,7 @@ EVENTS: dict[str, Event] = {
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED,
-        BILL_RESOLVED,
+        BILL_RESOLVED, CONTEXT_ADDED, CONTEXT_REMOVED,
         KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, KEY_DELEGATED, KEY_SCOPED,
         DELEGATION_REVOKED, DEAD_LETTER, TASK_CANCELLED,
         WORDS_ERASED, DEAD_REPLAYED, DEAD_PURGED,

@@ -25,17 +25,18 @@ from fleet.errors import (
 from fleet.schema import Misfit, Schema
 from fleet.workers.bot import json_answer
 from fleet.workers.bot.footing import Moved
-from fleet.workers.bot.inquiry import Fitted, Inquiry, Told
+from fleet.workers.bot.inquiry import Fitted, Inquiry, MustWait, Told
 from fleet.workers.bot.persona import facet_of
 from fleet.workers.bot.raw_asker import RawAsker
 from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.turns import Prompt, turns_of
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
-from fleet.workers.bot.window import cut
+from fleet.workers.bot.window import check_documents, cut, with_documents
 from fleet.workers.bot.wishes import AnswerForm, ChatOptions, asked_in_chat, schema_in_chat, wishes_of
 from fleet.workers.calls import PLAIN, Wishes
 from fleet.workers.context import KEPT_PROMPTS, reshuffle
 from fleet.workers.load import beside_tokens
+from fleet.workers.ports import SharedText
 from fleet.workers.providers.wire_schema import SchemaRefused
 from fleet.workers.streaming import Emit, Streaming
 from fleet.workers.watching.circles import Track
@@ -326,12 +327,31 @@ class BotContext(RawAsker):
         system = _system_message(self._system_prompt())
         if self._bot.remedy is not None:
             turns = reshuffle(turns, self._bot.remedy.generation)
+        shared = await self._documents(room) if self._task.context else None
+        if shared is not None:
+            beside_tokens += shared.tokens
         cutting = partial(cut, (system, *turns), room, beside_tokens)
         is_long = len(turns) > QUICK_TURNS or sum([len(turn.text) for turn in turns]) > QUICK_TURN_CHARS
         kept, lost = await asyncio.to_thread(cutting) if is_long else cutting()
         if lost:
             self.meter.cut_tokens = max(self.meter.cut_tokens, lost)
-        return kept
+        return kept if shared is None else with_documents(kept, shared)
+
+    async def _documents(self, room: int) -> SharedText:
+        """Return the documents that the task names, which are never cut.
+
+        Raises:
+            DocumentsTooLarge: They leave no room for anything else.
+            MustWait: One is not stored any more.
+        """
+        if self._gateway.contexts is None:
+            raise ConfigurationError("context: expected a process that reads shared documents, got one that does not")
+        try:
+            shared = await self._gateway.contexts.opened(self._task.context, self._task.tenant)
+        except Waits as error:
+            raise MustWait(replace(error.wait(), is_everyones=False)) from error
+        check_documents(shared, room)
+        return shared
 
     def _system_prompt(self) -> str:
         """Return the persona's; with a facet for a model that has no temperature by which its bots would differ."""

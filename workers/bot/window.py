@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fleet.conversation import Message
-from fleet.errors import ContextTooLong
+from fleet.conversation import Message, TextPart
+from fleet.errors import ContextTooLong, DocumentsTooLarge
 from fleet.lessons import Measure
-from fleet.workers.context import CONVERSATION_OVERHEAD_TOKENS, fit, lost_tokens, room_for_input
+from fleet.workers.context import CONVERSATION_OVERHEAD_TOKENS, INSTRUCTING, fit, lost_tokens, room_for_input
+from fleet.workers.ports import SharedText
 
 #: Least estimated tokens for a conversation: with less room it isn't cut but refused.
 LEAST_ROOM_TOKENS = 64
@@ -57,3 +58,30 @@ def cut(messages: tuple[Message, ...], room: int, beside_tokens: int) -> tuple[t
     """
     kept = fit(messages, room + CONVERSATION_OVERHEAD_TOKENS, 0, beside_tokens=beside_tokens)
     return kept, lost_tokens(messages, kept)
+
+
+def check_documents(shared: SharedText, room: int) -> None:
+    """Check that a task's documents, which are never cut, leave room for something beside them.
+
+    Raises:
+        DocumentsTooLarge: They do not.
+    """
+    if shared.tokens + LEAST_ROOM_TOKENS > room:
+        raise DocumentsTooLarge(
+            f"context: expected documents that leave room in the window of the bot's model, got {shared.tokens:,} "
+            f"tokens of them for {max(0, room):,}; they are never cut: name fewer, or a pool of larger "
+            "`persona.context_windows_tokens`"
+        )
+
+
+def with_documents(kept: tuple[Message, ...], shared: SharedText) -> tuple[Message, ...]:
+    """Return a conversation with documents before everything that it says, whoever's persona it is.
+
+    So all bots' prompts begin alike, and what one has sent is in the provider's cache for the others. All that the
+    system says stays one message, for not every model takes several.
+    """
+    documents, first = TextPart(text=shared.text), kept[0] if kept else None
+    if first is None or first.role not in INSTRUCTING:
+        return (Message(role="system", content=(documents,)), *kept)
+    said = (TextPart(text=first.content),) if isinstance(first.content, str) else first.content
+    return (first.model_copy(update={"content": (documents, *said)}), *kept[1:])

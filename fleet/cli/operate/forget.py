@@ -32,6 +32,7 @@ DONE = {
     "dead letters": "removed",
     "shares of limits": "removed",
     "events": "removed",
+    "shared documents": "removed; workers let go of them within a minute",
     "budgets": "removed; in calls under way the name is a pseudonym",
     "rows of the bill": "amounts stay, under a pseudonym",
     "calls of unknown cost": "amounts stay, under a pseudonym",

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,6 +44,12 @@ def task_options(default_priority: Priority) -> Callable[[F], F]:
     options = [
         click.option("--pool", help="Pool that does the work. Default: one that takes the task's kind."),
         click.option("--priority", type=click.Choice(names), default=default_priority.name.lower(), show_default=True),
+        click.option(
+            "--context",
+            multiple=True,
+            metavar="ID",
+            help="Shared document that stands first in the prompt (`fleet context`); may be repeated.",
+        ),
         click.option("--kind", help="Task class, e.g. summary; a pool may take only some."),
         click.option("--deadline-s", type=FiniteRange(), help="Seconds of work allowed per task. Default: the pool's."),
         click.option(
@@ -84,7 +90,7 @@ def checked_options(settings: Settings, **options: Any) -> dict[str, Any]:
     """
     from fleet.models import BotTask
 
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
     if (end := _end_of(given.pop("expires", None), given.pop("expires_in", None))) is not None:
         given["expires_at"] = end
     task = BotTask.parse("-", **given)
@@ -93,6 +99,21 @@ def checked_options(settings: Settings, **options: Any) -> dict[str, Any]:
     if task.pool is None and not any(not p.kinds or task.kind in p.kinds for p in settings.pools.values()):
         raise ConfigurationError(f"--kind: expected one that a pool takes, got {quote(task.kind)}; or name a --pool")
     return given
+
+
+def _check_stored(settings: Settings, ids: Collection[str]) -> None:
+    """Refuse documents that are not stored: a task that names one would wait for it."""
+    if not ids:
+        return
+    from fleet.economy.contexts import documents
+    from fleet.store.client import connect, store_errors
+    from fleet.store.private.embedded import state_url
+
+    url = state_url(settings)
+    with connect(url, timeout_s=settings.redis.socket_timeout_s) as client, store_errors(url):
+        for one in ids:
+            if documents.find(client, one) is None:
+                raise ConfigurationError(f"--context: expected the id of a document that is stored, got {quote(one)}")
 
 
 def _end_of(at: str | None, in_s: float | None) -> float | None:
@@ -157,6 +178,7 @@ def submit(
     settings = current()
     text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
     task = BotTask.parse(text, **checked_options(settings, **options))
+    _check_stored(settings, task.context)
     with open_collector(settings) as collector:
         pool = choose_pool(task)
         (task_id,) = submit_many([task.model_copy(update={"pool": pool})])
@@ -339,6 +361,7 @@ def run(
         )  # fmt: skip
         tell(wanted, as_json=as_json)
         return
+    _check_stored(settings, checked.get("context", ()))
     job = Job(
         settings=settings,
         source=place,

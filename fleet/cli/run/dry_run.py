@@ -21,6 +21,7 @@ from fleet.cli.run.lanes import LaneRow, lane_rows
 from fleet.cli.run.recognition import AnswerIndex, key_of
 from fleet.cli.run.weighing import Scales
 from fleet.config import Settings, home_path
+from fleet.economy.contexts import documents
 from fleet.economy.estimate import Estimate, Weighed, estimate
 from fleet.economy.habits import LEAST_ANSWERS, Experience, Funds, Habit, habit_of
 from fleet.economy.prices import PriceList
@@ -94,7 +95,7 @@ class DryRun:
         Raises:
             ConfigurationError: When OUT isn't one of a run, or IN isn't made of JSON lines.
         """
-        found, scales = Inventory(), Scales(self.settings)
+        found, scales = Inventory(), Scales(self.settings, self._documents())
         index, used = self._answers(found)
         with self._open() as lines:
             for question in read_questions(lines, self.line_format):
@@ -107,6 +108,11 @@ class DryRun:
                 if usage is not None and task is not None and (weighed := _weighed(scales, task)) is not None:
                     found.samples.append((weighed, *usage))
         return found
+
+    def _documents(self) -> dict[str, int]:
+        """Return the tokens of the shared documents that are stored, by id; none when there is no Redis."""
+        with _two_clients(self.settings) as clients:
+            return {} if clients is None else {one.id: one.tokens for one in documents.listed(clients[0])}
 
     def estimate(self, found: Inventory, known: Experience) -> Estimate:
         """Return what the lines that are left will take."""

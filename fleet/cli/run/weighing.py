@@ -6,7 +6,7 @@ The bots' own code counts and cuts, so that what is expected is what will be res
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from fleet.conversation import Message
 from fleet.economy.estimate import Weighed
 from fleet.economy.habits import JSON_CALLS, PLAIN_CALLS
 from fleet.engine.messages.pool_choice import candidates
+from fleet.errors import InvalidTask
 from fleet.models import Bot, BotTask
 from fleet.money import PICOS
 from fleet.schema import compiled
@@ -67,10 +68,12 @@ class Scales:
 
     Args:
         settings: Pools and their personas.
+        documents: Tokens of the shared documents that are stored, by id.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, documents: Mapping[str, int] | None = None) -> None:
         self._settings = settings
+        self._documents = documents or {}
         self._crowds: dict[str, _Crowd] = {}
         self._given: Counter[str] = Counter()
         self._taking: dict[tuple[str | None, str], list[str]] = {}
@@ -79,8 +82,10 @@ class Scales:
         """Return what a task asks for.
 
         Raises:
-            InvalidTask: When no pool takes it, or its bot could not ask it.
+            InvalidTask: When no pool takes it, or its bot could not ask it, or a document that it names is not stored.
         """
+        if missing := [one for one in task.context if one not in self._documents]:
+            raise InvalidTask(f"context: expected documents of `fleet context list`, got {missing[0]}")
         pool = self._pool_for(task)
         settings, crowd = self._settings.pools[pool], self._crowd_of(pool)
         wishes = wishes_of(task, settings, crowd.first.persona)
@@ -99,7 +104,7 @@ class Scales:
             api=f"{settings.provider}/{crowd.models[self._given[pool] % len(crowd.models)]}",
             kind=task.kind,
             tier=wishes.tier,
-            input_tokens=mean,
+            input_tokens=mean + sum(self._documents.get(one, 0) for one in task.context),
             most_tokens=most * wishes.n,
             variance=variance,
             beside_tokens=beside,

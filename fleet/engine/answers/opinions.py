@@ -22,7 +22,7 @@ from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms
 from fleet.money import PICOS_PER_MICRO
 from fleet.outcome import NOTHING_BEFORE, Before, Outcome, Parking
-from fleet.roster import Checkout, Deed, Roster
+from fleet.roster import Checkout, Deed, Roster, WantedBot
 from fleet.signals.windows import Share
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
@@ -206,7 +206,10 @@ class Panel:
         self._stops: dict[str, asyncio.Event] = {}
         self._revoked: set[str] = set()
 
-    async def ask(self, task: BotTask, first: Checkout, *, task_id: str, before: Before = NOTHING_BEFORE) -> Opinions:
+    async def ask(
+        self, task: BotTask, first: Checkout, *, task_id: str, before: Before = NOTHING_BEFORE,
+        wanted: WantedBot | None = None,
+    ) -> Opinions:  # fmt: skip
         """Let bots work on a task until one does well, there is none left, or enough agree.
 
         The checkouts stay held; who finishes the task, or parks it, gives them back. Once a bot has given an answer the
@@ -217,6 +220,7 @@ class Panel:
             first: The bot that begins.
             task_id: For the log.
             before: What the task has had before it was parked.
+            wanted: What other bots must be like; None: any will do.
         """
         allowed_s = task.deadline_s or self._settings.pools[first.pool].deadline_s
         most = self._most(first.pool)
@@ -247,7 +251,7 @@ class Panel:
             outcomes = [one.outcome for one in (*given, *stopped)]
             had, left_s = NOTHING_BEFORE, allowed_s - sum([one.ran_ms for one in outcomes]) / 1000
             spent = sum([one.cost_usd_picos or 0 for one in outcomes])
-            checkout = await self._another(asked, task, task_id) if left_s > 0 else None
+            checkout = await self._another(asked, task, task_id, wanted) if left_s > 0 else None
             if checkout is not None:
                 asked.append(checkout)
         if given:
@@ -286,14 +290,21 @@ class Panel:
         """Return how many bots may be asked: a function of the user's is not called again, whatever it does."""
         return 1 if self._settings.pools[pool].own_bot else self._settings.health.opinions
 
-    async def _another(self, asked: list[Checkout], task: BotTask, task_id: str) -> Checkout | None:
+    async def _another(
+        self, asked: list[Checkout], task: BotTask, task_id: str, wanted: WantedBot | None
+    ) -> Checkout | None:
         """Check out a bot that has not had the task; None when there is none, or it has a result by now."""
         first, besides = asked[0], [one.bot for one in asked]
         token = other_token(first.token, len(asked))
         try:
             other = await patiently(
                 lambda: self._roster.check_out(
-                    first.pool, task_id=task_id, token=token, priority=task.priority, besides=besides
+                    first.pool,
+                    task_id=task_id,
+                    token=token,
+                    priority=task.priority,
+                    besides=besides,
+                    wanted=wanted,
                 )
             )
         except (BotsQuarantined, ConfigurationError, StoreError):  # what there is already must not be lost for it

@@ -70,6 +70,8 @@ CAUSES: Mapping[str, Cause] = {
     "KeyMissing": "configuration",
     "VaultAway": "configuration",
     "ExchangeFailed": "configuration",
+    "NotStored": "configuration",
+    "DocumentsTooLarge": "validation",
     "DeadlineExceeded": "deadline",
     "Expired": "expired",
     "NotSoon": "attempts",

@@ -18,6 +18,7 @@ from fleet import config
 from fleet.config import Settings
 from fleet.economy.bill.export import export_of
 from fleet.economy.bill.writer import Writer as BillWriter
+from fleet.economy.contexts.shelf import Shelf
 from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.answers.canaries import Canaries
@@ -46,6 +47,7 @@ from fleet.engine.process.ladders import (
     tell_of_ladder,
 )
 from fleet.engine.process.lanes import LaneChooser
+from fleet.engine.process.shared_contexts import SharedContexts
 from fleet.engine.process.spending import Spending
 from fleet.engine.process.waiting_room import WaitingRoom
 from fleet.engine.telemetry.occupancy import DirectCall, Occupancy
@@ -65,6 +67,8 @@ from fleet.vault.keyring import Keyring
 from fleet.waits import Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of, worker_bot_of
+from fleet.workers.bot.window import room_of
+from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.gateway import Gateway
 from fleet.workers.loops.runtime import Runtime
 from fleet.workers.rungs import Route
@@ -153,7 +157,10 @@ async def assemble(
     spending = Spending(state, settings, process=process or leases.process_id(), broker=broker)
     delegations = Delegations(settings)
     scopes = KeyScopes(settings, delegations.scope_of)
-    roster = Roster(state, settings, avoid=lambda *who: [*spending.bots_out(*who), *scopes.bots_out(who[0])])
+    roster = Roster(
+        state, settings, avoid=lambda *who: [*spending.bots_out(*who), *scopes.bots_out(who[0])],
+        bot_of=lambda name: bots.of(name),
+    )  # fmt: skip
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)
     keyring = Keyring(settings)
@@ -173,6 +180,11 @@ async def assemble(
         limiter, own, price, breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
     )  # fmt: skip
+    gateway.contexts = shelf = Shelf(state, count_tokens)
+    contexts = SharedContexts(
+        settings, shelf, room_of=lambda pool, window, answer: room_of(window, answer, gateway.measure(own[pool])),
+        tokens_of=lambda task: count_message_tokens(task.conversation()),
+    )  # fmt: skip
     gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
         state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached
     )
@@ -185,6 +197,7 @@ async def assemble(
         closed=lambda pool: delegations.shut(pool) or agent.shut.get(pool) or gateway.closed(pool),
         spending=spending,
         delegations=delegations,
+        contexts=contexts,
     )
     peers = ValidatorPeers(state, partial(room.did_well, priority=Priority.CRITICAL.value), lambda: janitor.living())
     agent = Agent(

@@ -42,11 +42,21 @@ from fleet.engine.process.delivery import Delivery
 from fleet.engine.process.waiting_room import OF_PROCESS, Stay, WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
-from fleet.errors import BotsQuarantined, Expired, FleetError, InvalidTask, KeyRejected, NotDelegated, StoreError, Waits
+from fleet.errors import (
+    BotsQuarantined,
+    Expired,
+    FleetError,
+    GiveUp,
+    InvalidTask,
+    KeyRejected,
+    NotDelegated,
+    StoreError,
+    Waits,
+)
 from fleet.models import Bot, BotResult, BotTask
 from fleet.outcome import NOTHING_BEFORE, Before, Parking
 from fleet.quoting import brief
-from fleet.roster import Checkout, Roster
+from fleet.roster import Checkout, Roster, WantedBot
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import keys
@@ -142,7 +152,6 @@ class DataPlane:
 
     async def _try(self, delivery: Delivery, task: BotTask, pool: str, before: Before) -> Done | Stay:
         """Return how a task ended, or what it waits for."""
-        started_s = time.monotonic()
         wait = self._room.closed(pool) or self._room.spending.standing(pool, task)
         if wait is not None and task.priority > wait.lowest:
             return Stay(pool, Parking(wait, before.parked_again(), is_alone=not wait.is_everyones))
@@ -150,10 +159,30 @@ class DataPlane:
             self._room.delegations.check(delivery.task_id, task, pool, delivery.request)
         except NotDelegated as error:
             return await self._refuse(delivery, error)
+        if not task.context:
+            return await self._begin(delivery, task, pool, before)
         try:
-            checkout = await self._check_out(pool, task, delivery)
+            wanted = await self._room.contexts.enter(task, pool)
+        except GiveUp as error:
+            return await self._refuse(delivery, error)
         except Waits as error:
-            return Stay(pool, Parking(await self._wait_of(error, pool, task), before.parked_again()))
+            wait = replace(error.wait(), is_everyones=False)
+            return Stay(pool, Parking(wait, before.parked_again(), is_alone=True))
+        return await self._begin(delivery, task, pool, before, wanted)
+
+    async def _begin(
+        self, delivery: Delivery, task: BotTask, pool: str, before: Before, wanted: WantedBot | None = None
+    ) -> Done | Stay:
+        """Check a bot out and let it work; `wanted` says what it must be like."""
+        started_s = time.monotonic()
+        try:
+            checkout = await self._check_out(pool, task, delivery, wanted)
+        except Waits as error:
+            found = await self._wait_of(error, pool, task)
+            if wanted is None:
+                return Stay(pool, Parking(found, before.parked_again()))
+            # The bots that fit are out; others may work for other tasks.
+            return Stay(pool, Parking(replace(found, is_everyones=False), before.parked_again(), is_alone=True))
         except StoreError as error:
             told = Wait("configuration", about=f"Redis, bots of pool {pool}", told=brief(str(error), MOST_TOLD))
             return Stay(pool, Parking(told, before.parked_again()))
@@ -162,7 +191,7 @@ class DataPlane:
             return Done("done before", ended_before=True)
         self._held[checkout.token] = checkout
         try:
-            opinions = await self._panel.ask(task, checkout, task_id=delivery.task_id, before=before)
+            opinions = await self._panel.ask(task, checkout, task_id=delivery.task_id, before=before, wanted=wanted)
             if opinions.parking is not None:
                 return Stay(pool, opinions.parking, opinions.asked)
             result, stands = await self._finish(task, opinions, delivery, started_s, before)
@@ -235,7 +264,9 @@ class DataPlane:
         task = routing.delivered(task, delivery.queue, delivery.priority, self._settings)
         return task, pool_choice.candidates(task, self._settings)
 
-    async def _check_out(self, pool: str, task: BotTask, delivery: Delivery) -> Checkout | None:
+    async def _check_out(
+        self, pool: str, task: BotTask, delivery: Delivery, wanted: WantedBot | None
+    ) -> Checkout | None:
         """Check a bot out; None when the task has a result already.
 
         Raises:
@@ -247,7 +278,7 @@ class DataPlane:
         with self._telemetry.step("checkout"):
             return await patiently(
                 lambda: self._roster.check_out(
-                    pool, task_id=delivery.task_id, token=token, kind=task.kind, priority=task.priority
+                    pool, task_id=delivery.task_id, token=token, kind=task.kind, priority=task.priority, wanted=wanted
                 )
             )
 

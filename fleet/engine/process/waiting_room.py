@@ -18,6 +18,7 @@ from celery.exceptions import Ignore
 from fleet.engine.admission.holds import LIFT, PUT_HOLD, hold_call, lift_call
 from fleet.engine.admission.standing import due_at
 from fleet.engine.process.delegations import Delegations
+from fleet.engine.process.shared_contexts import SharedContexts
 from fleet.engine.process.spending import Spending
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.transport import leases
@@ -72,6 +73,7 @@ class WaitingRoom:
         closed: Why calls of a pool would wait, as far as this process knows; None: they need not. Never waits.
         spending: Knows who has no money left.
         delegations: Knows which tasks must be signed.
+        contexts: Knows what tasks need that name documents.
     """
 
     def __init__(
@@ -83,10 +85,12 @@ class WaitingRoom:
         closed: Callable[[str], Wait | None],
         spending: Spending,
         delegations: Delegations,
+        contexts: SharedContexts,
     ) -> None:
         self.closed = closed
         self.spending = spending
         self.delegations = delegations
+        self.contexts = contexts
         self._broker = broker
         self._state = state
         self._roster = roster

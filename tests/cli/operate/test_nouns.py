@@ -27,17 +27,19 @@ NOUNS: dict[str, list[str] | None] = {
     "tasks": None,
     "dead": None,
     "diversity": None,
+    "context": None,
 }
 
 
 #: What the list of a noun is of, where that is not the noun.
-LISTED = {"dead": "letters", "diversity": "classes"}
+LISTED = {"dead": "letters", "diversity": "classes", "context": "contexts"}
 #: What is said of a task that nobody knows.
 UNKNOWN = "nobody: unknown"
 #: What says in a list that there is nothing, in the words of each noun; the others are never empty.
 EMPTY: dict[str, tuple[str, ...]] = {
     "bots": ("bots", "--find", "zzz"), "lessons": ("lessons",), "alerts": ("alerts",), "tasks": ("tasks",),
     "dead": ("dead", "list"), "diversity": ("diversity",), "events": ("events",),
+    "context": ("context",),
 }  # fmt: skip
 
 

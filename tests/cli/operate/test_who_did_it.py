@@ -18,6 +18,7 @@ from fleet import config
 from fleet.cli.main import COMMANDS
 from fleet.dashboard import actions
 from fleet.diversity import ClassState
+from fleet.economy.contexts import documents
 from fleet.engine.admission.gates import CLOSED, set_gate
 from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.operations import levers
@@ -34,7 +35,8 @@ from tests.resilience.fleet_of_breakers import member
 __all__ = ["client"]
 
 API = "simulator/simulated-1"
-NOUNS = ("bots", "keys", "breakers", "budgets", "lessons", "pools", "limits", "diversity", "alerts")
+TERMS = documents.id_of("the terms")
+NOUNS = ("bots", "keys", "breakers", "budgets", "lessons", "pools", "limits", "diversity", "alerts", "context")
 #: Commands that only look.
 LOOK = {
     "stats", "top", "why", "events", "doctor", "simulate", "tasks list", "tasks show", "dead list", "dead show",
@@ -82,6 +84,10 @@ def dead(client: redis.Redis) -> None:
 
 def waiting(client: redis.Redis) -> None:
     queue(client, "t1")
+
+
+def document(client: redis.Redis) -> None:
+    documents.add(client, "the terms", name="terms", tokens=2)
 
 
 def learnt_class(client: redis.Redis) -> None:
@@ -132,6 +138,8 @@ ACT: dict[str, tuple[Prepare, str, str]] = {
     "forget": (waiting, "--task t1 --yes", "words_erased"),
     "dead replay": (dead, "--all --yes", "dead_replayed"),
     "dead purge": (dead, "t1 t2", "dead_purged"),
+    "context add": (nothing, __file__, "context_added"),
+    "context remove": (document, TERMS, "context_removed"),
 }
 #: Other ways to say the same, which do something else.
 ACT_TOO: list[tuple[str, Prepare, str, str]] = [

@@ -91,3 +91,9 @@ ERASURE: dict[str, Holding] = {
 
 #: Function of `fleet/store/vault_keys.py` -> what its key holds.
 VAULT: dict[str, Holding] = _none("revoked_keys", "scopes", "delegations", "revoked_delegations")
+
+#: Function of `fleet/store/context_keys.py` -> what its key holds.
+CONTEXTS: dict[str, Holding] = {
+    "documents": Holding("tenant", "erased", "those of the tenant; everybody's stay: `fleet context remove`"),
+    "text": Holding("words", "erased", "with what is known of it"),
+}

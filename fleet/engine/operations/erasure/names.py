@@ -18,6 +18,7 @@ import redis
 from fleet.config.budgets import NAMED
 from fleet.economy.bill.unknown import read_unknown, written
 from fleet.economy.budgets import drop_budget
+from fleet.economy.contexts import documents
 from fleet.engine.operations.erasure.state_walk import replace_field
 from fleet.engine.operations.erasure.tracks import names_scope
 from fleet.store import bill_keys, erasure_keys, keys
@@ -50,7 +51,15 @@ def erase_name(state: redis.Redis, tenant: str, pseudonym: str, *, is_meant: boo
     found["calls of unknown cost"] = _unknown(state, tenant, pseudonym, is_meant)
     found["budgets"] = _budgets(state, f"{_KIND}:{tenant}", f"{_KIND}:{pseudonym}", is_meant)
     found["events"] = _events(state, tenant, is_meant)
+    found["shared documents"] = _documents(state, tenant, is_meant)
     return found
+
+
+def _documents(state: redis.Redis, tenant: str, is_meant: bool) -> int:
+    theirs = [one.id for one in documents.listed(state) if one.tenant == tenant]
+    for one in theirs if is_meant else ():
+        documents.remove(state, one)
+    return len(theirs)
 
 
 def _unknown(state: redis.Redis, tenant: str, pseudonym: str, is_meant: bool) -> int:

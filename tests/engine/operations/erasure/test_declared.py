@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet.engine.operations.erasure.declared import ERASURE, MONEY, STORE, VAULT, Holding
+from fleet.engine.operations.erasure.declared import CONTEXTS, ERASURE, MONEY, STORE, VAULT, Holding
 from fleet.engine.operations.roles import KEYS
-from fleet.store import bill_keys, erasure_keys, keys, vault_keys
+from fleet.store import bill_keys, context_keys, erasure_keys, keys, vault_keys
 from tests.every import every
 
-DECLARED = [(keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE), (vault_keys, VAULT)]
+DECLARED = [
+    (keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE), (vault_keys, VAULT), (context_keys, CONTEXTS),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("module", "declared"), DECLARED)

@@ -1,0 +1,122 @@
+"""The documents of a worker process: read from Redis once, kept while they are named, looked for again in a while."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fleet.economy.contexts.documents import read_facts
+from fleet.errors import InvalidTask, NotStored
+from fleet.store import context_keys
+from fleet.store.client import Store
+
+#: Seconds after which a document is looked for again: one that was removed is gone from workers that soon.
+LOOK_AGAIN_S = 30.0
+#: Bytes of documents that a process keeps; those named least lately go first.
+KEPT_BYTES = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The documents of one task.
+
+    Args:
+        text: What they say, one after the other, as it stands in the prompt.
+        tokens: Of it, by estimate.
+    """
+
+    text: str
+    tokens: int
+
+
+@dataclass(slots=True)
+class _Held:
+    text: str
+    size: int
+    tenant: str
+    looked_at: float
+
+
+class Shelf:
+    """Hands out what documents say. One per process, on its loop.
+
+    Args:
+        state: Where they are stored.
+        count: Estimates the tokens of a text.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self, state: Store, count: Callable[[str], int], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state = state
+        self._count = count
+        self._clock = clock
+        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._joined: OrderedDict[tuple[str, ...], Documents] = OrderedDict()
+
+    async def opened(self, ids: Sequence[str], tenant: str) -> Documents:
+        """Return the documents that a task names, in its order; one round trip when this process has not all of them.
+
+        Args:
+            ids: Theirs.
+            tenant: The task's.
+
+        Raises:
+            NotStored: One is not there: the task waits for it.
+            InvalidTask: One is another tenant's.
+            StoreUnavailable: Redis does not answer.
+        """
+        now = self._clock()
+        old = [one for one in ids if one not in self._held or now - self._held[one].looked_at > LOOK_AGAIN_S]
+        if old:
+            await self._look(old, now)
+        for one in ids:
+            held = self._held.get(one)
+            if held is None:
+                raise _not_stored(one)
+            if held.tenant not in ("", tenant):
+                raise InvalidTask(f"context: expected documents of the task's own tenant, got {one}, which is not")
+            self._held.move_to_end(one)
+        known = self._joined.get(tuple(ids))
+        if known is None:
+            text = "\n\n".join(f"<document>\n{self._held[one].text}\n</document>" for one in ids)
+            known = self._joined[tuple(ids)] = Documents(text, self._count(text))
+            self._bound()
+        self._joined.move_to_end(tuple(ids))
+        return known
+
+    async def _look(self, ids: Sequence[str], now: float) -> None:
+        """Read those that are new here, and drop those that are stored no longer."""
+        facts = await self._state.command("HMGET", context_keys.documents(), *ids)
+        for one, raw in zip(ids, facts, strict=True):
+            known = read_facts(raw)
+            held = self._held.get(one)
+            if known is not None and held is not None:
+                held.looked_at = now
+            elif known is None:
+                self._drop(one)
+            else:
+                text = await self._state.command("GET", context_keys.text(one))
+                if text is not None:
+                    self._held[one] = _Held(text.decode("utf-8", "replace"), len(text), known.tenant, now)
+
+    def _drop(self, context_id: str) -> None:
+        self._held.pop(context_id, None)
+        for ids in [ids for ids in self._joined if context_id in ids]:
+            del self._joined[ids]
+
+    def _bound(self) -> None:
+        """Keep no more than fits; the newest stays, however large."""
+        while len(self._joined) > 1 and sum(len(one.text) for one in self._joined.values()) > KEPT_BYTES:
+            self._joined.popitem(last=False)
+        while len(self._held) > 1 and sum(one.size for one in self._held.values()) > KEPT_BYTES:
+            self._drop(next(iter(self._held)))
+
+
+def _not_stored(context_id: str) -> NotStored:
+    error = NotStored("`fleet context add` stores it again; `fleet context list` has the others")
+    error.about = context_id
+    return error

@@ -1,0 +1,136 @@
+"""Tasks that name documents, through a real worker and the simulator: who gets them, and what they wait for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from fleet import config
+from fleet.cli.main import main
+from fleet.models import BotResult
+from tests.engine.conftest import StartWorker
+from tests.every import every
+from tests.waiting import wait_until
+from tests.workers.simulator.running import running, total
+
+WAIT_S = 60
+KEY = "test-key"
+CONFIG = """
+[providers.api]
+kind = "openai"
+base_url = "{url}"
+api_key_env = "CONTEXT_KEY"
+
+[pools.research]
+bots = 30
+provider = "api"
+model = "simulated-1"
+max_output_tokens = 100
+[pools.research.persona]
+context_windows_tokens = [2048, 4096, 32768]
+
+[limits."api/simulated-1"]
+rpm = 1000000
+"""
+SENTENCE = "The harbour of Oland has nine cranes and a pilot who knows the tides of the northern sound. "
+
+
+def fleet(*words: str, stdin: str | None = None, code: int = 0) -> str:
+    result = CliRunner().invoke(main, words, input=stdin, catch_exceptions=False, prog_name="fleet")
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def url(fleet_env: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A simulator, and settings that name it."""
+    monkeypatch.setenv("CONTEXT_KEY", KEY)
+    with running(latency_ms=200) as url:
+        (tmp_path / "fleet.toml").write_text(CONFIG.format(url=f"{url}/v1"))
+        monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "fleet.toml"))
+        config.current.cache_clear()
+        yield url
+        for one in json.loads(fleet("context", "--json"))["contexts"]:
+            fleet("context", "remove", one["id"])
+    config.current.cache_clear()
+
+
+def submit(count: int, **fields: Any) -> list[Any]:
+    from fleet.engine.tasks import submit_task
+
+    return [submit_task.delay(f"What is {n}+{n}?", pool="research", **fields) for n in range(count)]
+
+
+def results(handles: list[Any]) -> list[BotResult]:
+    return [handle.get(timeout=WAIT_S) for handle in handles]
+
+
+def test_only_bots_with_room_for_the_documents_get_the_task_and_where_none_has_it_is_refused(
+    url: str, start_worker: StartWorker
+) -> None:
+    stored = json.loads(fleet("context", "add", "-", "--json", stdin=SENTENCE * 250))["contexts"][0]
+    huge = fleet("context", "add", "-", stdin=SENTENCE * 3000).strip()
+    start_worker()
+    done = results(submit(20, context=stored["id"]))
+    assert every(one.status == "ok" and one.answer == str(2 * n) for n, one in enumerate(done))
+    assert every(int(str(one.bot)[-3:]) % 3 == 0 for one in done), "the windows go round: each third is large"
+    assert every(one.usage.input_tokens > stored["tokens"] * 0.8 and not one.cut_tokens for one in done)
+    before = total(url)["calls"]
+    (refused,) = results(submit(1, context=huge))
+    assert refused.error is not None and refused.error.type == "DocumentsTooLarge"
+    assert "32,768" in refused.error.message and refused.error.blame == "prompt"
+    assert total(url)["calls"] == before
+    (plain,) = results(submit(1))
+    assert plain.status == "ok"
+
+
+def test_a_task_that_names_a_missing_document_waits_alone_says_why_and_goes_on_when_it_is_added(
+    url: str, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "handbook.md").write_text(SENTENCE)
+    added = fleet("context", "add", str(tmp_path / "handbook.md")).strip()
+    fleet("context", "remove", added)
+    start_worker()
+    (waiting,) = submit(1, context=added)
+
+    def told() -> Any:
+        return json.loads(fleet("why", waiting.id, "--json"))
+
+    wait_until(lambda: told()["state"] == "parked", WAIT_S, lambda: str(told()))
+    assert (told()["cause"], told()["about"]) == ("document", added), told()
+    assert "fleet context add" in fleet("why", waiting.id)
+    assert every(one.status == "ok" for one in results(submit(5))), "others go on"
+    assert fleet("context", "add", str(tmp_path / "handbook.md")).strip() == added
+    assert results([waiting])[0].answer == "0"
+
+
+def test_a_tenants_documents_are_its_own_and_go_with_it(url: str, start_worker: StartWorker) -> None:
+    theirs = fleet("context", "add", "-", "--tenant", "acme", stdin=SENTENCE).strip()
+    start_worker()
+    ours, others = results(submit(1, context=theirs, tenant="acme") + submit(1, context=theirs, tenant="bolt"))
+    assert ours.status == "ok"
+    assert others.error is not None and others.error.type == "InvalidTask" and "own tenant" in others.error.message
+    would = json.loads(fleet("forget", "--tenant", "acme", "--dry-run", "--json"))
+    assert would["stored"]["shared documents"] == 1
+    fleet("forget", "--tenant", "acme", "--yes")
+    assert json.loads(fleet("context", "--json"))["contexts"] == []
+    fleet("context", "show", theirs, code=2)
+
+
+def test_a_document_that_is_not_stored_is_refused_at_the_command_line(url: str, tmp_path: Path) -> None:
+    missing = "ctx-" + "0" * 24
+    result = CliRunner().invoke(main, ["submit", "Hello", "--context", missing], prog_name="fleet")
+    assert result.exit_code == 2 and missing in result.stderr and "--context" in result.stderr
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "Hello", "context": [missing]}))
+    told = json.loads(fleet("run", str(tmp_path / "in.jsonl"), "--dry-run", "--json"))
+    assert told["wrong"] or told
+    for wrong in (b"\xff\xfe\x00", b""):
+        (tmp_path / "bad").write_bytes(wrong)
+        fleet("context", "add", str(tmp_path / "bad"), code=1)
+    fleet("context", "add", str(tmp_path / "nowhere"), code=2)
+    fleet("context", "remove", missing, code=2)
