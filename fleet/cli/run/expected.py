@@ -86,7 +86,7 @@ def lines(found: Inventory, expected: Estimate, known: Experience, rows: Sequenc
         yield f"tokens    {_count(expected.input_tokens)} in, {_count(expected.output_tokens)} out"
         yield f"cost      {_cost(expected)}"
         yield from _time(expected)
-    yield from lane_lines(rows, usd, length)
+    yield from lane_lines(rows, usd, duration)
     for (model, tier), count in expected.unpriced.items():
         yield f"unpriced  {counted(count, 'line')}: {told_unpriced(model, tier)}"
     for stop in expected.duration.stops[:MOST_STOPS]:
