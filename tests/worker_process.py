@@ -18,6 +18,8 @@ READY_S = 120
 #: Celery waits a second for the answers of other workers before it starts, and nothing of Fleet's is in them. What
 #: `fleet up`, the demo and README start waits for them, as with users.
 _AT_ONCE = "--without-mingle"
+#: An app for `WorkerProcess(app=...)`: the worker has short leases, for tests that wait until one runs out.
+QUICK_LEASES = "tests.quick_leases"
 _numbers = itertools.count(1)
 
 

@@ -22,6 +22,7 @@ from fleet.signals.metrics import exposition
 from fleet.store.client import connect
 from tests.engine.conftest import StartWorker
 from tests.waiting import wait_until
+from tests.worker_process import QUICK_LEASES
 
 #: Generous: the machine may be slow.
 WAIT_S = 60.0
@@ -116,7 +117,7 @@ def test_every_surface_says_what_the_results_and_the_provider_say_and_a_kill_cos
     start_worker: StartWorker, provider: type[Provider], redis_url: str, tmp_path: Path
 ) -> None:
     with connect(redis_url) as client:
-        worker = start_worker("-c", "8")
+        worker = start_worker("-c", "8", app=QUICK_LEASES)
         answered = [{"prompt": f"answer {n}", "pool": ("one", "two")[n % 2]} for n in range(24)]
         refused = [{"prompt": f"refuse-it {n}", "pool": "one"} for n in range(3)]
         hanging = list(submit_many([{"prompt": f"hang-it {n}", "pool": "two"} for n in range(2)]))
@@ -163,7 +164,7 @@ def test_every_surface_says_what_the_results_and_the_provider_say_and_a_kill_cos
         wait_until(lambda: provider.asked["hang"] == 5, WAIT_S, "three more are asked")
         worker.kill()
         provider.let_go.set()
-        second = start_worker("-c", "8")
+        second = start_worker("-c", "8", app=QUICK_LEASES)
         wait_until(lambda: len(stored(client)[0]) == 30, WAIT_S, lambda: f"they are done; log:\n{second.log}")
         view, stats, _ = faces()
         assert view["totals"]["completions"] == stats["completions"]["total"] == 30 == 27 + len(lost)

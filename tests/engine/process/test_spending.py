@@ -34,6 +34,7 @@ from fleet.waits import Wait
 from tests.engine.conftest import StartWorker
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
+from tests.worker_process import QUICK_LEASES
 
 #: What one call costs: 21 tokens at a dollar a million, in 10^-12 dollars.
 CALL = 21 * 10**6
@@ -221,7 +222,7 @@ def test_what_a_killed_worker_had_reserved_is_charged_as_the_bill_has_it_and_its
     start_worker: StartWorker, fleet_of: Any, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet_of(fleet={"usd_in_all": 1.0})
-    worker = start_worker()
+    worker = start_worker(app=QUICK_LEASES)
     Billing.held.clear()
 
     async def end() -> int:
@@ -256,7 +257,7 @@ def test_what_a_killed_worker_had_reserved_is_charged_as_the_bill_has_it_and_its
         assert unknown > 0 and not results(client, ids)
 
         Billing.held.set()
-        start_worker()
+        start_worker(app=QUICK_LEASES)
         wait_until(lambda: len(results(client, ids)) == 3, 60)
         wait_until(lambda: reserved(client) == 0, 10)
         assert spent(client, "fleet") == unknown + 3 * CALL

@@ -24,7 +24,7 @@ from fleet.store import keys
 from fleet.store.client import connect
 from tests.engine.conftest import StartWorker
 from tests.waiting import wait_until
-from tests.worker_process import REPO
+from tests.worker_process import QUICK_LEASES, REPO
 
 WAIT_S = 30
 
@@ -174,8 +174,8 @@ def test_kill_9_of_a_worker_loses_nothing_and_doubles_no_result(
 ) -> None:
     monkeypatch.setenv("FLEET_SIMULATOR__LATENCY_MS", "300")
     config.current.cache_clear()
-    victim = start_worker()
-    start_worker()
+    victim = start_worker(app=QUICK_LEASES)
+    start_worker(app=QUICK_LEASES)
     ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(120)))
     wait_until(lambda: len(results(redis_url, ids)) >= 20, WAIT_S, "the first results")
     victim.kill()
