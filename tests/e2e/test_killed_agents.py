@@ -18,17 +18,11 @@ from fleet.store import keys
 from fleet.store.client import connect
 from tests.every import every
 from tests.waiting import wait_until
-from tests.worker_process import WorkerProcess
+from tests.worker_process import QUICK_LEASES, WorkerProcess
 from tests.workers.simulator.running import running, total
 
 WAIT_S = 120
 BOTS, RUNS = 12, 24
-#: A worker whose leases are short: the test waits for them.
-APP = """
-from fleet.engine.transport import leases
-leases.LEASE_S, leases.RENEW_EVERY_S = 2, 0.5
-from fleet import app
-"""
 AGENT = """
 from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -65,7 +59,6 @@ function = "killed_agents:work"
 
 @pytest.fixture
 def client(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
-    (tmp_path / "quick_leases.py").write_text(APP)
     (tmp_path / "killed_agents.py").write_text(AGENT)
     monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "fleet.toml"))
     monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
@@ -79,13 +72,13 @@ def test_runs_that_a_kill_cuts_are_run_again_and_nobody_is_blamed(client: redis.
         (tmp_path / "fleet.toml").write_text(TOML.format(url=url))
         config.current.cache_clear()
         ids = list(submit_many([{"prompt": f"Tell me of bridge {n}"} for n in range(RUNS)]))
-        workers = [WorkerProcess(tmp_path, app="quick_leases")]
+        workers = [WorkerProcess(tmp_path, app=QUICK_LEASES)]
         try:
             workers[0].wait_ready()
             wait_until(lambda: total(url)["served"] >= 2 * BOTS, WAIT_S, lambda: f"they run; log:\n{workers[0].log}")
             assert client.exists(*map(keys.result, ids)) == 0  # nobody is done: all of them are in the middle
             workers[0].kill()
-            workers += [WorkerProcess(tmp_path, app="quick_leases") for _ in range(2)]
+            workers += [WorkerProcess(tmp_path, app=QUICK_LEASES) for _ in range(2)]
             wait_until(lambda: every(map(client.exists, map(keys.result, ids))), WAIT_S, "all have results")
         finally:
             for worker in workers:
