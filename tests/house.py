@@ -10,6 +10,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -51,15 +52,21 @@ def _dotted(path: Path) -> str:
 def imports_of(module: str, path: Path, known: set[str]) -> Iterator[Import]:
     """Yield every import of a module, also those inside functions and under TYPE_CHECKING."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _imports_in(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(path, node.lineno, module, alias.name)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = _absolute(package, node)
             for alias in node.names:
                 full = f"{base}.{alias.name}"
                 yield Import(path, node.lineno, module, full if full in known else base)
+
+
+@cache
+def _imports_in(source: str) -> list[ast.Import | ast.ImportFrom]:
+    """Return the imports of a source; several rules ask for those of every module."""
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _absolute(package: str, node: ast.ImportFrom) -> str:
@@ -73,7 +80,8 @@ def _absolute(package: str, node: ast.ImportFrom) -> str:
 def all_imports(root: Path) -> list[Import]:
     """Return every import of the house, also of what is not ours."""
     modules = modules_of(root)
-    return [item for module, path in modules.items() for item in imports_of(module, path, set(modules))]
+    known = set(modules)
+    return [item for module, path in modules.items() for item in imports_of(module, path, known)]
 
 
 def graph_of(root: Path) -> Graph:
