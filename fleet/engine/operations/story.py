@@ -21,6 +21,7 @@ from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import before_of
 from fleet.engine.transport import leases
+from fleet.engine.transport.held import Tag
 from fleet.engine.transport.parking.parked import Parked
 from fleet.errors import Blame
 from fleet.frozen import Frozen
@@ -354,7 +355,7 @@ def _lease_left_s(facts: Facts) -> float | None:
 
 def _worker(facts: Facts) -> str | None:
     """Return who holds the message."""
-    tag = leases.Tag.parse(facts.held.tag) if facts.held else None
+    tag = Tag.parse(facts.held.tag) if facts.held else None
     if tag is None:
         return None
     names = [row.name for row in facts.workers if row.pid == tag.pid and row.name.endswith(f"@{tag.host}")]

@@ -1,4 +1,4 @@
-"""Finds the message of a task that a worker holds."""
+"""Finds the message of a task that a worker holds, and tells by its tag whose it is."""
 
 from __future__ import annotations
 
@@ -19,6 +19,26 @@ FIND_HELD = Script.beside(__file__, "find_held.lua", keys="unacked index", argv=
 STRETCH = 1000
 #: Tasks up to which each is looked for inside Redis, so that no message travels (count).
 ONE_BY_ONE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What a delivery tag tells of the process that took the message: whoever looks at the unacked ones sees its host.
+
+    Written by `leases.py: Holdings.next_prefix` and `take.lua`: `host.pid.process:take:place`, and `SUSPECT` behind
+    that of a suspect; a host name may have dots of its own.
+    """
+
+    host: str
+    pid: int
+    process: str
+
+    @classmethod
+    def parse(cls, tag: str) -> Tag | None:
+        """Return what a tag tells; None for one that isn't Fleet's."""
+        whole, _, process = tag.partition(":")[0].rpartition(".")
+        host, _, pid = whole.rpartition(".")
+        return cls(host, int(pid), process) if host and pid.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -83,26 +82,6 @@ def process_id() -> str:
     return _drawn[1]
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
-    """What a delivery tag tells of the process that took the message: whoever looks at the unacked ones sees its host.
-
-    Written by `Holdings.next_prefix` and `take.lua`: `host.pid.process:take:place`, and `SUSPECT` behind that of a
-    suspect; a host name may have dots of its own.
-    """
-
-    host: str
-    pid: int
-    process: str
-
-    @classmethod
-    def parse(cls, tag: str) -> Tag | None:
-        """Return what a tag tells; None for one that isn't Fleet's."""
-        whole, _, process = tag.partition(":")[0].rpartition(".")
-        host, _, pid = whole.rpartition(".")
-        return cls(host, int(pid), process) if host and pid.isdigit() else None
-
-
 def is_suspect(tag: str | None) -> bool:
     """True for the tag of a message whose task runs apart from others."""
     return tag is not None and tag.endswith(SUSPECT)
@@ -118,7 +97,7 @@ class Holdings:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
         self._acks: list[str] = []
-        #: As `Tag` reads it.
+        #: As `held.py: Tag` reads it.
         self._prefix = f"{socket.gethostname()}.{os.getpid()}.{process_id()}"
         #: Prefixes of takes whose reply was lost: Redis may have filed messages under them.
         self.lost_takes: list[str] = []

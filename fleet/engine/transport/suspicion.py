@@ -14,6 +14,7 @@ import redis
 
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR, list_key
 from fleet.engine.transport import leases
+from fleet.engine.transport.held import Tag
 from fleet.signals.recorder import split_reports
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script, store_errors
@@ -52,7 +53,7 @@ class Witness:
         with store_errors(self._url):
             client = self._client = self._client or connect(self._url, timeout_s=ASK_S)
             living = {leases.process_id(), *_reporting(client)}
-            found = [(text, tag) for text in tags if (tag := leases.Tag.parse(text)) is not None]
+            found = [(text, tag) for text in tags if (tag := Tag.parse(text)) is not None]
             gone = {text: tag.process for text, tag in found if tag.process not in living}
             begun = set(self._begun(client, list(gone)))
             return {tag: died if tag in begun else leases.UNKNOWN + died for tag, died in gone.items()}

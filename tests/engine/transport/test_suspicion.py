@@ -16,6 +16,7 @@ from fleet.engine.admission.gates import set_gate
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.process.duties.renewer import Renewer
 from fleet.engine.transport import channel, leases, suspicion
+from fleet.engine.transport.held import Tag
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
@@ -281,6 +282,6 @@ def test_a_lost_reply_to_a_take_is_no_death_and_its_messages_are_back_with_the_n
 
 def test_all_tags_of_a_process_carry_its_one_id() -> None:
     prefixes = [holdings.next_prefix() for holdings in (leases.Holdings(), leases.Holdings())]
-    tags = [leases.Tag.parse(f"{prefix}1{leases.SUSPECT}") for prefix in prefixes]
+    tags = [Tag.parse(f"{prefix}1{leases.SUSPECT}") for prefix in prefixes]
     assert [tag.process for tag in tags if tag] == [leases.process_id()] * 2
     assert len(set(prefixes)) == 2
