@@ -1,4 +1,4 @@
-"""What may be wrong with an answer, and the root of all errors, whose tree is `errors.py`.
+"""What may be wrong with an answer, and the root of all errors, whose tree is `fleet/errors`.
 
 Who finds a fault: `workers/judge.py`; whom it is charged to: second opinions.
 """

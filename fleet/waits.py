@@ -1,6 +1,6 @@
 """Why something waits, and until when: one shape for gates, parked tasks, breakers and everybody who tells of them.
 
-Which errors make a task wait: the branch `Waits` of `errors.py`. No I/O here.
+Which errors make a task wait: the branch `Waits` of `fleet/errors`. No I/O here.
 """
 
 from __future__ import annotations
