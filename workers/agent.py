@@ -94,7 +94,7 @@ class Agent:
         self._on_wait = on_wait
         self._pools = settings.pools
         self._share = share
-        self.occupants = Occupants(slots or (lambda: settings.slots_per_process))
+        self.occupants = Occupants(slots or (lambda: settings.slots_per_process), gateway.roads.hanging)
         pools = self._pools.items()
         self.shut: dict[str, Wait] = {}
         self._functions = self._loaded(

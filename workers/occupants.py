@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fleet.workers.bot.asker import Asker
+from fleet.workers.under_way import Hanging
 
 #: Seconds after which a task that has begun and stands still counts as waiting in its slot.
 WAITS_AFTER_S = 1.0
@@ -20,17 +21,21 @@ LOOK_S = 0.1
 class Occupants:
     """The tasks in a process's slots. Used on its event loop.
 
-    Weakness: a task that waits for a grant goes on with it, room or not; the limiter paces those.
+    Weakness: a task that waits for a grant goes on with it, room or not; the limiter paces those. So does one whose
+    call has hung, and is answered after all: it has its answer, and little is left to do.
 
     Args:
         slots: Tells how many may run at once: an operator grows and shrinks a worker while it works.
+        hanging: Tells whose calls hang, by pool: they keep nobody from going on.
 
     Attributes:
+        slots: As it was given.
         moved: Set when `waiting` may have changed while more tasks are held than there are slots.
     """
 
-    def __init__(self, slots: Callable[[], int]) -> None:
-        self._slots = slots
+    def __init__(self, slots: Callable[[], int], hanging: Callable[[], Mapping[str, Hanging]] = dict) -> None:
+        self.slots = slots
+        self._hanging = hanging
         self._all = set[Asker]()
         #: Those that have waited: who stands in line to go on, and who has gone on and not waited since.
         self._in_line, self._gone_on, self._line = set[Asker](), set[Asker](), asyncio.Lock()
@@ -70,7 +75,7 @@ class Occupants:
 
     @property
     def _are_lent(self) -> bool:
-        return len(self._all) > self._slots()
+        return len(self._all) > self.slots()
 
     def _moves(self, note: Callable[[Asker], None], asker: Asker) -> None:
         note(asker)
@@ -78,7 +83,8 @@ class Occupants:
             self.moved.set()
 
     def _has_room(self, asker: Asker) -> bool:
-        return sum(not self._waits(other) for other in self._all if other is not asker) < self._slots()
+        hanging = sum(pool.tasks for pool in self._hanging().values())
+        return sum(not self._waits(other) for other in self._all if other is not asker) - hanging < self.slots()
 
     def _waits(self, asker: Asker) -> bool:
         return asker.deadline.standing_s >= WAITS_AFTER_S and asker not in self._gone_on

@@ -155,17 +155,17 @@ class Breakers(Protocol):
         ...
 
     async def failed(
-        self, limit: str, error: Waits, *, who: str, since_s: float, place: int = 0, is_probe: bool = False
-    ) -> Ruling:
+        self, limit: str, error: Waits, *, who: str, since_s: float, lasted_s: float = 0.0, place: int = 0,
+        is_probe: bool = False,
+    ) -> Ruling:  # fmt: skip
         """Note a failed call, and hear what is made of it. Also while Redis does not answer.
 
         Args:
             limit: `provider/model/key`.
             error: Why it failed.
             who: The task: what only one of them meets again and again opens nothing.
-            since_s: Seconds since this task's last failed call, or since its work began.
-            place: Of its grant among all of the limit's (`grant.mark.requests`); 0: not known.
-            is_probe: As `admit` said.
+            since_s, lasted_s: Seconds since its last failed call or its begin, and since it was sent (0: not known).
+            place, is_probe: As for `did_well`.
         """
         ...
 

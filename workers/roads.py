@@ -19,7 +19,7 @@ from fleet.waits import Wait
 from fleet.workers.meter import Meter
 from fleet.workers.ports import Bill, Breakers, CostShares, Limiter
 from fleet.workers.rungs import together
-from fleet.workers.under_way import UnderWay
+from fleet.workers.under_way import Hanging, UnderWay
 
 #: How far away (s) the turn of a call may be: a task that waits longer leaves its slot to others.
 PATIENCE_S = 5.0
@@ -98,14 +98,18 @@ class Road:
     Args:
         roads: Those of the process.
         grant: Of the limiter.
+        asked: Whose call it is.
         now: Loop time at which it leaves.
         is_probe: The breaker is open, and waits for what becomes of this call.
     """
 
-    __slots__ = ("_is_probe", "_roads", "_since", "grant")
+    __slots__ = ("_is_probe", "_roads", "_since", "grant", "kind", "pool", "who")
 
-    def __init__(self, roads: Roads, grant: Grant, now: float, *, is_probe: bool) -> None:
+    def __init__(self, roads: Roads, grant: Grant, asked: Entry, now: float, *, is_probe: bool) -> None:
         self.grant = grant
+        self.pool, self.who = asked.pool, asked.task
+        #: What its time is compared with: a slow tier has times of its own.
+        self.kind = f"{asked.kind} {asked.tier}" if asked.tier else asked.kind
         self._roads = roads
         self._is_probe = is_probe
         self._since = now
@@ -135,27 +139,28 @@ class Road:
 
         A 429 is none: the limiter holds the fleet. Neither is what lies with this machine, or with who waited.
         """
-        if isinstance(error, GiveUp | Relearnt):
+        is_refusal = isinstance(error, GiveUp | Relearnt)
+        is_answered = is_refusal or (isinstance(error, Waits) and not getattr(error, "timed_out", False))
+        now = asyncio.get_running_loop().time()
+        self._roads.under_way.ended(self.grant.limit, self, now, is_answered=is_answered, is_refused=True)
+        if is_refusal:
             self.did_well(meter.who, 0)
             return
-        is_answered = isinstance(error, Waits) and not getattr(error, "timed_out", False)
-        now = asyncio.get_running_loop().time()
-        self._roads.under_way.ended(self.grant.limit, self, now, is_answered=is_answered)
         if isinstance(error, Waits):
-            meter.failed_s += asyncio.get_running_loop().time() - self._since
+            meter.failed_s += now - self._since
             if not isinstance(error, MachineExhausted | RateLimited | TierBusy):
-                await self._rule(error, meter)
+                await self._rule(error, meter, now - self._since)
                 return
         if self._is_probe:
             self._roads.breakers.spare(self.grant.limit)
 
-    async def _rule(self, error: Waits, meter: Meter) -> None:
+    async def _rule(self, error: Waits, meter: Meter, lasted_s: float) -> None:
         now_s = self._roads.clock()
         since_s = max(0.0, now_s - (meter.failed_at or now_s))
         meter.failed_at = now_s
         error.ruling = await self._roads.breakers.failed(
-            self.grant.limit, error, who=meter.who, since_s=since_s, place=self.grant.mark.requests,
-            is_probe=self._is_probe,
+            self.grant.limit, error, who=meter.who, since_s=since_s, lasted_s=lasted_s,
+            place=self.grant.mark.requests, is_probe=self._is_probe,
         )  # fmt: skip
 
 
@@ -197,6 +202,14 @@ class Roads:
     def unanswered(self) -> dict[str, tuple[int, float]]:
         """Return limits whose calls have no answer for far longer than usual: how many, and for how many seconds."""
         return self.under_way.unanswered(asyncio.get_running_loop().time())
+
+    def silent(self, *, at_least_s: float) -> dict[str, tuple[int, float, float]]:
+        """Return limits under which nothing is answered, by calls of which it is well known how long they take."""
+        return self.under_way.silent(asyncio.get_running_loop().time(), at_least_s=at_least_s)
+
+    def hanging(self) -> dict[str, Hanging]:
+        """Return the tasks whose calls hang, by pool."""
+        return self.under_way.hanging(asyncio.get_running_loop().time())
 
     async def turn(
         self,
@@ -285,7 +298,7 @@ class Roads:
             meter.limited_s += now - started
         if reservation or capped:
             grant = grant._replace(reservation=reservation, capped=capped)
-        return Road(self, grant, now, is_probe=is_probe)
+        return Road(self, grant, asked, now, is_probe=is_probe)
 
     async def _capped_key(
         self, scopes: Scopes, grant: Grant, reserves: tuple[int, float, Priority]

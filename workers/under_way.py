@@ -1,13 +1,94 @@
-"""The calls of a process that are under way: which API has not answered for far longer than usual."""
+"""The calls of a process that are under way, and which of them hang: no answer for far longer than is usual. Pure.
+
+What is usual is learnt from the answers of each API, by task class, so a model that thinks for minutes is given them.
+What follows from it is others': operators are told, the breaker may open, slots of calls that hang are lent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
+from typing import NamedTuple, Protocol
 
 #: From how much longer than the slowest of the last answers, and from how many seconds, silence is told.
 TIMES, LEAST_S = 3.0, 8.0
 #: What is left of the slowest time with each faster answer.
 FADES = 0.995
+#: Answers from which it is known what is usual for a task class: a breaker opens by nothing less (count).
+FEWEST_ANSWERS = 10
+#: Seconds from which calls of a class hang of which no answer is known here: nobody knows what is usual there, and a
+#: slot that is lent for nothing costs little.
+UNKNOWN_S = 20.0
+#: Task classes whose times are known for an API, the newest (count).
+MOST_KINDS = 200
+
+
+class OneCall(Protocol):
+    """A call that is under way: whose it is. Hashable."""
+
+    @property
+    def pool(self) -> str:
+        """Its pool."""
+        ...
+
+    @property
+    def who(self) -> str:
+        """Its task."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Its task class."""
+        ...
+
+
+class Hanging(NamedTuple):
+    """Tasks of a pool whose calls hang.
+
+    Args:
+        tasks: How many.
+        silent: Limits of these calls under which nothing is answered, not even calls that were sent later.
+        outlasted: How many of them are of a silence that has ended: nothing that is sent now need hang for it.
+    """
+
+    tasks: int
+    silent: frozenset[str]
+    outlasted: int = 0
+
+
+class _Usual:
+    """What is usual for a task class under a limit."""
+
+    __slots__ = ("answers", "slowest_s")
+
+    def __init__(self) -> None:
+        self.answers, self.slowest_s = 0, 0.0
+
+    @property
+    def bound_s(self) -> float:
+        return max(LEAST_S, TIMES * self.slowest_s)
+
+
+class _Api:
+    """What is known of a limit: calls under way and when they left, when it answered last, when an answer last ended a
+    silence, what is usual for each task class.
+    """
+
+    __slots__ = ("answered_at", "heard_at", "sent", "usual")
+
+    def __init__(self) -> None:
+        self.sent: dict[OneCall, float] = {}
+        self.answered_at = self.heard_at = -math.inf
+        self.usual: dict[str, _Usual] = {}
+
+    def of_class(self, kind: str) -> _Usual:
+        if len(self.usual) >= MOST_KINDS:
+            del self.usual[next(iter(self.usual))]
+        self.usual[kind] = usual = _Usual()
+        return usual
+
+    def bound_s(self, call: OneCall) -> float:
+        usual = self.usual.get(call.kind)
+        return UNKNOWN_S if usual is None else usual.bound_s
 
 
 class UnderWay:
@@ -15,35 +96,105 @@ class UnderWay:
 
     A breaker learns of a provider that answers nothing when calls time out; operators hear of it from here, long
     before. Belongs to one event loop; times are its clock's seconds.
+
+    Weakness: pieces of a streamed answer are none. An API that streams for longer than three times its slowest whole
+    answer, while it ends no other call, is taken for silent. So is a task class that was quick and now takes minutes.
     """
 
     def __init__(self) -> None:
-        self._sent: dict[str, dict[Hashable, float]] = {}
-        self._slowest_s: dict[str, float] = {}
-        self._answered_at: dict[str, float] = {}
+        self._apis: dict[str, _Api] = {}
 
-    def sent(self, limit: str, call: Hashable, now: float) -> None:
+    def sent(self, limit: str, call: OneCall, now: float) -> None:
         """Note that a call under a limit leaves."""
-        self._sent.setdefault(limit, {})[call] = now
+        api = self._apis.get(limit)
+        if api is None:
+            api = self._apis[limit] = _Api()
+        api.sent[call] = now
 
-    def ended(self, limit: str, call: Hashable, now: float, *, is_answered: bool) -> None:
-        """Note its end, once or more; an answer of any kind says that the API lives."""
-        started = self._sent.get(limit, {}).pop(call, None)
-        if is_answered:
-            self._answered_at[limit] = now
-            if started is not None:
-                self._slowest_s[limit] = max(now - started, FADES * self._slowest_s.get(limit, 0.0))
+    def ended(self, limit: str, call: OneCall, now: float, *, is_answered: bool, is_refused: bool = False) -> None:
+        """Note its end, once or more.
+
+        Args:
+            limit: `provider/model/key`.
+            call: As it was sent.
+            now: When.
+            is_answered: An answer of any kind says that the API lives.
+            is_refused: It is a refusal or an error: that takes no model's time, and tells nothing of what is usual.
+        """
+        api = self._apis[limit]
+        started = api.sent.pop(call, None)
+        if not is_answered:
+            return
+        if now - api.answered_at >= LEAST_S:
+            api.heard_at = now
+        api.answered_at = now
+        if started is not None and not is_refused:
+            usual = api.usual.get(call.kind) or api.of_class(call.kind)
+            usual.answers += 1
+            faded_s = FADES * usual.slowest_s
+            usual.slowest_s = faded_s if faded_s > now - started else now - started
 
     def unanswered(self, now: float) -> dict[str, tuple[int, float]]:
         """Return limits under which nothing is answered, and calls take far longer than usual: calls, and seconds.
 
-        The seconds are those since the last answer, or since the oldest call left if that is later. A limit under which
-        this process has had no answer yet is not told: nobody knows what is usual there.
+        The seconds are those since the last answer, or since the oldest call left if that is later. Where this process
+        has had no answer yet to any of their task classes, nothing is told: nobody knows what is usual there.
         """
         found = {}
-        for limit, slowest_s in self._slowest_s.items():
-            if calls := self._sent.get(limit):
-                silent_s = now - max(next(iter(calls.values())), self._answered_at[limit])
-                if silent_s >= max(LEAST_S, TIMES * slowest_s):
-                    found[limit] = (len(calls), round(silent_s, 1))
+        for limit, api in self._apis.items():
+            kinds = {call.kind for call in api.sent}
+            known = [usual.bound_s for kind in kinds if (usual := api.usual.get(kind)) is not None]
+            if known:
+                silent_s = now - max(next(iter(api.sent.values())), api.answered_at)
+                if silent_s >= max(known):
+                    found[limit] = (len(api.sent), round(silent_s, 1))
         return found
+
+    def silent(self, now: float, *, at_least_s: float) -> dict[str, tuple[int, float, float]]:
+        """Return limits under which nothing is answered, by calls of which it is well known how long they take.
+
+        Args:
+            now: When.
+            at_least_s: Seconds that each of these calls is without an answer, and the API silent.
+
+        Returns:
+            How many of its calls take far longer than is usual for their task class; seconds since the last answer, or
+            since the oldest of them left if that is later; what the slowest of the last answers took in these classes.
+        """
+        found = {}
+        for limit, api in self._apis.items():
+            late = [
+                (since, usual.slowest_s)
+                for call, sent_at in api.sent.items()
+                if (usual := api.usual.get(call.kind)) is not None
+                and usual.answers >= FEWEST_ANSWERS
+                and now - (since := max(sent_at, api.answered_at)) >= max(at_least_s, usual.bound_s)
+            ]
+            if late:
+                found[limit] = len(late), now - late[0][0], max(slowest_s for _, slowest_s in late)
+        return found
+
+    def hanging(self, now: float) -> dict[str, Hanging]:
+        """Return the tasks whose calls hang, by pool: those that take too long, and all under a limit that is silent.
+
+        Nothing ends them but their time-outs, for an honest answer may still come: this only tells that their slots
+        may be lent.
+        """
+        tasks: dict[str, set[str]] = {}
+        silent: dict[str, set[str]] = {}
+        outlasted: dict[str, set[str]] = {}
+        for limit, api in self._apis.items():
+            late = [call for call, sent_at in api.sent.items() if now - sent_at >= api.bound_s(call)]
+            if not late:
+                continue
+            is_silent = any(now - max(api.sent[call], api.answered_at) >= api.bound_s(call) for call in late)
+            for call in api.sent if is_silent else late:
+                tasks.setdefault(call.pool, set()).add(call.who)
+                if is_silent:
+                    silent.setdefault(call.pool, set()).add(limit)
+                if api.sent[call] < api.heard_at:
+                    outlasted.setdefault(call.pool, set()).add(call.who)
+        return {
+            pool: Hanging(len(who), frozenset(silent.get(pool, ())), len(outlasted.get(pool, ())))
+            for pool, who in tasks.items()
+        }

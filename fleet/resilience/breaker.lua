@@ -8,6 +8,7 @@
 --            failer        who failed last
 --            well_by       who did well last
 --            tally         packed: calls of the last minutes by what became of them, for people
+--            silent        '1': it was opened because nothing was answered; else ''
 -- ARGV     of its own
 -- Reply    of all: {code, turned, opens_at, every_us, go_at, retry_at, counts, lift_at, failed_at, late, now,
 --          cause, told}, see `layouts.py: BreakerReply`
@@ -81,8 +82,8 @@ end
 
 -- The state and the texts of a breaker. Of a new one nobody knows whether gates are left of an older one: they are opened.
 local function read(key)
-  local packed, cause, told, fingerprint, failer, well_by, tally =
-    unpack(call('HMGET', key, 'state', 'cause', 'told', 'fingerprint', 'failer', 'well_by', 'tally'))
+  local packed, cause, told, fingerprint, failer, well_by, tally, silent =
+    unpack(call('HMGET', key, 'state', 'cause', 'told', 'fingerprint', 'failer', 'well_by', 'tally', 'silent'))
   local state = { STATE_ZEROS }
   if packed and #packed == STATE_BYTES then
     state = { struct.unpack(STATE_FORMAT, packed) }
@@ -95,7 +96,7 @@ local function read(key)
   refill(state)
   return state, {
     cause = cause or '', told = told or '', fingerprint = fingerprint or '', failer = failer or '', well_by = well_by or '',
-    tally = tally or '',
+    tally = tally or '', silent = silent or '',
   }
 end
 
@@ -103,7 +104,7 @@ local function write(key, state, texts)
   state[WRITTEN_AT] = now
   local packed = struct.pack(STATE_FORMAT, unpack(state, 1, STATE_PLACES))
   call('HSET', key, 'state', packed, 'cause', texts.cause, 'told', texts.told, 'fingerprint', texts.fingerprint,
-    'failer', texts.failer, 'well_by', texts.well_by, 'tally', texts.tally)
+    'failer', texts.failer, 'well_by', texts.well_by, 'tally', texts.tally, 'silent', texts.silent)
   call('PEXPIRE', key, whole(max(0, state[OPENS_AT] - now) / 1000 + KEPT_MS))
 end
 
@@ -112,6 +113,20 @@ local function close(state)
   state[OPENED_AT], state[OPENS_AT], state[TRIES], state[RUN] = 0, 0, 0, 0
   state[CLOSED_AT], state[RAMPED], state[LIFT_AT] = now, 0, now - LIFT_AGAIN_US
   for k = 1, BUCKETS do state[FAILED + k], state[WELL + k], state[LATE + k] = 0, 0, 0 end
+end
+
+-- Open it, or leave it open after a probe that failed: the next one goes later, and not before the provider said.
+local function open(state, texts, why)
+  if texts.cause ~= why.cause then state[TRIES] = 0 end
+  state[TRIES] = state[TRIES] + 1
+  local longer_us = min(LONGEST_LASTING_US, FIRST_LASTING_US * 2 ^ min(state[TRIES] - 1, 10))
+  local was_quick = state[OPENED_AT] > 0 and state[EVERY_US] == PROBE_US
+  state[EVERY_US] = why.is_lasting and longer_us or PROBE_US
+  local next_at = was_quick and not why.is_lasting and state[OPENS_AT] or now + state[EVERY_US]
+  state[OPENS_AT] = max(next_at, min(why.passes_at, now + FAR_US))
+  if state[OPENED_AT] == 0 then state[OPENED_AT], state[RAMPED] = now, 0 end
+  state[LIFT_AT], texts.cause, texts.told, texts.fingerprint = 0, why.cause, why.told, why.fingerprint
+  texts.silent = why.is_silent and '1' or ''
 end
 
 -- Other settings or another key than it was opened with: it begins anew. True when it did.

@@ -32,7 +32,7 @@ from fleet.resilience.layouts import (
     FailedCall,
 )
 from fleet.resilience.rules import CALL_SORTS, LATE_SORT, OTHER_SORT, Weight, weight_of
-from fleet.resilience.scripts import DID_WELL, FAILED, LIFTED, PROBED, SHOW
+from fleet.resilience.scripts import DID_WELL, FAILED, LIFTED, PROBED, SHOW, SILENT
 from fleet.resilience.view import answered_s
 from fleet.store import keys
 from fleet.store.client import Script, Store
@@ -107,6 +107,10 @@ class Breakers:
         known = self._known[limit]
         return known.wait is None and self._clock() < known.ramps_until
 
+    def is_open(self, limit: str) -> bool:
+        """Return whether a breaker was open when this process last heard of it."""
+        return self._known[limit].wait is not None
+
     async def renewed(self, limit: str, fingerprint: str) -> None:
         """Go by another key from now on: a breaker that the one before has opened is closed.
 
@@ -177,9 +181,30 @@ class Breakers:
             fingerprint = self._fingerprints[limit]
             self._send(known, DID_WELL, fingerprint=fingerprint, successes=successes, by=digest(known.unsaid.by))
 
+    async def hangs(self, limit: str, told: str, *, for_s: float) -> Wait | None:
+        """Say that calls have had no answer for far longer than usual; return why calls wait, if it is open now.
+
+        It opens unless others were answered meanwhile, as far as the fleet has told.
+
+        Args:
+            limit: `provider/model/key`.
+            told: What is told of it.
+            for_s: Seconds without an answer here.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        known = self._known[limit]
+        if known.wait is None:
+            told_of = {**self._unsaid(known), "cause": "outage", "told": brief(told, MOST_TOLD)}
+            call = SILENT.call(breaker=keys.breaker(limit), lasted_us=round(for_s * 1e6), **told_of)
+            self._hear(known, BreakerReply._make(await self._store.run(SILENT, *call)))
+        return known.wait
+
     async def failed(
-        self, limit: str, error: Waits, *, who: str, since_s: float, place: int = 0, is_probe: bool = False
-    ) -> Ruling:
+        self, limit: str, error: Waits, *, who: str, since_s: float, lasted_s: float = 0.0, place: int = 0,
+        is_probe: bool = False,
+    ) -> Ruling:  # fmt: skip
         """Note a failed call, and hear what is made of it.
 
         While Redis does not answer nothing is: the task may try again, and nothing counts against it.
@@ -193,6 +218,7 @@ class Breakers:
             since_us=since_s * 1e6,
             passes_at=_passes_at(error) * 1e6,
             sort=_sort_of(error),
+            lasted_us=lasted_s * 1e6,
         )
         call = FAILED.call(breaker=keys.breaker(limit), **self._failure(known, error, failure, who))
         try:
@@ -207,13 +233,19 @@ class Breakers:
         """Return the arguments of `failed.lua`."""
         wait = error.wait(about=known.limit)
         return {
-            "fingerprint": self._fingerprints[known.limit],
-            "successes": SUCCESSES.pack(known.unsaid.take(self._clock())),
-            "by": digest(known.unsaid.by),
+            **self._unsaid(known),
             "failure": FAILURE.pack(failure),
             "who": digest(who),
             "cause": wait.cause,
             "told": brief(wait.told, MOST_TOLD),
+        }
+
+    def _unsaid(self, known: Known) -> dict[str, Any]:
+        """Return what a script hears of this process, whatever it is told: its settings, and successes not told yet."""
+        return {
+            "fingerprint": self._fingerprints[known.limit],
+            "successes": SUCCESSES.pack(known.unsaid.take(self._clock())),
+            "by": digest(known.unsaid.by),
         }
 
     async def _ask(self, known: Known, *, wants: int) -> BreakerReply:

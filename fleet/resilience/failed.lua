@@ -13,12 +13,15 @@ local successes = { struct.unpack(SUCCESSES_FORMAT, ARGV[SUCCESSES]) }
 local failure = { struct.unpack(FAILURE_FORMAT, ARGV[FAILURE]) }
 local state, texts = read(KEYS[BREAKER])
 local who = ARGV[WHO]
+-- It was sent before the breaker was closed last: that it fails now says nothing of what is.
+local is_of_before = state[CLOSED_AT] > 0 and failure[LASTED_US] > 0 and now - failure[LASTED_US] < state[CLOSED_AT]
+local weight = is_of_before and NOTHING or failure[WEIGHT]
 
 -- A run has lasted so long, or is so long, that it is no accident at the share of failures before it; and hardly a call
 -- that was sent since it began is still under way. What one task alone meets again and again counts once.
 local function count()
-  local is_repeated = who == texts.failer and failure[WEIGHT] == WITH_OTHERS
-  if failure[WEIGHT] == NOTHING or is_repeated then
+  local is_repeated = who == texts.failer and weight == WITH_OTHERS
+  if weight == NOTHING or is_repeated then
     if state[RUN] > 0 then
       state[RUN_BESIDES], state[RUN_TO] = state[RUN_BESIDES] + 1, max(state[RUN_TO], failure[PLACE])
     end
@@ -52,7 +55,7 @@ local function did_others_well(since)
 end
 
 local function failures_needed(failed, well)
-  local is_alone = failure[WEIGHT] == ALONE
+  local is_alone = weight == ALONE
   if is_alone and not did_others_well(now - GOOD_US) then return 1 end
   local share = share_of(max(0, failed - state[RUN]), well)
   local least = is_alone and 2 or now - state[RUN_AT] < YOUNG_US and YOUNG_IN_A_ROW or IN_A_ROW
@@ -60,25 +63,29 @@ local function failures_needed(failed, well)
 end
 
 local function is_due()
-  if failure[WEIGHT] == NOTHING then return false end
+  if weight == NOTHING then return false end
   local failed, well = sums(state)
   local sent = state[RUN_TO] - state[RUN_FROM] + 1
   if state[RUN] >= failures_needed(failed, well) and state[RUN] + state[RUN_BESIDES] >= RUN_SHARE * sent then return true end
   return failed + well >= SHARE_CALLS and failed >= SHARE_FAILED * (failed + well)
 end
 
--- Open it, or leave it open after a probe that failed: the next one goes later, and not before the provider said.
-local function open()
-  local is_lasting = failure[WEIGHT] == ALONE
-  if texts.cause ~= ARGV[CAUSE] then state[TRIES] = 0 end
-  state[TRIES] = state[TRIES] + 1
-  local longer_us = min(LONGEST_LASTING_US, FIRST_LASTING_US * 2 ^ min(state[TRIES] - 1, 10))
-  local was_quick = state[OPENED_AT] > 0 and state[EVERY_US] == PROBE_US
-  state[EVERY_US] = is_lasting and longer_us or PROBE_US
-  local next_at = was_quick and not is_lasting and state[OPENS_AT] or now + state[EVERY_US]
-  state[OPENS_AT] = max(next_at, min(failure[PASSES_AT], now + FAR_US))
-  if state[OPENED_AT] == 0 then state[OPENED_AT] = now end
-  state[LIFT_AT], texts.cause, texts.told, texts.fingerprint = 0, ARGV[CAUSE], ARGV[TOLD], ARGV[FINGERPRINT]
+-- A probe has ended: the next one need not be the later for it. One that failed at once says that those that hang are of
+-- an outage of another kind.
+local function end_probe()
+  if failure[IS_LATE] == 1 then
+    state[RAMPED] = max(0, state[RAMPED] - 1)
+  else
+    state[RAMPED] = 0
+    if state[EVERY_US] == PROBE_US then state[OPENS_AT] = min(state[OPENS_AT], now + PROBE_US) end
+  end
+end
+
+local function why()
+  return {
+    cause = ARGV[CAUSE], told = ARGV[TOLD], fingerprint = ARGV[FINGERPRINT], passes_at = failure[PASSES_AT],
+    is_lasting = failure[WEIGHT] == ALONE, is_silent = state[OPENED_AT] > 0 and texts.silent == '1' and failure[IS_LATE] == 1,
+  }
 end
 
 -- Take a retry from the budget; what it does not have yet is promised, in turn.
@@ -97,9 +104,10 @@ count()
 tally_up(texts, failure[SORT], 1)
 said.counts = did_others_well(now - failure[SINCE_US]) and counts() or 0
 if state[OPENED_AT] > 0 then
-  if failure[IS_PROBE] == 1 and failure[WEIGHT] ~= NOTHING then open() end
+  if failure[IS_PROBE] == 1 then end_probe() end
+  if failure[IS_PROBE] == 1 and failure[WEIGHT] ~= NOTHING then open(state, texts, why()) end
 elseif is_due() then
-  open()
+  open(state, texts, why())
   said.turned = WAS_OPENED
 end
 if state[OPENED_AT] == 0 then said.retry_at = retry_at() end

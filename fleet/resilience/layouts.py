@@ -22,7 +22,7 @@ class BreakerAt(Places):
     EVERY_US = Place()
     #: Probes that failed in a row, the opening among them.
     TRIES = Place()
-    #: When it was closed last, and the calls that asked since then.
+    #: When it was closed last, and the calls that asked since then; of an open one, probes that have not ended.
     CLOSED_AT = Place()
     RAMPED = Place()
     #: 0, or since when the pools' gates wait to be opened after a closing.
@@ -87,6 +87,7 @@ class FailedCall(NamedTuple):
         since_us: So long ago its task began, or failed last.
         passes_at: Not before this time; 0: nobody said.
         sort: Place in `CALL_SORTS` of what became of it.
+        lasted_us: So long ago it was sent; 0: not known.
     """
 
     weight: float = 2
@@ -96,6 +97,7 @@ class FailedCall(NamedTuple):
     since_us: float = 0
     passes_at: float = 0
     sort: float = OTHER_SORT
+    lasted_us: float = 0
 
 
 class BreakerReply(NamedTuple):

@@ -4,6 +4,7 @@
 -- KEYS     breaker       see breaker.lua
 -- ARGV     fingerprint   of the caller's settings and key
 --          wants         1: a call wants to go;  0: only to know;  -1: a probe comes back that tells nothing
+-- Probes that have not ended, and may hang, are followed by others ever more slowly: each of them keeps a slot.
 -- Reply    see breaker.lua; `go_at` is said here only
 -- Codes    0 closed;  1 open;  2 open, and this call is the probe;  3 closed just now: go at `go_at`
 -- A breaker that opened less than this before its probe's time is given one all the same: clocks differ a little.
@@ -15,8 +16,11 @@ if state[OPENED_AT] > 0 then
   if wants < 0 then
     -- Whatever became of it, probes keep their distance.
     state[OPENS_AT] = min(state[OPENS_AT], max(now, state[OPENS_AT] - state[EVERY_US] + PROBE_US))
+    state[RAMPED] = max(0, state[RAMPED] - 1)
   elseif wants > 0 and now >= state[OPENS_AT] - SLACK_US then
-    state[OPENS_AT], said.code = now + state[EVERY_US], PROBE
+    state[RAMPED], said.code = state[RAMPED] + 1, PROBE
+    local slower = PROBE_SLOWER ^ max(0, state[RAMPED] - PROBES_AT_PACE)
+    state[OPENS_AT] = now + (state[EVERY_US] > PROBE_US and state[EVERY_US] or min(PROBE_US * slower, SLOWEST_PROBE_US))
   end
 elseif wants > 0 and now - state[CLOSED_AT] < RAMP_US then
   -- The pace doubles: of 2^n calls that ask at once, the last one goes n doublings after the closing.

@@ -32,6 +32,14 @@ GOOD_US = 5_000_000
 #: From one probe to the next (us): of an outage, so that the first answer comes within 2 s of its end and probes stay
 #: few; of what does not pass by itself, doubling up to the longest.
 PROBE_US, FIRST_LASTING_US, LONGEST_LASTING_US = 1_400_000, 60_000_000, 900_000_000
+#: Probes that have not ended and may hang: so many go at that pace, then each one so many times as late as the one
+#: before, at most this (us). With a time-out of two minutes they keep 18 slots of the fleet, not 86.
+PROBES_AT_PACE, PROBE_SLOWER, SLOWEST_PROBE_US = 5, 1.25, 30_000_000
+#: An API of which nobody has told an answer for so long (us) may be silent: in health each process tells every ten
+#: seconds.
+SILENT_US = 12_000_000
+#: Calls of one process without an answer that make it silent (count); fewer where it has fewer slots.
+SILENT_CALLS = 3
 #: A time that a provider names is believed for so long at most (us): 31 days.
 FAR_US = 31 * 86_400_000_000
 

@@ -19,7 +19,9 @@ _BREAKER = Script.library(
     "breaker.lua",
     tables={"state": STATE, "successes": SUCCESSES, "tally": TALLY},
     constants=_numbers(
-        rules, "BUCKETS BUCKET_US RETRY_FLOOR RETRY_SHARE BUDGET_S KEPT_MS LIFT_AGAIN_US CALL_MINUTES SORTS WELL_SORT"
+        rules,
+        "BUCKETS BUCKET_US RETRY_FLOOR RETRY_SHARE BUDGET_S KEPT_MS LIFT_AGAIN_US CALL_MINUTES SORTS WELL_SORT "
+        "PROBE_US FIRST_LASTING_US LONGEST_LASTING_US FAR_US",
     ),
 )  # fmt: skip
 _TURNED = _numbers(layouts, "WAS_CLOSED")
@@ -35,7 +37,7 @@ FAILED = Script.beside(
         **_numbers(
             rules,
             "IN_A_ROW MOST_IN_A_ROW YOUNG_IN_A_ROW YOUNG_US UNLIKELY PRIOR_FAILED PRIOR_CALLS RUN_SHARE SHARE_CALLS "
-            "SHARE_FAILED GOOD_US PROBE_US FIRST_LASTING_US LONGEST_LASTING_US FAR_US WINDOW_S LONGEST_DEBT_S",
+            "SHARE_FAILED GOOD_US WINDOW_S LONGEST_DEBT_S",
         ),
     },
     behind=_BREAKER,
@@ -45,7 +47,19 @@ PROBED = Script.beside(
     "probe.lua",
     keys="breaker",
     argv="fingerprint wants",
-    constants={**_numbers(layouts, "PROBE RAMPING"), **_numbers(rules, "RAMP_US DOUBLING_US PROBE_US"), **_TURNED},
+    constants={
+        **_numbers(layouts, "PROBE RAMPING"),
+        **_numbers(rules, "RAMP_US DOUBLING_US PROBES_AT_PACE PROBE_SLOWER SLOWEST_PROBE_US"),
+        **_TURNED,
+    },
+    behind=_BREAKER,
+)
+SILENT = Script.beside(
+    __file__,
+    "silent.lua",
+    keys="breaker",
+    argv="fingerprint successes by lasted_us cause told",
+    constants={**_numbers(layouts, "WAS_OPENED WAS_CLOSED"), **_numbers(rules, "SILENT_US")},
     behind=_BREAKER,
 )
 DID_WELL = Script.beside(

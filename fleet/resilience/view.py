@@ -39,6 +39,7 @@ class BreakerView:
         calls: Calls of the last minutes, the one that runs among them, by what became of them (`CALL_SORTS`); of a calm
             API fewer are told than were answered, for nobody needs to know.
         failed_at: Start of the last of these minutes in which one failed; None: none did since it was closed last.
+        is_silent: It is open because nothing was answered for far longer than usual.
     """
 
     limit: str
@@ -53,6 +54,7 @@ class BreakerView:
     retries_left: float
     calls: Mapping[str, int] = field(default_factory=dict)
     failed_at: float | None = None
+    is_silent: bool = False
 
     @property
     def is_closed(self) -> bool:
@@ -62,7 +64,10 @@ class BreakerView:
 
 def view_of(limit: str, reply: list[Any]) -> BreakerView:
     """Return how a breaker stands, from what `show.lua` replied."""
-    now, opened_at, opens_at, every_us, closed_at, well_at, failed, well, late, tries, left, cause, told, tally = reply
+    (
+        now, opened_at, opens_at, every_us, closed_at, well_at, failed, well, late, tries, left, cause, told, tally,
+        silent,
+    ) = reply  # fmt: skip
     state: BreakerState = "closed"
     wait = None
     if opened_at:
@@ -84,6 +89,7 @@ def view_of(limit: str, reply: list[Any]) -> BreakerView:
         retries_left=left / 1000,
         calls=(calls := _calls(tally, now))[0],
         failed_at=calls[1] if calls[1] > closed_at / 1e6 else None,
+        is_silent=bool(opened_at and silent),
     )
 
 

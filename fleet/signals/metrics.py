@@ -17,6 +17,7 @@ from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Severity
 from fleet.signals.limit_view import BreakerState, LimitView
 from fleet.signals.money.metric import Metric, Sample
 from fleet.signals.money.metrics import MONEY_METRICS, money
+from fleet.signals.recorder import WorkerReport
 from fleet.signals.view import Durations, FleetView, PoolView
 
 #: Bots in the metrics by rank.
@@ -112,6 +113,9 @@ LIMIT_REFUSED = Metric("fleet_limit_refused", "counter", "429s.", ("limit",))
 BREAKER = Metric(
     "fleet_breaker_state", "gauge", "Calls go: 0 closed, 1 ramping; they wait: 2 half-open, 3 open.", ("limit",)
 )
+LIMIT_UNANSWERED = Metric(
+    "fleet_limit_unanswered_calls", "gauge", "Calls without an answer for far longer than usual: it hangs.", ("limit",)
+)
 LIMIT_DAY_REQUESTS = Metric(
     "fleet_limit_day_requests", "gauge", "Requests of a limit's UTC day, used and allowed.", ("limit", "which")
 )
@@ -152,7 +156,7 @@ FLEET_METRICS = (
     BOT_RATE, BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
-    LIMIT_REFUSED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    LIMIT_REFUSED, LIMIT_UNANSWERED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
     *MONEY_METRICS,
 )  # fmt: skip
@@ -198,6 +202,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield SUSPECTS, [((), view.suspects)]
     used = view.resources
     yield WORKERS, [((), len(used.workers))]
+    yield LIMIT_UNANSWERED, [((limit,), calls) for limit, calls in _unanswered(used.workers, view.limits).items()]
     yield SLOTS, [(("busy",), used.busy), (("free",), max(0, used.slots - used.busy))]
     yield CPU, [((), used.cpu_percent / 100)]
     yield MEMORY, [((), used.rss_mb * 2**20)]
@@ -303,6 +308,15 @@ def _durations(pool: str, durations: Durations) -> Iterator[Sample]:
         for name, ms in (("50", quantiles.p50), ("90", quantiles.p90), ("99", quantiles.p99)):
             if ms is not None:
                 yield (pool, phase, name), ms / 1000
+
+
+def _unanswered(workers: Iterable[WorkerReport], limits: Iterable[LimitView]) -> dict[str, int]:
+    """Return the calls of all workers that have had no answer for far longer than usual, by limit."""
+    found = dict.fromkeys((row.limit for row in limits), 0)
+    for worker in workers:
+        for limit, (calls, _) in worker.unanswered.items():
+            found[limit] = found.get(limit, 0) + calls
+    return found
 
 
 def _limits(limits: Iterable[LimitView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,6 +131,15 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         "usual",
         view_of(workers=[report("w1@h", unanswered={ALPHA: (8, 12.0)}), report("w2@h", unanswered={ALPHA: (4, 9.0)})]),
         symptoms_of(),
+    ),
+    (
+        "provider_down", "critical",
+        "alpha/m-1 answers nothing since 14:01:52 UTC, 9 tasks wait: 8 calls of a worker had no answer for 13 s",
+        view_of(
+            workers=[report("w1@h", unanswered={ALPHA: (8, 12.0)})],
+            waits=[wait_line("research", "outage", 9, about=ALPHA)],
+        ),
+        breakers(alpha=replace(DOWN, told="8 calls of a worker had no answer for 13 s", is_silent=True)),
     ),
     (
         "provider_refusing", "warning",

@@ -142,7 +142,7 @@ class FakeBreakers:
         self.well.append((who, is_probe))
 
     async def failed(
-        self, limit: str, error: Waits, *, who: str, since_s: float, place: int = 0, is_probe: bool = False
+        self, limit: str, error: Waits, *, who: str, since_s: float, is_probe: bool, **_: object
     ) -> Ruling:
         self.failures.append((type(error).__name__, who, since_s, is_probe))
         if not self.rulings:

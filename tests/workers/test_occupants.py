@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fleet.workers.occupants import Occupants
+from fleet.workers.under_way import Hanging
 
 
 class AtWork:
@@ -23,13 +24,15 @@ def asker() -> Any:
     return AtWork()
 
 
-@pytest.mark.parametrize(("slots", "others", "goes_on"), [(4, 3, True), (4, 4, False), (8, 7, True)])
-def test_a_task_that_has_rested_goes_on_when_fewer_others_are_at_work_than_there_are_slots_now(
-    slots: int, others: int, goes_on: bool
+@pytest.mark.parametrize(
+    ("slots", "others", "hanging", "goes_on"), [(4, 3, 0, True), (4, 4, 0, False), (8, 7, 0, True), (4, 9, 6, True)]
+)
+def test_a_task_that_has_rested_goes_on_when_fewer_others_are_at_work_and_do_not_hang_than_there_are_slots_now(
+    slots: int, others: int, hanging: int, goes_on: bool
 ) -> None:
     async def body() -> bool:
         now = 4  # the worker began with so many
-        occupants = Occupants(lambda: now)
+        occupants = Occupants(lambda: now, lambda: {"sick": Hanging(hanging, frozenset())})
         mine = asker()
         for one in (mine, *(asker() for _ in range(others))):
             occupants.enter(one)

@@ -83,7 +83,7 @@ def _breaker(view: BreakerView) -> BreakerFacts:
     counts = view.failed, view.well, view.timed_out, view.calls, view.failed_at
     if wait is None:
         return BreakerFacts(False, None, None, "", *counts)
-    return BreakerFacts(True, view.since, wait.cause, wait.told, *counts)
+    return BreakerFacts(True, view.since, wait.cause, wait.told, *counts, view.is_silent)
 
 
 def _silent(rows: Mapping[bytes, bytes], now_s: float) -> tuple[WorkerReport, ...]:

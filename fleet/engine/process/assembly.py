@@ -35,6 +35,7 @@ from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.delegations import Delegations
 from fleet.engine.process.duties.janitor import Janitor, for_ever
 from fleet.engine.process.duties.renewer import renew
+from fleet.engine.process.duties.silence import SilenceWatch
 from fleet.engine.process.key_caps import KeyCaps
 from fleet.engine.process.ladders import (
     hold_tools,
@@ -72,6 +73,7 @@ from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.gateway import Gateway
 from fleet.workers.loops.runtime import Runtime
 from fleet.workers.rungs import Route
+from fleet.workers.under_way import Hanging
 
 if TYPE_CHECKING:
     from fleet.workers.frameworks.tools import ToolApis
@@ -110,6 +112,8 @@ class Assembly:
     bill: BillWriter
     tools: ToolApis | None
     lanes: LaneChooser
+    silence: SilenceWatch
+    hanging: Callable[[], Mapping[str, Hanging]]
 
     async def settle(self) -> None:
         """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
@@ -246,7 +250,12 @@ async def assemble(
         bill=bill,
         tools=tools,
         lanes=lanes,
-    )
+        silence=SilenceWatch(
+            breakers, gateway.roads.silent, slots=agent.occupants.slots, pools=tuple(own), closed=gateway.closed,
+            hold=room.hold,
+        ),
+        hanging=gateway.roads.hanging,
+    )  # fmt: skip
 
 
 def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Assembly]:

@@ -123,7 +123,11 @@ class Process:
             partial(assembly.peers.keep, assembly.agent.verdicts_at),
             StaleHolds(settings, assembly.state, assembly.broker, calls).attend,
             BacklogHistory(settings, assembly.state, assembly.broker).attend,
-            partial(lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved),
+            partial(
+                lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved, assembly.hanging,
+                assembly.breakers.is_open,
+            ),
+            assembly.silence.attend,
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
             assembly.spending.sweeper(paid, assembly.janitor.living, export_of(settings.bill)).attend,

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import redis
 
@@ -56,8 +56,12 @@ QUIET_LEASES = 0.6
 SWEEP_MOST = 5000
 #: Seconds after which a process whose machine was full tries to hold one message more.
 WIDEN_EVERY_S = 2.0
-#: Slots that tasks of one pool may wait in after they have begun: one in so many. Those beyond are lent to others.
+#: Slots that tasks of one pool may wait in after they have begun, or whose calls hang: one in so many. Those beyond are
+#: lent to others.
 WAITING_SHARE = 4
+#: So many times as many slots as there are may be lent for tasks whose calls hang, for several APIs may hang at once;
+#: and so many more for each of their pools: probes of a breaker hang as well (18 at a time-out of two minutes).
+HANGING_TIMES, HANGING_PROBES = 2, 20
 #: Tasks that are held beyond few slots because others wait in them for company (count).
 MOST_EXTRA = 3
 #: Unreadable messages kept for a look, the newest ones (count).
@@ -87,6 +91,21 @@ def is_suspect(tag: str | None) -> bool:
     return tag is not None and tag.endswith(SUSPECT)
 
 
+class Hung(NamedTuple):
+    """Tasks of a queue whose calls hang.
+
+    Args:
+        tasks: How many.
+        telling: Those that tell what one more would meet: not those of a silence that has ended, and none where an open
+            breaker lets a few try, which must get a slot.
+        is_silent: Their API answers nothing.
+    """
+
+    tasks: int
+    telling: int
+    is_silent: bool
+
+
 #: Numbers the takes of this process, whatever broker they go to: a tag is also the token of a bot's checkout.
 _takes = itertools.count()
 
@@ -112,6 +131,8 @@ class Holdings:
         self._narrow: tuple[int, float] | None = None
         #: Queue -> tasks of it that have begun and wait in their slots, if there are any.
         self.waiting: Mapping[str, int] = {}
+        #: Queue -> tasks of it whose calls hang, if there are any.
+        self.hanging: Mapping[str, Hung] = {}
         #: Queue -> tasks of it that wait in their slots for others to come, and until when none are wanted (monotonic).
         self.lonely: dict[str, int] = {}
         self.left: dict[str, float] = {}
@@ -138,16 +159,23 @@ class Holdings:
         """Return how many messages may be held beyond the slots, and the queues from which none of them may come.
 
         A pool whose tasks all began before an outage would hold all slots until its end. What waits beyond its share
-        lends its slot to tasks of other pools; at most as many are lent as there are slots.
+        lends its slot to tasks of other pools; at most as many are lent as there are slots. So does what hangs, and
+        there its own pool gets some too, unless more of those that tell anything hang than its share, or, where the API
+        answers others, than there are slots.
 
         Args:
             slots: Of this process.
         """
-        if not self.waiting:
+        if not self.waiting and not self.hanging:
             return 0, frozenset()
         most = slots // WAITING_SHARE
         beyond = {queue: count - most for queue, count in self.waiting.items() if count > most}
-        return min(slots, sum(beyond.values())), frozenset(beyond)
+        shut = {queue for queue, hung in self.hanging.items() if hung.telling > (most if hung.is_silent else slots)}
+        hanging = sum(max(0, hung.tasks - most) for hung in self.hanging.values())
+        lent = min(slots, sum(beyond.values())) + min(
+            HANGING_TIMES * slots + HANGING_PROBES * len(self.hanging), hanging
+        )
+        return lent, frozenset(shut.union(beyond))
 
     def extra(self, slots: int) -> int:
         """Return how many messages may be held beyond the slots, because tasks in them wait for others to come."""
@@ -270,11 +298,16 @@ def narrow() -> None:
         holdings.narrow()
 
 
-def lend(waiting: Mapping[str, int]) -> bool:
-    """Note how many tasks of each queue wait in their slots; True when that has changed. From any thread."""
-    changed = [holdings for holdings in all_holdings() if holdings.waiting != waiting]
+def lend(waiting: Mapping[str, int], hanging: Mapping[str, Hung] = MappingProxyType({})) -> bool:
+    """Note whose slots may be lent; True when that has changed. From any thread.
+
+    Args:
+        waiting: How many tasks of each queue have begun and wait in their slots.
+        hanging: Those of each queue that wait for calls that hang.
+    """
+    changed = [one for one in all_holdings() if (one.waiting, one.hanging) != (waiting, hanging)]
     for holdings in changed:
-        holdings.waiting = waiting
+        holdings.waiting, holdings.hanging = waiting, hanging
     return bool(changed)
 
 

@@ -37,6 +37,8 @@ SLOW_TIMES, SLOW_TASKS = 3.0, 20
 _OF_TOOLS: dict[Cause, str] = {
     "outage": "see the status page of its API; what needs it waits in its slot, and the rest goes on",
 }
+#: What is said instead of "is down" of an API that hangs: its calls are accepted, and not answered.
+_SILENT = "{api} answers nothing"
 
 
 class _Broken(NamedTuple):
@@ -90,6 +92,8 @@ def broken(case: Case) -> Iterator[Diagnosis]:
 
 def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, told: str, about: str) -> Diagnosis:
     words, name = _BROKEN[cause], api_of(limit) or limit
+    if (facts := case.symptoms.breakers.get(limit)) is not None and facts.is_silent:
+        words = words._replace(head=_SILENT)
     advice = _OF_TOOLS.get(cause, words.advice) if tool_of(limit) else words.advice
     has_way = bool(pools := case.pools_on(name)) and all(
         (pool.ladder is not None and pool.ladder.is_down) for pool in case.view.pools if pool.pool in pools

@@ -39,6 +39,7 @@ class BreakerFacts:
         calls: Calls of the last minutes by what became of them: `well`, `outage`, `late`, `key`, `credit`,
             `configuration`, `other`; 429s are not among them.
         failed_at: Start of the last minute in which one failed; None: none has since it was closed last.
+        is_silent: It is open because nothing was answered for far longer than usual.
     """
 
     is_open: bool
@@ -50,6 +51,7 @@ class BreakerFacts:
     timed_out: int = 0
     calls: Mapping[str, int] = field(default_factory=dict)
     failed_at: float | None = None
+    is_silent: bool = False
 
     def still_fails(self, failed: int, now_s: float) -> bool:
         """True while what failed so often in the last minutes may still do: what is over is told no more.

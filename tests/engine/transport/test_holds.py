@@ -121,6 +121,32 @@ def test_slots_of_tasks_that_wait_in_them_are_lent_beyond_each_pool_s_share() ->
     assert holdings.lent(1) == (1, {"a"})
 
 
+def test_slots_of_tasks_whose_calls_hang_are_lent_and_the_others_keep_three_quarters_of_the_slots() -> None:
+    holdings = leases.Holdings()
+    holdings.hanging = {"sick": leases.Hung(40, telling=40, is_silent=True)}
+    assert holdings.lent(40) == (30, {"sick"})
+    holdings.hanging = {"sick": leases.Hung(40, telling=40, is_silent=False)}  # its API answers others
+    assert holdings.lent(40) == (30, frozenset())
+    holdings.hanging = {"sick": leases.Hung(41, telling=41, is_silent=False)}
+    assert holdings.lent(40) == (31, {"sick"})
+    holdings.hanging = {name: leases.Hung(100, telling=100, is_silent=True) for name in ("sick", "ill")}
+    holdings.waiting = {"begun": 20}
+    assert holdings.lent(40) == (10 + 2 * 40 + 2 * 20, {"sick", "ill", "begun"}), "no more than so many"
+
+
+@pytest.mark.parametrize("is_silent", [True, False], ids=["its breaker is open", "it answers again"])
+@pytest.mark.parametrize("slots", [1, 8, 40])
+def test_a_pool_gets_slots_for_its_probes_and_for_all_its_tasks_once_its_api_answers_again_however_many_hang(
+    slots: int, is_silent: bool
+) -> None:
+    holdings = leases.Holdings()
+    for probes in range(leases.HANGING_PROBES):
+        hung = slots + probes
+        holdings.hanging = {"sick": leases.Hung(hung, telling=0, is_silent=is_silent)}
+        lent, shut = holdings.lent(slots)
+        assert slots + lent > hung and not shut
+
+
 def test_a_worker_takes_more_than_it_has_slots_while_tasks_wait_in_them_for_company_and_leaves_queues_for_a_while() -> (
     None
 ):

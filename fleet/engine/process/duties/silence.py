@@ -1,0 +1,93 @@
+"""A worker's duty for APIs that hang: they accept calls and answer none. Their breakers open long before time-outs.
+
+What hangs is told by the data plane, which knows what is usual (`workers/under_way.py`). No call is ended for it: an
+honest answer may still come, and it closes the breaker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+
+from fleet.errors import FleetError
+from fleet.quoting import counted
+from fleet.resilience import Breakers
+from fleet.resilience.rules import SILENT_CALLS, SILENT_US
+from fleet.waits import Wait
+
+#: Seconds between two looks. In health a look costs no command.
+EVERY_S = 1.0
+
+logger = logging.getLogger("fleet.worker")
+
+
+class SilenceWatch:
+    """One worker's part in it.
+
+    Args:
+        breakers: Of this process.
+        silent: Returns limits under which nothing is answered for so many seconds: calls, seconds, and those that the
+            slowest of the last answers took. Never waits.
+        slots: How many tasks may run at once here.
+        pools: All of them.
+        closed: Why the calls of a pool would wait, as far as this process knows; None: they need not.
+        hold: Lets all tasks of a pool wait.
+    """
+
+    def __init__(
+        self,
+        breakers: Breakers,
+        silent: Callable[..., Mapping[str, tuple[int, float, float]]],
+        *,
+        slots: Callable[[], int],
+        pools: Collection[str],
+        closed: Callable[[str], Wait | None],
+        hold: Callable[[str, Wait], Awaitable[None]],
+    ) -> None:
+        self._breakers = breakers
+        self._silent = silent
+        self._slots = slots
+        self._pools = pools
+        self._closed = closed
+        self._hold = hold
+
+    async def attend(self) -> None:
+        """Open the breakers of APIs that hang, for ever.
+
+        After this process stood still answers may wait to be read: it does not look.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            slept_at = clock()
+            await asyncio.sleep(EVERY_S)
+            if clock() - slept_at > 2 * EVERY_S:
+                continue
+            try:
+                await self.look()
+            except FleetError as error:
+                logger.warning("silence not told error=%s", type(error).__name__)
+
+    async def look(self) -> None:
+        """Do so, once.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        for limit, (calls, silent_s, slowest_s) in self._silent(at_least_s=SILENT_US / 1e6).items():
+            if calls < min(SILENT_CALLS, self._slots()) or self._breakers.is_open(limit):
+                continue
+            told = (
+                f"{counted(calls, 'call')} of a worker had no answer for {silent_s:.0f} s; the slowest "
+                f"answer before took {slowest_s:.1f} s"
+            )
+            wait = await self._breakers.hangs(limit, told, for_s=silent_s)
+            if wait is not None:
+                await self._hold_pools(wait)
+
+    async def _hold_pools(self, wait: Wait) -> None:
+        """Hold the pools that have no other way: else the first task of each would have to find out, in a slot."""
+        for pool in self._pools:
+            closed = self._closed(pool)
+            if closed is not None and closed.cause == wait.cause:  # with several keys it is told about another of them
+                await self._hold(pool, closed)

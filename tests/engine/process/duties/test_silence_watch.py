@@ -1,0 +1,112 @@
+"""A worker's look at APIs that hang: whose breaker it opens, which pools it holds. On a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from fleet import config
+from fleet.engine.process.breaking import make_breakers
+from fleet.engine.process.duties import silence
+from fleet.engine.process.duties.silence import SilenceWatch
+from fleet.resilience import Breakers
+from fleet.resilience.rules import SILENT_CALLS
+from fleet.store.client import Store
+from fleet.waits import Wait
+from fleet.workers.rungs import together
+
+LIMITS = ("api/model/red", "api/model/blue")
+SETTINGS = config.Settings.model_validate(
+    {
+        "providers": {"api": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1"}},
+        "pools": {"one": {"provider": "api", "model": "model"}},
+    }
+)
+
+
+class Watched:
+    """A watch over a pool of two keys, and the holds that it put."""
+
+    def __init__(self, url: str, slots: int = 8) -> None:
+        self.store = Store(url)
+        self.breakers: Breakers = make_breakers(
+            SETTINGS, self.store, self.store, dict.fromkeys(LIMITS, "key"), calm=lambda limit: None
+        )
+        self.silent: dict[str, tuple[int, float, float]] = {}
+        self.holds: list[tuple[str, Wait]] = []
+        self.looks = 0
+        self.watch = SilenceWatch(
+            self.breakers, self._silent, slots=lambda: slots, pools=("one",), closed=self._closed, hold=self._hold
+        )
+
+    def _silent(self, *, at_least_s: float) -> Mapping[str, tuple[int, float, float]]:
+        self.looks += 1
+        return {limit: found for limit, found in self.silent.items() if found[1] >= at_least_s}
+
+    def _closed(self, pool: str) -> Wait | None:
+        waits = [wait for limit in LIMITS if (wait := self.breakers.standing(limit)) is not None]
+        return together(waits) if len(waits) == len(LIMITS) else None
+
+    async def _hold(self, pool: str, wait: Wait) -> None:
+        self.holds.append((pool, wait))
+
+    async def close(self) -> None:
+        await self.breakers.close()
+        await self.store.close()
+
+
+def test_a_pool_waits_once_all_its_keys_hang_whichever_was_the_last(redis_url: str) -> None:
+    async def work() -> None:
+        one = Watched(redis_url)
+        one.silent[LIMITS[0]] = (SILENT_CALLS, 13.0, 0.5)
+        await one.watch.look()
+        assert (one.breakers.is_open(LIMITS[0]), one.holds) == (True, []), "the other key still goes"
+        one.silent[LIMITS[1]] = (SILENT_CALLS, 14.0, 0.5)
+        await one.watch.look()
+        ((pool, wait),) = one.holds
+        assert (pool, wait.cause) == ("one", "outage")
+        assert wait.told == "3 calls of a worker had no answer for 13 s; the slowest answer before took 0.5 s"
+        await one.watch.look()
+        assert len(one.holds) == 1, "what is open is not opened again"
+        await one.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("calls", "slots", "opens"), [(2, 8, False), (3, 8, True), (1, 1, True)])
+def test_a_call_or_two_without_an_answer_open_nothing_unless_a_worker_has_no_more_slots(
+    redis_url: str, calls: int, slots: int, opens: bool
+) -> None:
+    async def work() -> None:
+        one = Watched(redis_url, slots)
+        one.silent[LIMITS[0]] = (calls, 20.0, 0.5)
+        await one.watch.look()
+        assert one.breakers.is_open(LIMITS[0]) is opens
+        await one.close()
+
+    asyncio.run(work())
+
+
+def test_a_process_that_stood_still_reads_its_answers_before_it_says_that_there_are_none(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "EVERY_S", 0.05)
+
+    async def work() -> None:
+        one = Watched(redis_url)
+        duty = asyncio.create_task(one.watch.attend())
+        await asyncio.sleep(0)
+        time.sleep(0.3)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert one.looks == 0
+        async with asyncio.timeout(30):
+            while not one.looks:
+                await asyncio.sleep(0.01)
+        duty.cancel()
+        await one.close()
+
+    asyncio.run(work())
