@@ -45,6 +45,8 @@ REST_S = 150.0
 CRITICAL_EVERY = 20
 #: Seconds until an operator lifts what does not pass by itself.
 LIFTED_AFTER_S = 60.0
+#: Seconds that a call may take; where the provider hangs, as long as people give models that think.
+TIMEOUT_S, HANG_TIMEOUT_S = 10, 120
 MODEL = "storm"
 #: What all of them send as their key; LiteLLM wants a strong one.
 KEY = f"sk-{'5f0e' * 8}"
@@ -70,7 +72,8 @@ class Cell:
     @property
     def name(self) -> str:
         what = {
-            "refuse": "connections refused", "burst": "30% errors", "slow": "15 times as slow", "key": "key dead (401)",
+            "refuse": "connections refused", "hang": "no answer",
+            "burst": "30% errors", "slow": "15 times as slow", "key": "key dead (401)",
             "hour": "one 429, Retry-After 1 h", "budget": "day's money used up",
         }  # fmt: skip
         until = f", lifted after {self.seconds:.0f} s" if self.kind in ("hour", "budget", "key") else ""
@@ -79,7 +82,7 @@ class Cell:
 
 
 CELLS = (
-    *(Cell(kind, seconds) for kind in ("refuse", "5xx", "529") for seconds in (10.0, 60.0, 180.0)),
+    *(Cell(kind, seconds) for kind in ("refuse", "5xx", "529", "hang") for seconds in (10.0, 60.0, 180.0)),
     Cell("burst", 60.0),
     Cell("slow", 60.0),
     Cell("hour", LIFTED_AFTER_S, fleet_only=True),
@@ -108,10 +111,11 @@ class FleetSystem:
     def __init__(self, url: str, home: Path, stack: ExitStack, cell: Cell) -> None:
         self._cell = cell
         os.environ["STORM_KEY"] = KEY
+        timeout_s = HANG_TIMEOUT_S if cell.kind == "hang" else TIMEOUT_S
         usd = "usd_per_day = 0.004" if cell.kind == "budget" else ""  # used up before the storm begins
         (home / "fleet.toml").write_text(
             f'[worker]\nslots = {SLOTS}\n[providers.api]\nkind = "openai"\nbase_url = "{url}/v1"\n'
-            f'api_key_env = "STORM_KEY"\ntimeout_s = 10\n[limits."api/{MODEL}"]\nrpm = {RPM}\n{usd}\n'
+            f'api_key_env = "STORM_KEY"\ntimeout_s = {timeout_s}\n[limits."api/{MODEL}"]\nrpm = {RPM}\n{usd}\n'
             f'[prices."api/{MODEL}"]\ninput_usd_per_mtok = 0.1\noutput_usd_per_mtok = 0.4\n'
             f'[pools.storm]\nbots = {SLOTS}\nprovider = "api"\nmodel = "{MODEL}"\nmax_output_tokens = 32\n'
             "[health]\nwatch = false\n"

@@ -29,7 +29,8 @@ HOUR_S = 3600
 class StormSimulator(Simulator):
     """A simulator with `POST /storm?kind=5xx&s=10` and `GET /calls`.
 
-    Kinds: refuse (no connection), 5xx, 529, key (401), burst, slow, hour (one 429 with an hour of Retry-After).
+    Kinds: refuse (no connection), 5xx, 529, hang (no answer, ever), key (401), burst, slow, hour (one 429 with an hour
+    of Retry-After). In the log a call that hangs has status 0.
     """
 
     def __init__(self, options: SimulatorOptions) -> None:
@@ -56,6 +57,9 @@ class StormSimulator(Simulator):
         with warnings.catch_warnings(action="ignore"):
             request.content.unread_data(raw)  # the simulator reads it anew
         is_critical = CRITICAL in raw
+        if self._kind == "hang" and time.monotonic() < self._until:
+            self._calls.append((sent_at, 0, is_critical))
+            await asyncio.Event().wait()
         response = await self._stormy(request)
         self._calls.append((sent_at, response.status, is_critical))
         return response
