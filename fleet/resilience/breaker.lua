@@ -10,7 +10,7 @@
 --            tally         packed: calls of the last minutes by what became of them, for people
 --            silent        '1': it was opened because nothing was answered; else ''
 -- ARGV     of its own
--- Reply    of all: {code, turned, opens_at, every_us, go_at, retry_at, counts, lift_at, failed_at, late, now,
+-- Reply    of all: {code, turned, opens_at, every_us, go_at, retry_at, counts, lift_at, failed_at, late, row, now,
 --          cause, told}, see `layouts.py: BreakerReply`
 -- A clock that is set back by less than this is waited for.
 local STEP_US = 1000000
@@ -63,6 +63,22 @@ local function refill(state)
     state[TOKENS] = free + (state[TOKENS] - free) * math.exp(-gone_s / BUDGET_S)
   end
   state[TOKENS_AT] = now
+end
+
+-- Failures in a row, if hardly a call that was sent since the first of them is still under way; else 0.
+local function row(state)
+  local sent = state[RUN_TO] - state[RUN_FROM] + 1
+  return state[RUN] + state[RUN_BESIDES] >= RUN_SHARE * sent and state[RUN] or 0
+end
+
+-- The share of calls that fail, as it is taken before much is known.
+local function share_of(failed, well) return (failed + PRIOR_FAILED) / (failed + well + PRIOR_CALLS) end
+
+-- How many failures in a row, `least` or more, are no accident at the share of failures before them.
+local function unlikely_row(state, least)
+  local failed, well = sums(state)
+  local share = share_of(max(0, failed - state[RUN]), well)
+  return min(MOST_IN_A_ROW, max(least, math.ceil(math.log(UNLIKELY) / math.log(share))))
 end
 
 -- Count calls of this minute by what became of them.
@@ -168,6 +184,6 @@ local function reply(state, texts, said)
   local _, _, late = sums(state)
   return {
     said.code or (state[OPENED_AT] > 0 and 1 or 0), said.turned or 0, state[OPENS_AT], state[EVERY_US], said.go_at or 0,
-    said.retry_at or 0, said.counts or 0, lift_at(state), state[FAILED_AT], late, now, texts.cause, texts.told,
+    said.retry_at or 0, said.counts or 0, lift_at(state), state[FAILED_AT], late, row(state), now, texts.cause, texts.told,
   }
 end

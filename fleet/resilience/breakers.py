@@ -7,6 +7,7 @@ seconds. The rules themselves are in the scripts.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from fleet.errors import FleetError, NotSoon, ProviderUnavailable, StoreUnavailable, Waits
-from fleet.quoting import brief
+from fleet.quoting import brief, counted
 from fleet.resilience.knowledge import Known, digest, wait_of
 from fleet.resilience.layouts import (
     ALONE,
@@ -31,9 +32,18 @@ from fleet.resilience.layouts import (
     BreakerReply,
     FailedCall,
 )
-from fleet.resilience.rules import CALL_SORTS, LATE_SORT, OTHER_SORT, Weight, weight_of
-from fleet.resilience.scripts import DID_WELL, FAILED, LIFTED, PROBED, SHOW, SILENT
-from fleet.resilience.view import answered_s
+from fleet.resilience.rules import (
+    CALL_SORTS,
+    COMMON_LIMITS,
+    LATE_SORT,
+    OTHER_SORT,
+    ROW_IN_COMMON,
+    YOUNG_IN_A_ROW,
+    Weight,
+    weight_of,
+)
+from fleet.resilience.scripts import COMMON, DID_WELL, FAILED, LIFTED, PROBED, SHOW, SILENT
+from fleet.resilience.view import answered_s, row_of
 from fleet.store import keys
 from fleet.store.client import Script, Store
 from fleet.store.clock import CLOCK
@@ -209,9 +219,9 @@ class Breakers:
 
         While Redis does not answer nothing is: the task may try again, and nothing counts against it.
         """
-        known = self._known[limit]
+        known, weight = self._known[limit], _WEIGHTS[weight_of(error)]
         failure = FailedCall(
-            weight=_WEIGHTS[weight_of(error)],
+            weight=weight,
             is_late=getattr(error, "timed_out", False),
             is_probe=is_probe,
             place=place,
@@ -226,8 +236,40 @@ class Breakers:
         except StoreUnavailable:
             return Ruling(None, 0.0, counts=0.0)
         self._hear(known, heard)
-        wait = wait_of(limit, heard) if heard.code == OPEN else None
-        return Ruling(wait, heard.retry_at / 1e6, heard.counts / 1000)
+        if heard.code == CLOSED and heard.row >= ROW_IN_COMMON and weight == WITH_OTHERS:
+            await self._look_around(known, heard.row, error)
+        return Ruling(known.wait, heard.retry_at / 1e6, heard.counts / 1000)
+
+    async def _look_around(self, known: Known, row: int, error: Waits) -> None:
+        """Open breakers whose failures in a row are, together, those of one outage: of what they have in common.
+
+        Each looks at a few others, for a fleet may have thousands; in a fleet with one limit this costs nothing.
+        """
+        others = [other for other in self._known.values() if other is not known]
+        others = heapq.nlargest(COMMON_LIMITS, others, key=lambda other: other.troubled_until)
+        calls = [SHOW.call(breaker=keys.breaker(other.limit)) for other in others]
+        try:
+            replies = await asyncio.gather(*(self._store.run(SHOW, *call) for call in calls))
+            rows = [(known, row)]
+            for other, reply in zip(others, replies, strict=True):
+                count, age_s = row_of(reply)
+                is_answered = self._clock() - other.answered_at < age_s  # here, and not told yet
+                rows.append((other, 0 if is_answered else count))
+            total = sum(count for _, count in rows)
+            failing = [(one, count) for one, count in rows if count >= ROW_IN_COMMON]
+            if total < YOUNG_IN_A_ROW or len(failing) < 2:
+                return
+            for one, count in failing:
+                if one.wait is None:
+                    told = brief(error.wait(about=one.limit).told, MOST_TOLD // 2) if one is known else "its calls fail"
+                    told = f"{told}; so do those of {counted(len(failing) - 1, 'other API')}"
+                    call = COMMON.call(
+                        breaker=keys.breaker(one.limit), fingerprint=self._fingerprints[one.limit],
+                        others=total - count, cause="outage", told=told,
+                    )  # fmt: skip
+                    self._hear(one, BreakerReply._make(await self._store.run(COMMON, *call)))
+        except StoreUnavailable:
+            return
 
     def _failure(self, known: Known, error: Waits, failure: FailedCall, who: str) -> dict[str, Any]:
         """Return the arguments of `failed.lua`."""

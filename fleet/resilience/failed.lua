@@ -40,9 +40,6 @@ local function count()
   state[RUN_TO] = max(state[RUN_TO], failure[PLACE])
 end
 
--- The share of calls that fail, as it is taken before much is known.
-local function share_of(failed, well) return (failed + PRIOR_FAILED) / (failed + well + PRIOR_CALLS) end
-
 -- How much the failure counts against its task (thousandths): a whole one where failures are rare. Where they are usual, so
 -- many in a row must be as unlikely for a task with which nothing is wrong.
 local function counts()
@@ -54,19 +51,16 @@ local function did_others_well(since)
   return (texts.well_by == who and state[OTHER_WELL_AT] or state[WELL_AT]) > since
 end
 
-local function failures_needed(failed, well)
+local function failures_needed()
   local is_alone = weight == ALONE
   if is_alone and not did_others_well(now - GOOD_US) then return 1 end
-  local share = share_of(max(0, failed - state[RUN]), well)
-  local least = is_alone and 2 or now - state[RUN_AT] < YOUNG_US and YOUNG_IN_A_ROW or IN_A_ROW
-  return min(MOST_IN_A_ROW, max(least, math.ceil(math.log(UNLIKELY) / math.log(share))))
+  return unlikely_row(state, is_alone and 2 or now - state[RUN_AT] < YOUNG_US and YOUNG_IN_A_ROW or IN_A_ROW)
 end
 
 local function is_due()
   if weight == NOTHING then return false end
   local failed, well = sums(state)
-  local sent = state[RUN_TO] - state[RUN_FROM] + 1
-  if state[RUN] >= failures_needed(failed, well) and state[RUN] + state[RUN_BESIDES] >= RUN_SHARE * sent then return true end
+  if row(state) >= failures_needed() then return true end
   return failed + well >= SHARE_CALLS and failed >= SHARE_FAILED * (failed + well)
 end
 
@@ -88,14 +82,16 @@ local function why()
   }
 end
 
--- Take a retry from the budget; what it does not have yet is promised, in turn.
+-- Take a retry from the budget; what it does not have yet is promised, in turn. While several tasks have failed in a row it
+-- may be an outage: first tries tell that as soon, and retries would only be more calls that fail.
 local function retry_at()
   state[TOKENS] = state[TOKENS] - 1
-  if state[TOKENS] >= 0 then return 0 end
+  local soonest = state[RUN] > 1 and now + PROBE_US or 0
+  if state[TOKENS] >= 0 then return soonest end
   local _, well = sums(state)
   local a_second = RETRY_FLOOR + RETRY_SHARE * well / WINDOW_S
   state[TOKENS] = max(state[TOKENS], -LONGEST_DEBT_S * a_second)
-  return now - state[TOKENS] / a_second * 1000000
+  return max(soonest, now - state[TOKENS] / a_second * 1000000)
 end
 
 local said = { turned = is_of_others(state, texts, ARGV[FINGERPRINT]) and WAS_CLOSED or nil }

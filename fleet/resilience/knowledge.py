@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 
 from fleet.resilience.layouts import OPEN, PROBE, BreakerReply, Successes
 from fleet.resilience.pace import Pace
-from fleet.resilience.rules import BELIEVED_S, BUDGET_S, QUIET_REPORT_S, RAMP_US, REPORT_S, TROUBLED_S, WINDOW_S
+from fleet.resilience.rules import (
+    BELIEVED_S,
+    BUDGET_S,
+    QUIET_REPORT_S,
+    RAMP_US,
+    REPORT_S,
+    ROW_IN_COMMON,
+    TROUBLED_S,
+    WINDOW_S,
+)
 from fleet.waits import CAUSES, Cause, Wait
 
 
@@ -108,7 +117,8 @@ class Known:
         elif self.wait is not None:
             self.wait, self.believed_until, self.ramps_until = None, -math.inf, now + RAMP_US / 1e6
         is_calm = self.wait is None and now >= self.troubled_until
-        self.report_at = now + (QUIET_REPORT_S if is_calm else 0.0 if self.wait else REPORT_S)
+        is_due = self.wait is not None or heard.row >= ROW_IN_COMMON  # an answer ends what others may build upon
+        self.report_at = now + (QUIET_REPORT_S if is_calm else 0.0 if is_due else REPORT_S)
 
 
 def wait_of(limit: str, heard: BreakerReply) -> Wait:

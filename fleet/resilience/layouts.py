@@ -116,6 +116,7 @@ class BreakerReply(NamedTuple):
         lift_at: Not 0: open the pools' gates and say so with this number.
         failed_at: The last failure; 0: none.
         late: Time-outs in the window.
+        row: Failures in a row; 0 while many of the calls that were sent since the first of them are under way.
         now: Time of Redis.
         cause: Why it is open.
         told: What the other side said.
@@ -131,6 +132,7 @@ class BreakerReply(NamedTuple):
     lift_at: int
     failed_at: int
     late: int
+    row: int
     now: int
     cause: bytes
     told: bytes

@@ -20,6 +20,9 @@ YOUNG_US = 1_000_000
 #: A run opens when it is less likely than this at the share of failures before it; what that share is taken from before
 #: anything is known: so many failures among so many calls.
 UNLIKELY, PRIOR_FAILED, PRIOR_CALLS = 1e-6, 0.6, 10
+#: Rows of failures under several limits are one where each is so long, and began within so many seconds: what they have
+#: in common may be down. A process looks at so many others at most.
+ROW_IN_COMMON, COMMON_S, COMMON_LIMITS = 2, 10.0, 8
 #: Share of the calls sent since a run began that must have failed by now: the others are still under way.
 RUN_SHARE = 0.9
 #: The window: so many buckets of so many microseconds. It opens from so many calls on, when this share of them failed.

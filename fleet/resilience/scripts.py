@@ -21,7 +21,7 @@ _BREAKER = Script.library(
     constants=_numbers(
         rules,
         "BUCKETS BUCKET_US RETRY_FLOOR RETRY_SHARE BUDGET_S KEPT_MS LIFT_AGAIN_US CALL_MINUTES SORTS WELL_SORT "
-        "PROBE_US FIRST_LASTING_US LONGEST_LASTING_US FAR_US",
+        "PROBE_US FIRST_LASTING_US LONGEST_LASTING_US FAR_US RUN_SHARE UNLIKELY PRIOR_FAILED PRIOR_CALLS MOST_IN_A_ROW",
     ),
 )  # fmt: skip
 _TURNED = _numbers(layouts, "WAS_CLOSED")
@@ -36,8 +36,7 @@ FAILED = Script.beside(
         **_numbers(layouts, "NOTHING ALONE WITH_OTHERS WAS_OPENED WAS_CLOSED"),
         **_numbers(
             rules,
-            "IN_A_ROW MOST_IN_A_ROW YOUNG_IN_A_ROW YOUNG_US UNLIKELY PRIOR_FAILED PRIOR_CALLS RUN_SHARE SHARE_CALLS "
-            "SHARE_FAILED GOOD_US WINDOW_S LONGEST_DEBT_S",
+            "IN_A_ROW YOUNG_IN_A_ROW YOUNG_US SHARE_CALLS SHARE_FAILED GOOD_US WINDOW_S LONGEST_DEBT_S",
         ),
     },
     behind=_BREAKER,
@@ -60,6 +59,17 @@ SILENT = Script.beside(
     keys="breaker",
     argv="fingerprint successes by lasted_us cause told",
     constants={**_numbers(layouts, "WAS_OPENED WAS_CLOSED"), **_numbers(rules, "SILENT_US")},
+    behind=_BREAKER,
+)
+COMMON = Script.beside(
+    __file__,
+    "common.lua",
+    keys="breaker",
+    argv="fingerprint others cause told",
+    constants={
+        **_numbers(layouts, "WAS_OPENED WAS_CLOSED"),
+        **_numbers(rules, "ROW_IN_COMMON YOUNG_IN_A_ROW"),
+    },
     behind=_BREAKER,
 )
 DID_WELL = Script.beside(

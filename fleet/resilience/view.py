@@ -11,7 +11,7 @@ import redis
 
 from fleet.resilience.knowledge import cause_of
 from fleet.resilience.layouts import TALLY, TallyAt
-from fleet.resilience.rules import CALL_MINUTES, CALL_SORTS, RAMP_US, SORTS, WELL_SORT
+from fleet.resilience.rules import CALL_MINUTES, CALL_SORTS, COMMON_S, RAMP_US, SORTS, WELL_SORT
 from fleet.resilience.scripts import SHOW
 from fleet.store import keys
 from fleet.store.client import Store, run_script
@@ -66,7 +66,7 @@ def view_of(limit: str, reply: list[Any]) -> BreakerView:
     """Return how a breaker stands, from what `show.lua` replied."""
     (
         now, opened_at, opens_at, every_us, closed_at, well_at, failed, well, late, tries, left, cause, told, tally,
-        silent,
+        silent, *_
     ) = reply  # fmt: skip
     state: BreakerState = "closed"
     wait = None
@@ -112,6 +112,16 @@ def answered_s(reply: list[Any]) -> float | None:
     """Return the seconds since the last success that was reported, from what `show.lua` replied; None: none was."""
     now, well_at = reply[0], reply[5]
     return (now - well_at) / 1e6 if well_at else None
+
+
+def row_of(reply: list[Any]) -> tuple[int, float]:
+    """Return the failures in a row that began a moment ago, and how long ago (s), from what `show.lua` replied.
+
+    Those of a breaker that something else than an outage has opened are none.
+    """
+    opened_at, cause, row, row_us = reply[1], reply[11], *reply[-2:]
+    is_outage = not opened_at or cause_of(cause) == "outage"
+    return int(row) if is_outage and row_us < COMMON_S * 1e6 else 0, row_us / 1e6
 
 
 async def read_breakers(store: Store, limits: Iterable[str]) -> list[BreakerView]:

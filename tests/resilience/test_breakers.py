@@ -44,10 +44,10 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(work())
 
 
-def shift(url: str, *, back_s: float, **places: float) -> None:
+def shift(url: str, *, back_s: float, limit: str = LIMIT, **places: float) -> None:
     """Let time pass for a breaker: move all of its times back; `places` are set to numbers."""
     with connect(url) as client:
-        state = list(STATE.unpack(client.hget(keys.breaker(LIMIT), "state") or b""))[1:]  # type: ignore[arg-type]
+        state = list(STATE.unpack(client.hget(keys.breaker(limit), "state") or b""))[1:]  # type: ignore[arg-type]
         for name in (
             "OPENED_AT", "OPENS_AT", "CLOSED_AT", "LIFT_AT", "RUN_AT", "WELL_AT", "OTHER_WELL_AT", "FAILED_AT",
             "TOKENS_AT", "WRITTEN_AT",
@@ -56,7 +56,7 @@ def shift(url: str, *, back_s: float, **places: float) -> None:
             state[at] = max(1.0, state[at] - back_s * 1e6) if state[at] else 0.0
         for name, number in places.items():
             state[getattr(BreakerAt, name) - 1] = number
-        client.hset(keys.breaker(LIMIT), "state", STATE.pack(state))
+        client.hset(keys.breaker(limit), "state", STATE.pack(state))
 
 
 def forget(who: Member) -> None:

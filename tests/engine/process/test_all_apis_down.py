@@ -1,0 +1,82 @@
+"""All APIs fail at once: how many calls that takes until the fleet knows, by the ledgers, with real workers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from fleet import config
+from fleet.resilience import read_breakers_now
+from tests.engine.conftest import StartWorker
+from tests.engine.process.staged_api import Api
+from tests.waiting import wait_until
+
+WAIT_S = 60.0
+#: Tasks a second for each API.
+A_SECOND = {"alpha": 4, "beta": 2, "gamma": 1}
+#: What issue 16 allows.
+MOST_FAILED = 20
+
+
+@pytest.fixture
+def apis(fleet_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Api]]:
+    found = {name: Api(latency_ms=100) for name in A_SECOND}
+    for name, value in {
+        "PROVIDERS": json.dumps({name: {"kind": "simulator", "base_url": api.url} for name, api in found.items()}),
+        "POOLS": json.dumps({name: {"bots": 20, "provider": name, "model": "m-1"} for name in found}),
+        "HEALTH": '{"watch": false}',
+        "DIVERSITY": '{"watch": false}',
+    }.items():
+        monkeypatch.setenv(f"FLEET_{name}", value)
+    config.current.cache_clear()
+    yield found
+    for api in found.values():
+        api.stop()
+
+
+def test_twenty_failed_calls_are_enough_to_know_that_all_of_three_apis_are_down(
+    apis: dict[str, Api], start_worker: StartWorker, redis_url: str
+) -> None:
+    from fleet.engine.tasks import submit_task
+
+    workers = [start_worker() for _ in range(2)]
+    client = redis.Redis.from_url(redis_url)
+    numbers = itertools.count()
+
+    def feed(seconds: int, *, until_down: bool) -> None:
+        """Submit tasks each second, until that is over or all breakers are open."""
+        for _ in range(seconds):
+            for pool, count in A_SECOND.items():
+                for _ in range(count):
+                    submit_task.delay(f"What is {next(numbers)}+1?", pool=pool)
+            end = time.monotonic() + 1.0
+            while time.monotonic() < end:
+                if until_down and len(opened()) == len(apis):
+                    return
+                time.sleep(0.02)
+
+    def opened() -> list[str]:
+        views = read_breakers_now(client, [f"{name}/m-1/default" for name in apis])
+        return [view.limit for view in views if not view.is_closed]
+
+    def failed() -> dict[str, int]:
+        return {name: api.calls["calls"] - api.calls["served"] - api.calls["in_flight"] for name, api in apis.items()}
+
+    feed(5, until_down=False)
+    asked = next(numbers)
+    wait_until(
+        lambda: sum(api.calls["served"] for api in apis.values()) == asked, WAIT_S,
+        lambda: f"all is well; log:\n{workers[0].log}",
+    )  # fmt: skip
+    assert not any(failed().values())
+    for api in apis.values():
+        api.change(error_rate=1.0)
+    feed(20, until_down=True)
+    assert len(opened()) == len(apis), workers[0].log
+    assert sum(failed().values()) <= MOST_FAILED, failed()
+    client.close()
