@@ -187,7 +187,10 @@ def test_a_wrong_command_or_option_is_noticed() -> None:
 
 # -- settings, variables, metrics, alerts
 
-KEYS = {(table.path[0], *table.path[2:]): {key.name for key in table.keys} for table in tables()}
+KEYS = {
+    ((table.path[0], *table.path[2:]) if table.named else table.path): {key.name for key in table.keys}
+    for table in tables()
+}
 NAMED = {table.path[0] for table in tables() if table.named}
 VARIABLES = {table.variable(key).split(" ")[0] for table in tables() for key in table.keys}
 METRICS = {name for metric in (*FLEET_METRICS, *WORKER_METRICS) for name in (metric.name, *metric.samples)}

@@ -142,7 +142,8 @@ def _tables_of(
     group = path[-1] if repeated else path[0]
     keys = tuple(_key(group, n, f) for n, f in model.model_fields.items() if n not in nested | lists)
     note = NOTES.get(path[0]) if len(path) <= 2 else None
-    yield Table(path, named, "\n".join(filter(None, (inspect.getdoc(model), note))), keys, repeated)
+    if keys:  # of some only those within it have any
+        yield Table(path, named, "\n".join(filter(None, (inspect.getdoc(model), note))), keys, repeated)
     for name, inner in (nested | lists).items():
         yield from _tables_of(typing.cast(type[BaseModel], inner), (*path, name), named=named, repeated=name in lists)
 
