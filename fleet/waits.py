@@ -41,6 +41,8 @@ SENTENCES: dict[Cause, str] = {
 }
 #: Causes that do not pass by themselves: somebody must change a key, a setting or a budget, or start a worker.
 LASTING: frozenset[Cause] = frozenset({"key", "credit", "configuration", "worker", "operator", "budget", "document"})
+#: How it is told that a key was suspended or throttled (`[keys.anomaly]`).
+UNUSUAL = "its use is unusual"
 #: Longest explanation that is kept, in characters.
 MOST_TOLD = 300
 

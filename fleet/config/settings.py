@@ -43,7 +43,7 @@ from fleet.config.sections import (
 )
 from fleet.config.tools import TOOLS, ToolSettings, check_tools, tool_of
 from fleet.config.variables import check_variables
-from fleet.config.vault import VaultSettings
+from fleet.config.vault import KeysSettings, VaultSettings
 from fleet.errors import ConfigurationError
 from fleet.list_prices import Seller, listed_of
 from fleet.quoting import nearest, quote
@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     bill: BillSettings = BillSettings()
     vault: VaultSettings = VaultSettings()
+    keys: KeysSettings = KeysSettings()
     signals: SignalsSettings = SignalsSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     safety: SafetySettings = SafetySettings()

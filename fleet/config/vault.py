@@ -10,6 +10,28 @@ from pydantic import Field, model_validator
 from fleet.config.sections import Section
 
 
+class AnomalySettings(Section):
+    """What is done about a key or bot that is asked for far more than usual (docs/keys.md)."""
+
+    act: Literal["off", "alarm", "throttle", "suspend"] = Field(
+        "alarm",
+        description="How far it goes: only tells, holds a key to twice its usual, or lets a key or bot rest until "
+        "it is resumed.",
+    )
+    most_rpm: float | None = Field(
+        None, gt=0, description="Calls a minute of any key that are an alarm whatever is usual. Not set: none."
+    )
+    most_bot_rpm: float | None = Field(None, gt=0, description="The same of any bot. Not set: none.")
+    throttle_after_s: float = Field(60.0, ge=0, description="Seconds of an alarm until a key is throttled.")
+    suspend_after_s: float = Field(600.0, ge=0, description="Seconds of an alarm until a key or bot is suspended.")
+
+
+class KeysSettings(Section):
+    """How the use of keys is watched."""
+
+    anomaly: AnomalySettings = AnomalySettings()
+
+
 class VaultSettings(Section):
     """Where keys lie: Fleet's own encrypted file, or HashiCorp Vault or OpenBao (docs/keys.md)."""
 

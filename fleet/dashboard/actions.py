@@ -107,7 +107,17 @@ class RelearnClass(Frozen):
     kind: str = Field(max_length=200)
 
 
-Action = PausePool | ResumePool | QuarantineBot | ReleaseBot | RelearnClass | CancelTask | ReplayDead | PurgeDead
+class ResumeUse(Frozen):
+    """End an alarm about unusual use, and what was done about it."""
+
+    do: Literal["resume_use"]
+    kind: Literal["key", "bot"]
+    name: str = Field(max_length=200)
+
+
+Action = (
+    PausePool | ResumePool | QuarantineBot | ReleaseBot | RelearnClass | ResumeUse | CancelTask | ReplayDead | PurgeDead
+)
 _ACTION: TypeAdapter[Action] = TypeAdapter(Annotated[Action, Field(discriminator="do")])
 
 
@@ -180,6 +190,10 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> CarriedOut:
             case CancelTask() | ReplayDead() | PurgeDead():
                 said, more = carry_out_on_tasks(action, state, broker, settings, by=by)
                 return CarriedOut(said, more=more)
+            case ResumeUse():
+                was_told = levers.resume_use(state, broker, settings, action.kind, action.name, by=by)
+                said = "resumed; what it does from now on is its usual" if was_told else "there was no alarm about it"
+                return CarriedOut(f"{action.name}: {said}")
             case RelearnClass():
                 levers.relearn_class(state, settings, action.pool, action.kind, by=by)
                 return CarriedOut(f"{action.pool} {action.kind}: learning anew, its remedies end")

@@ -63,6 +63,32 @@ def change(
     }
 
 
+def rpm_of(client: redis.Redis, limit: str) -> float:
+    """Return the requests a minute that an operator has set; -1: as configured."""
+    return _read(client, limit)[0]
+
+
+def swap_rpm(client: redis.Redis, limit: str, before: float, after: float, *, configured: LimitSettings) -> bool:
+    """Set requests a minute of a limit for the whole fleet, at once, if what was set is `before`.
+
+    Weakness: what somebody else sets in the same millisecond may be lost, as with `change`.
+
+    Args:
+        client: Redis of the fleet's state.
+        limit: `provider/model/key`.
+        before: As `rpm_of` told it.
+        after: Whole; 0: not limited; -1: as configured. What was learnt of the limit stays, and so do other numbers.
+        configured: The limit in fleet.toml.
+    """
+    numbers = _read(client, limit)
+    if numbers[0] != before:
+        return False
+    numbers[0] = float(round(after))
+    if numbers[0] != before:
+        _set(client, limit, " ".join(f"{number:.0f}" for number in numbers), configured)
+    return True
+
+
 def reset(client: redis.Redis, limit: str, *, configured: LimitSettings) -> None:
     """Let the configured numbers hold again, forget what was learnt of the limit, and end a hold after a 429."""
     _set(client, limit, "", configured)

@@ -94,6 +94,7 @@ class LimitSnapshot:
         in_flight_is_learnt: The provider has refused one of more calls at the same time.
         long: Limits of more than a minute that the provider told of.
         paced_rpm: Calls a minute, while little is left of one of those; None: they bind nobody.
+        resumed_by: The command that ends it, where it is held low for unusual use; the limiter does not know.
     """
 
     limit: str
@@ -125,6 +126,7 @@ class LimitSnapshot:
     in_flight_is_learnt: bool = False
     long: tuple[LongLimit, ...] = ()
     paced_rpm: float | None = None
+    resumed_by: str = ""
 
     @property
     def is_full(self) -> bool:
@@ -288,7 +290,7 @@ def snapshot_of(limit: str, standing: Standing, settings: LimitSettings) -> Limi
         refused_at=state[At.REFUSED_AT] / 1e6 if state[At.REFUSED] else None,
         waiting=standing.waiting,
         in_flight=standing.in_flight,
-        is_changed=bool(standing.operator),
+        is_changed=any(float(number) >= 0 for number in standing.operator.split()),
         is_learnt=terms.has_rates and not set_terms.has_rates,
         lowered={
             name: round(was)

@@ -203,6 +203,12 @@ KEY_SCOPED = Event("key_scoped", "info", "An operator set whom a key serves: pro
 DELEGATION_REVOKED = Event(
     "delegation_revoked", "warning", "An operator let a delegation hold no more: delegation, by, host."
 )
+USE_UNUSUAL = Event(
+    "use_unusual",
+    "warning",
+    "A key or bot is asked for far more than usual: about, told, done (alarm, throttled, ...).",
+)
+USE_USUAL = Event("use_usual", "info", "What was told of a key or bot is over: about; by and host, when by hand.")
 PROVIDER_NARROW = Event(
     "provider_narrow", "warning", "A provider refuses calls at once: limit, most (0: not said). Once a minute a limit."
 )
@@ -248,7 +254,7 @@ EVENTS: dict[str, Event] = {
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED,
         BILL_RESOLVED, CONTEXT_ADDED, CONTEXT_REMOVED,
         KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, KEY_DELEGATED, KEY_SCOPED,
-        DELEGATION_REVOKED, DEAD_LETTER, TASK_CANCELLED,
+        DELEGATION_REVOKED, USE_UNUSUAL, USE_USUAL, DEAD_LETTER, TASK_CANCELLED,
         WORDS_ERASED, DEAD_REPLAYED, DEAD_PURGED,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED, DIVERSITY_RELEARNT,

@@ -44,6 +44,9 @@ class LimitView(Frozen):
     in_flight_is_learnt: bool = Field(False, description="The provider refused one of more calls at once.")
     long: tuple[LongLimitView, ...] = Field((), description="Limits of an hour, a day or more, as the provider tells.")
     breaker: BreakerState = Field("closed", description="Whether calls go, or wait until a probe does well.")
+    others_rpm: float = Field(
+        0.0, description="Requests of its minute that are not ours, as the provider's headers tell."
+    )
     paced_rpm: float | None = Field(None, description="Calls a minute while little of those is left.")
     budgets: tuple[str, ...] = Field((), description="Each budget of the day in words, and when it ends at this pace.")
     budget_ends_at: float | None = Field(

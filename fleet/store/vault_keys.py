@@ -29,6 +29,16 @@ def revoked_delegations() -> str:
     return f"{TAG}:revoked_delegations"
 
 
+def unusual() -> str:
+    """Hash, `key NAME` or `bot NAME` -> JSON of an alarm about its use, no TTL: until it is over, or resumed."""
+    return f"{TAG}:unusual"
+
+
+def usual() -> str:
+    """Hash, `key NAME` or `bots POOL` -> packed, expires in 7 days: what is usual (`signals/unusual/watch.py`)."""
+    return f"{TAG}:usual"
+
+
 _BUILDERS = plain_builders(globals(), besides=())
 
 

@@ -23,9 +23,9 @@ from fleet.store.clock import CLOCK
 from fleet.vault.book import account_of
 from fleet.vault.choice import source_of, tool_source_of
 from fleet.vault.fingerprints import key_fingerprint
-from fleet.vault.revocations import earliest, hear_revoked
+from fleet.vault.revocations import earliest, hear_revoked, hear_suspended
 from fleet.vault.sources import HoldsNext, KeySource, Secret
-from fleet.waits import MOST_TOLD, Wait
+from fleet.waits import MOST_TOLD, UNUSUAL, Wait
 
 #: Seconds between two looks of a worker at its files and at revoked keys: a revoked one stops within two.
 LOOK_EVERY_S = 1.0
@@ -143,6 +143,7 @@ class Keyring:
         self._by_limit: dict[str, HeldKey] = {}
         #: Heard so far: what Redis tells no more stays revoked.
         self._revoked: Mapping[str, float] = {}
+        self._suspended: frozenset[str] = frozenset()
 
     async def hold(
         self, provider: str, model: str, label: str = config.KEY_LABEL, *, others_may_serve: bool = False
@@ -262,6 +263,7 @@ class Keyring:
         while True:
             try:
                 revoked = await hear_revoked(store)
+                self._suspended = await hear_suspended(store)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with Redis, keys are read again all the same
                 logger.warning("revoked keys not heard error=%s", type(error).__name__)
                 revoked = dict(self._revoked)
@@ -279,7 +281,7 @@ class Keyring:
         Raises:
             StoreUnavailable: When Redis does not answer.
         """
-        self._revoked = await hear_revoked(store)
+        self._revoked, self._suspended = await hear_revoked(store), await hear_suspended(store)
         for held in self._held.values():
             self._judge(held)
 
@@ -340,6 +342,8 @@ class Keyring:
             told = str(held.failure or "its token has expired, and the next one is on its way")
         elif held.value and self._is_revoked(held):
             told = f"key {held.fingerprint} is revoked: {_instead(held)}"
+        elif held.name in self._suspended:
+            told = f"{held.name} rests, for {UNUSUAL}: run `fleet keys resume {held.name}`"
         if told is None:
             held.wait = None
             return

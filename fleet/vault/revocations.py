@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -9,6 +10,9 @@ import redis
 
 from fleet.store import vault_keys
 from fleet.store.client import Store
+
+#: How the names of alarms about keys begin, of bots there are others (`signals/unusual/alarms.py`).
+_KEY = "key "
 
 
 def revoke_fingerprint(client: redis.Redis, provider: str, fingerprint: str, at_s: float) -> None:
@@ -55,6 +59,29 @@ def times(told: Mapping[bytes, bytes]) -> dict[str, float]:
 def earliest(heard: Mapping[str, float], told: Mapping[str, float]) -> dict[str, float]:
     """Return what was heard before and what is told now: whoever writes to Redis takes no revocation back."""
     return {**heard, **{name: min(at_s, heard.get(name, at_s)) for name, at_s in told.items()}}
+
+
+async def hear_suspended(store: Store) -> frozenset[str]:
+    """Return the keys that rest because their use was unusual, by the names that people know them by.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+    """
+    parts = await store.command("HGETALL", vault_keys.unusual())
+    return frozenset(
+        name.decode("utf-8", "replace").removeprefix(_KEY)
+        for name, told in zip(parts[::2], parts[1::2], strict=True)
+        if name.startswith(_KEY.encode()) and _stage(told) == "suspended"
+    )
+
+
+def _stage(told: bytes) -> object:
+    """Return what was done about an alarm; what cannot be read was written by nobody who could suspend a key."""
+    try:
+        alarm = json.loads(told)
+    except ValueError:
+        return None
+    return alarm.get("stage") if isinstance(alarm, dict) else None
 
 
 def _time(text: bytes) -> float:

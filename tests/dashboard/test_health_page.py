@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fleet.diversity import ClassState
 from fleet.diversity.state import Pairs, Reading, Trial
 from fleet.models import Remedy
 from fleet.roster import quarantine
+from fleet.signals.unusual.alarms import Alarm, read_alarms, swap
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.dashboard.browser import Browser, start_chromium
@@ -95,6 +97,7 @@ def test_the_page_shows_who_is_bad_who_is_out_who_is_alike_and_nobody_else(page:
         page.picture(f"health-{name}")
     page.look()
     _the_panel_of_diversity_tells_and_relearns(page, client)
+    _unusual_use_is_told_and_resumed(page, client)
 
 
 def choose(page: Browser, control: str, value: str) -> None:
@@ -202,3 +205,16 @@ def _the_panel_of_diversity_tells_and_relearns(page: Browser, client: redis.Redi
     assert not client.hexists(keys.diversity_states(), "good|chat")
     page.wait(lambda: "▢ alike" not in page.text("#heat-legend"), "nobody is alike any more")
     page.wait(lambda: any("diversity relearnt" in event for event in page.texts("#events li")), "the event tells it")
+
+
+def _unusual_use_is_told_and_resumed(page: Browser, client: redis.Redis) -> None:
+    alarm = Alarm("key", "simulator", time.time() - 90, 72, 720, stage="suspended")
+    assert swap(client, alarm.field_name, b"", alarm)
+    said = "#findings li.critical .said"
+    page.wait(lambda: "Key simulator is used far more than usual" in page.text(said), "the finding tells it")
+    assert "720 requests a minute, 72 are usual; its calls wait until it is resumed" in page.text(said)
+    page.picture("unusual-use")
+    page.click('#findings button.does[aria-label="Resume simulator"]')
+    page.wait(lambda: "far more than usual" not in page.text("#findings"), "the finding goes")
+    assert not read_alarms(client)
+    page.wait(lambda: any("use usual" in event for event in page.texts("#events li")), "the event tells it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.keys import attacked, canary, forgotten, rotation
+from tests.keys import anomaly, attacked, canary, forgotten, rotation
 from tests.keys.figures import Row
 
 ROWS = (
@@ -15,4 +15,5 @@ ROWS = (
     Row("forgotten", forgotten.measure),
     Row("widened", attacked.measure_widened),
     Row("unsigned", attacked.measure_unsigned),
+    Row("alarm", anomaly.measure_alarms),
 )

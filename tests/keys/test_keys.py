@@ -15,8 +15,18 @@ from tests.keys.rows import ROWS
 
 KEY = Canary("key", 'first8ch+middle/of"it=and\\last8chr')
 #: Rows whose small size other tests play: `tests/engine/process/test_keys.py`, `test_forgetting.py`, `test_scopes.py`
-#: and `tests/e2e/test_delegation.py`.
-ELSEWHERE = {"rotation", "rotation_vault", "rotation_file", "revoke", "away", "forgotten", "widened", "unsigned"}
+#: `tests/e2e/test_delegation.py` and `tests/signals/unusual`.
+ELSEWHERE = {
+    "rotation",
+    "rotation_vault",
+    "rotation_file",
+    "revoke",
+    "away",
+    "forgotten",
+    "widened",
+    "unsigned",
+    "alarm",
+}
 SMALL = [row for row in ROWS if row.name not in ELSEWHERE]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fleet.engine.operations.obstacles import line_of
 from fleet.signals.ahead.outlook import drain_of
 from fleet.signals.crew import Trouble
 from fleet.signals.diagnosis.engine import diagnose, untold
@@ -18,8 +19,9 @@ from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.health_view import ClassDiversity, ScoreView
 from fleet.signals.money.bill_view import BillSums, BillView
 from fleet.signals.rungs import LadderView
+from fleet.signals.unusual.alarms import Alarm
 from fleet.signals.view import EventView, FleetView, PoolView
-from fleet.waits import Cause
+from fleet.waits import UNUSUAL, Cause, Wait
 from tests.signals.played_fleet import (
     NOW_S,
     failures,
@@ -101,6 +103,8 @@ SAME = ClassDiversity(
     scores=(ScoreView(aspect="across", score=12.0, usual_score=41.0, near_share=0.5, fallen=True),), flagged=2,
     culprits=("research-004", "research-007"),
 )  # fmt: skip
+HELD = f"rpm = 144, for {UNUSUAL}: run `fleet keys resume alpha`"
+RESTS = f"alpha rests, for {UNUSUAL}: run `fleet keys resume alpha`"
 FULL = {ago: {**steady()[0], "calls": 100.0} for ago in range(12)}
 PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     (
@@ -240,6 +244,34 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         "alpha/m-1 runs at our limit since 13:51:00 UTC, 45,000 tasks wait: rpm = 100; so they take 7.5 h",
         view_of(waits=[wait_line("research", "limit", 45_000, about=ALPHA)], pools=[behind(45_000, 1.7)]),
         symptoms_of(series={"research": minutes_of_pool(steady() | FULL)}),
+    ),
+    (
+        "use_unusual", "critical",
+        "Key alpha is used far more than usual since 14:01:52 UTC, 7 tasks wait: 720 requests a minute, 72 are usual; "
+        "it is held to 144 a minute",
+        view_of(waits=[line_of("research", Wait("limit", None, ALPHA, HELD), NOW_S, tasks=7)]),
+        symptoms_of(
+            unusual=(Alarm("key", "alpha", SINCE, 72, 720, stage="throttled", held={ALPHA: (-1.0, 144.0)}),),
+            series={"research": minutes_of_pool(steady() | FULL)},
+        ),
+    ),
+    (
+        "use_unusual", "critical",
+        "Key alpha is used far more than usual since 14:01:52 UTC, 5 tasks wait: 720 requests a minute, 72 are usual; "
+        "its calls wait until it is resumed",
+        view_of(waits=[line_of("research", Wait("key", None, "[providers.alpha]", RESTS), NOW_S, tasks=5)]),
+        symptoms_of(unusual=(Alarm("key", "alpha", SINCE, 72, 720, stage="suspended"),)),
+    ),
+    (
+        "use_unusual", "warning",
+        "Bot research-007 is used far more than usual since 14:01:52 UTC: 60 requests a minute, [keys.anomaly] allows "
+        "50",
+        view_of(), symptoms_of(unusual=(Alarm("bot", "research-007", SINCE, 7, 60, 50),)),
+    ),
+    (
+        "key_shared", "warning",
+        "Somebody else uses key alpha: alpha/m-1/default: the provider counts about 30 requests a minute beside ours",
+        view_of(limits=[limit_view("alpha/m-1", others_rpm=30.0)]), symptoms_of(),
     ),
     (
         "bots_bad", "info",
@@ -439,6 +471,11 @@ def test_a_healthy_fleet_is_all_well() -> None:
 def test_what_helps_where_prompts_fail_depends_on_how(type_name: str, advice: str) -> None:
     (found,) = diagnose(view_of(), symptoms_of(failures=failures("research", type_name, 40, bots=10)))
     assert found.help is not None and (found.kind, found.help.advice) == ("prompts_fail", advice)
+
+
+@pytest.mark.parametrize(("others_rpm", "rpm"), [(9.0, None), (9.0, 50), (50.0, 1000)])
+def test_few_requests_that_are_not_ours_are_no_theft(others_rpm: float, rpm: int | None) -> None:
+    assert diagnose(view_of(limits=[limit_view("alpha/m-1", others_rpm=others_rpm, rpm=rpm)]), symptoms_of()) == ()
 
 
 def test_what_is_over_or_has_a_cause_of_its_own_is_not_told() -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from fleet.config import ProviderSettings, Settings, ToolSettings
 from fleet.errors import KeyMissing, VaultAway
+from fleet.store import vault_keys
+from fleet.store.client import Store
 from fleet.vault import Envelope, HeldKey, Keyring, Secret, key_fingerprint
 from fleet.vault.sources import EnvelopeKey, FileKey
 
@@ -195,6 +197,32 @@ def test_a_revoked_key_stops_with_the_next_look_and_its_successor_goes() -> None
         vault.value = "two"
         await vault.passes(ring, 300, revoked)
         assert (held.value, ring.standing(LIMIT), vault.turns) == ("two", None, ["two"])
+
+    asyncio.run(work())
+
+
+def test_a_suspended_key_waits_until_it_is_resumed_and_another_one_of_its_provider_goes(redis_url: str) -> None:
+    vault = Vault()
+
+    async def work() -> None:
+        ring, store = vault.ring(), Store(redis_url)
+        await ring.hold("acme", "m")
+        await ring.hold("acme", "m", "team-b")
+        try:
+            for name, told in ((b"key acme", '{"stage": "suspended"}'), (b"key \xff", "[]"), (b"key acme/team-b", "{")):
+                await store.command("HSET", vault_keys.unusual(), name, told)
+            await ring.load(store)
+            wait = ring.standing(LIMIT)
+            assert wait is not None and wait.told.endswith("run `fleet keys resume acme`")
+            assert ring.standing("acme/m/team-b") is None
+            await vault.passes(ring, 1)
+            await store.command("HSET", vault_keys.unusual(), "key acme", '{"stage": "resumed"}')
+            await ring.load(store)
+            await vault.passes(ring, 1)
+            assert (ring.standing(LIMIT), vault.turns) == (None, ["one"]), "what waits for it hears of it"
+        finally:
+            await store.command("DEL", vault_keys.unusual())
+            await store.close()
 
     asyncio.run(work())
 

@@ -189,6 +189,40 @@ def revoke(key: str, fingerprint: str | None, as_json: bool) -> None:
 
 
 @keys.command()
+@click.argument("name", metavar=f"{METAVAR}|BOT")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def resume(name: str, as_json: bool) -> None:
+    """End an alarm about unusual use, and what was done about it: what a key or bot does from now on is its usual.
+
+    \b
+    Examples:
+      fleet keys resume openai
+      fleet keys resume research-7
+    """
+    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operate.two_redis import two_redis
+    from fleet.engine.operations.levers import pool_of, resume_use
+    from fleet.signals.unusual.alarms import key_of
+
+    settings = config.current()
+    known = sorted({key_of(limit) for limit in settings.limits_by_key})
+    if not (is_key := name in known):
+        try:
+            pool_of(name, settings)
+        except ConfigurationError as error:
+            told = f"NAME: expected a key ({', '.join(known)}) or a bot of a pool, got {quote(name)}"
+            raise ConfigurationError(told) from error
+    with two_redis(settings) as both:
+        was_told = resume_use(both.state, both.broker, settings, "key" if is_key else "bot", name, by=operator_name())
+    if as_json:
+        click.echo(json.dumps({"name": name, "resumed": was_told}))
+    elif was_told:
+        click.echo(f"{name}: resumed; what it does from now on is its usual")
+    else:
+        click.echo(f"{name}: nothing to resume, there was no alarm about it")
+
+
+@keys.command()
 @click.argument("key", metavar=f"[{METAVAR}]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context

@@ -21,6 +21,7 @@ from fleet.quoting import duration, stamp
 
 if TYPE_CHECKING:
     from fleet.engine.operations.keys.scopes import ScopeView
+    from fleet.signals.unusual.alarms import Alarm
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class KeyRow:
         next_at: Unix time in seconds from when another one serves that lies in the vault already; None: none does.
         shadowed_by: Variables that whatever else reads them would use before it.
         trouble: Why there is none.
+        unusual: What is unusual about its use, and what was done about it; empty: nothing.
         versions: In the encrypted file.
         scope: Whom it serves now, by its own scope.
         used_today: Of what that caps, by the field.
@@ -59,6 +61,7 @@ class KeyRow:
     next_at: float | None = None
     shadowed_by: tuple[str, ...] = ()
     trouble: str = ""
+    unusual: str = ""
     versions: tuple[dict[str, Any], ...] = ()
     scope: dict[str, Any] = field(default_factory=dict)
     used_today: dict[str, float] = field(default_factory=dict)
@@ -73,8 +76,8 @@ def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, 
         as_json: As one JSON object.
         in_full: With their versions.
     """
-    revoked, scopes = _heard(settings, {place.scope for place in places})
-    rows = [_scoped(row_of(place, revoked), scopes[place.scope]) for place in places]
+    revoked, alarms, scopes = _heard(settings, {place.scope for place in places})
+    rows = [_scoped(_with_alarm(row_of(place, revoked), alarms), scopes[place.scope]) for place in places]
     handed = handed_here(settings, places[0].provider if in_full else None)
     if as_json:
         delegations = delegation_rows(handed, time.time())
@@ -86,7 +89,14 @@ def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, 
             click.echo("\n".join([*fitted([*_story(row), *_scope_story(view)]), *delegation_lines(handed)]))
         return
     cells = [
-        (row.key, row.state, row.fingerprint, row.version, _age(row.age_s), row.trouble or _due(row) or _noted(row))
+        (
+            row.key,
+            row.state,
+            row.fingerprint,
+            row.version,
+            _age(row.age_s),
+            row.trouble or row.unusual or _due(row) or _noted(row),
+        )
         for row in rows
     ]
     for line in table([("PROVIDER", "STATE", "KEY", "VERSION", "AGE", "FROM"), *cells], left=(0, 1, 2, 3, 5)):
@@ -108,6 +118,8 @@ def _story(row: KeyRow) -> Iterator[str]:
         yield f"  next      another one serves from {stamp(row.next_at)}"
     if due := _due(row):
         yield f"  due       {due}"
+    if row.unusual:
+        yield f"  unusual   {row.unusual}"
     if row.trouble:
         yield f"  trouble   {row.trouble}"
     for one in row.versions:
@@ -181,14 +193,23 @@ def _scoped(row: KeyRow, view: ScopeView) -> KeyRow:
     return replace(row, scope=view.now.model_dump(exclude_none=True), used_today=dict(view.used_today))
 
 
-def _heard(settings: Settings, scopes: set[str]) -> tuple[dict[str, float], dict[str, ScopeView]]:
-    """Return what Redis knows: which keys are revoked, and scopes by their names."""
+def _heard(settings: Settings, scopes: set[str]) -> tuple[dict[str, float], dict[str, Alarm], dict[str, ScopeView]]:
+    """Return what Redis knows: which keys are revoked, alarms about the use of keys, and scopes, by their names."""
     from fleet.cli.operate.two_redis import state_client
     from fleet.engine.operations.keys.scopes import read_scope_views
+    from fleet.signals.unusual.alarms import read_alarms
     from fleet.vault import read_revoked
 
     with state_client(settings) as client:
-        return read_revoked(client), read_scope_views(client, settings, scopes)
+        alarms = {one.name: one for one in read_alarms(client) if one.kind == "key"}
+        return read_revoked(client), alarms, read_scope_views(client, settings, scopes)
+
+
+def _with_alarm(row: KeyRow, alarms: Mapping[str, Alarm]) -> KeyRow:
+    if (alarm := alarms.get(row.key)) is None:
+        return row
+    done = f"; {alarm.done}" if alarm.done else ""
+    return replace(row, unusual=f"{alarm.told}, since {stamp(alarm.since)}{done}: {alarm.command}")
 
 
 def _age(seconds: float | None) -> str:

@@ -19,11 +19,8 @@ from fleet.errors import ConfigurationError
 from fleet.quoting import counted, duration, stamp
 
 if TYPE_CHECKING:
-    import redis
-
     from fleet.lessons import Lesson
     from fleet.limiter import LimitSnapshot
-    from fleet.waits import Cause
 
 
 @click.group(invoke_without_command=True)
@@ -114,6 +111,7 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
     """
     from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import two_redis
+    from fleet.engine.operations.levers import let_go
     from fleet.limiter import live
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
@@ -130,12 +128,12 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
         if is_reset:
             live.reset(both.state, name, configured=configured)
             record_deed(both.state, catalogue.LIMIT_RESET, operator_name(), limit=name)
-            _let_go(both.broker, settings, name, ("limit", "hold", "requests", "money"))
+            let_go(both.broker, settings, [name], ("limit", "hold", "requests", "money"))
             click.echo(f"{name}: as configured; what was used today stays counted")
             return
         held = live.change(both.state, name, changes, configured=configured)
         record_deed(both.state, catalogue.LIMIT_CHANGED, operator_name(), limit=name, **changes)
-        _let_go(both.broker, settings, name, ("limit", "requests", "money"))
+        let_go(both.broker, settings, [name], ("limit", "requests", "money"))
     click.echo(f"{name}: {', '.join(f'{key} {_number(key, value)}' for key, value in held.items())}")
 
 
@@ -150,6 +148,7 @@ def release_limit(limit: str) -> None:
     """
     from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import two_redis
+    from fleet.engine.operations.levers import let_go
     from fleet.limiter import live
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
@@ -159,19 +158,8 @@ def release_limit(limit: str) -> None:
     with two_redis(settings) as both:
         live.release(both.state, name, configured=settings.limits_by_key[name])
         record_deed(both.state, catalogue.LIMIT_RELEASED, operator_name(), limit=name)
-        _let_go(both.broker, settings, name, ("hold",))
+        let_go(both.broker, settings, [name], ("hold",))
     click.echo(f"{name}: not held any more")
-
-
-def _let_go(broker: redis.Redis, settings: config.Settings, limit: str, causes: tuple[Cause, ...]) -> None:
-    """Open what waits because of a limit that was changed, as soon as no worker tells of the old reason any more."""
-    from fleet.engine.process.breaking import behind, lift_now
-    from fleet.limiter import FRESH_S
-    from fleet.waits import CAUSES
-
-    time.sleep(FRESH_S)
-    for about, queues in behind(limit, settings).items():
-        lift_now(broker, queues, about=about, causes=causes if about == limit else CAUSES)
 
 
 def _number(name: str, value: float) -> str:

@@ -5,7 +5,7 @@ import { attribute, by, counted, h, keyed, text } from "./draw.js";
 /** Findings that are shown at once; the others are behind a click. */
 const SHOWN = 4;
 const MARKS = { critical: "×", warning: "!", info: "i" };
-const VERBS = { resume: "Resume", release: "Release", pause: "Pause", quarantine: "Quarantine" };
+const VERBS = { resume: "Resume", release: "Release", pause: "Pause", quarantine: "Quarantine", resume_use: "Resume" };
 
 /** Draw the findings of a view. `act` carries out an operator's action, `mayAct` tells whether this user may. */
 export function diagnoses(view, { act, mayAct }) {
@@ -41,7 +41,7 @@ function findings(place, found, act, mayAct) {
     does.hidden = !action;
     if (!action) return;
     text(does, action.do === "release" && action.pool ? "Release all" : (VERBS[action.do] ?? action.do));
-    attribute(does, "aria-label", `${VERBS[action.do] ?? action.do} ${action.pool ?? action.bot ?? ""}`.trim());
+    attribute(does, "aria-label", `${VERBS[action.do] ?? action.do} ${action.pool ?? action.bot ?? action.name ?? ""}`.trim());
     attribute(does, "disabled", mayAct ? null : "");
     attribute(does, "title", mayAct ? null : document.body.dataset.whyNot);
     does.onclick = () => act(action, does);

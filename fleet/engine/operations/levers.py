@@ -5,8 +5,10 @@ The event is written after the deed and may be lost with the connection; the dee
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, cast
 
 import redis
 
@@ -14,13 +16,18 @@ from fleet import diversity, roster
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, open_gates, set_gates
 from fleet.engine.outcomes.revocation import revoke
+from fleet.engine.process.breaking import behind, lift_now
+from fleet.engine.process.duties.consequences import undo
 from fleet.engine.transport.held import find_held
 from fleet.engine.transport.withdrawal.message_search import find_at_heads
 from fleet.errors import ConfigurationError
+from fleet.limiter import FRESH_S
 from fleet.quoting import MOST_NAMES, quote
 from fleet.signals import catalogue
 from fleet.signals.events import record_deed
-from fleet.store import keys
+from fleet.signals.unusual.alarms import RESUMED, alarm_in, field_of, swap
+from fleet.store import keys, vault_keys
+from fleet.waits import CAUSES, Cause
 
 #: What is shown where an operator gave no reason for a quarantine.
 NO_REASON = "no reason given"
@@ -149,6 +156,39 @@ def relearn_class(state: redis.Redis, settings: Settings, pool: str, kind: str, 
         raise ConfigurationError(f"expected a pool and a kind with answers ({names}), got {quote(f'{pool} {kind}')}")
     diversity.relearn(state, pool, kind)
     record_deed(state, catalogue.DIVERSITY_RELEARNT, by, pool=pool, kind=kind)
+
+
+def resume_use(
+    state: redis.Redis, broker: redis.Redis, settings: Settings, kind: Literal["key", "bot"], name: str, *, by: str
+) -> bool:
+    """End an alarm about unusual use and what was done about it: what a key or bot does from now on is its usual.
+
+    The worker that looks hears of it within seconds, learns anew, and takes back what this could not.
+
+    Returns:
+        False when there was no alarm.
+    """
+    while (packed := cast("bytes | None", state.hget(vault_keys.unusual(), field_of(kind, name)))) is not None:
+        if (alarm := alarm_in(packed)) is None:
+            return False
+        if alarm.stage == RESUMED:  # by somebody who died before all was taken back
+            undo(state, settings, alarm)
+            return False
+        if swap(state, alarm.field_name, packed, replace(alarm, stage=RESUMED)):
+            undo(state, settings, alarm)
+            record_deed(state, catalogue.USE_USUAL, by, about=alarm.field_name)
+            let_go(broker, settings, alarm.held, ("limit",))
+            return True
+    return False
+
+
+def let_go(broker: redis.Redis, settings: Settings, limits: Collection[str], causes: tuple[Cause, ...]) -> None:
+    """Open what waits because of limits that were changed, as soon as no worker tells of the old reason any more."""
+    if limits:
+        time.sleep(FRESH_S)
+    for limit in limits:
+        for about, queues in behind(limit, settings).items():
+            lift_now(broker, queues, about=about, causes=causes if about == limit else CAUSES)
 
 
 def cancel_task(

@@ -20,7 +20,7 @@ from fleet.signals.ahead.outlook import FLOWING, Drain, drain_of
 from fleet.signals.crew import unserved_line
 from fleet.signals.view import WaitLine
 from fleet.vault.book import account_of
-from fleet.waits import LASTING, Cause, Wait
+from fleet.waits import LASTING, UNUSUAL, Cause, Wait
 
 #: What to do about each cause. `{pool}` and `{about}` are filled in.
 ADVICE: dict[Cause, str] = {
@@ -160,6 +160,14 @@ def _of_day(limit: LimitSnapshot, now_s: float) -> Iterator[Wait]:
         yield Wait("money", midnight, limit.limit, told)
 
 
+def explained(wait: Wait, pool: PoolStanding) -> Wait:
+    """Return a wait for a limit with the reason for which that is held low, if it is."""
+    limit = pool.limit
+    if wait.cause != "limit" or limit is None or not limit.resumed_by or wait.about != limit.limit:
+        return wait
+    return replace(wait, told=f"{allowed(limit)}, for {UNUSUAL}: run `{limit.resumed_by}`")
+
+
 def allowed(limit: LimitSnapshot) -> str:
     """Return what a limit allows, as fleet.toml says it."""
     parts = [
@@ -181,14 +189,14 @@ def lines_of(pool: PoolStanding, now_s: float) -> Iterator[WaitLine]:
     tasks: dict[tuple[Cause, str], int] = {}
     parked: Counter[tuple[Cause, str]] = Counter()
     waits: dict[tuple[Cause, str], Wait] = {}
-    for wait in found:
+    for wait in (explained(wait, pool) for wait in found):
         key = (wait.cause, wait.about)
         behind = [priority for priority in left if priority > wait.lowest]
         waits.setdefault(key, wait)
         tasks[key] = tasks.get(key, 0) + sum(left.pop(priority) for priority in behind)
     for wait, count in pool.parked.shares():
         key = (wait.cause, wait.about)
-        waits.setdefault(key, wait)
+        waits.setdefault(key, explained(wait, pool))
         parked[key] += count
     closed = {"operator"} | {wait.cause for wait in (pool.gate.hold, pool.shut) if wait is not None}
     for key, wait in waits.items():
@@ -212,6 +220,9 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
     )
     if wait.cause == "key" and "`fleet keys scope" in wait.told:  # its own words say what to do
         advice = ""
+    if wait.cause in {"key", "limit"} and ": run `" in wait.told:  # who tells of it knows better
+        told, _, command = wait.told.rpartition(": run ")
+        line, advice = str(replace(wait, told=told)), f"run {command}"
     if wait.cause == "money" and (scope := scope_in(wait.about)):
         advice = f"it opens with its new hour, day or month (UTC); or raise it: `fleet budgets set {scope}`"
         if (name := capped_by(scope)) is not None:

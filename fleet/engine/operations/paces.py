@@ -135,6 +135,7 @@ def limit_view(limit: LimitSnapshot, breaker: BreakerState, pace: LimitPace, now
         most_in_flight=limit.most_in_flight,
         in_flight_is_learnt=limit.in_flight_is_learnt,
         long=tuple(LongLimitView(label=long.label, used=long.used, limit=long.limit) for long in limit.long),
+        others_rpm=round(limit.others_rpm, 1),
         paced_rpm=limit.paced_rpm,
         breaker=breaker,
         budgets=tuple(told_budgets(limit, pace, now_s)),

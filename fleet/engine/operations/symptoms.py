@@ -13,8 +13,9 @@ from fleet.resilience import BreakerView
 from fleet.roster import PoolBots, Quarantine
 from fleet.signals.diagnosis.symptoms import BreakerFacts, OpenCalls, OutBot, Symptoms
 from fleet.signals.recorder import SILENT_S, WorkerReport, split_reports
+from fleet.signals.unusual.alarms import alarms_of
 from fleet.signals.windows import STATUSES, Failure, RecentEntry, names_by_checksum
-from fleet.store import keys
+from fleet.store import keys, vault_keys
 
 #: Calls under way of each limit whose age is looked at, at most; and tasks at work from which they are (count).
 OPEN_CALLS, FEWEST_CALLS = 50, 5
@@ -53,9 +54,10 @@ def read_symptoms(
     busy = [limit for limit, tasks in in_hand.items() if tasks >= FEWEST_CALLS]
     with state.pipeline(transaction=False) as pipe:
         pipe.hgetall(keys.backlogs())
+        pipe.hgetall(vault_keys.unusual())
         for limit in busy:
             pipe.hrandfield(keys.limit_keys(limit).open, OPEN_CALLS, withvalues=True)
-        backlogs, *samples = pipe.execute()
+        backlogs, unusual, *samples = pipe.execute()
     return Symptoms(
         breakers={limit: _breaker(view) for limit, view in breakers.items()},
         series=series,
@@ -66,6 +68,7 @@ def read_symptoms(
         redis_most_bytes=redis_most_bytes,
         answered_at=_answered_at(recent, breakers),
         known_from=min((entry.at for entry in recent), default=0.0),
+        unusual=alarms_of(unusual.values()),
         under_way=_under_way(dict(zip(busy, samples, strict=True)), in_hand, workers, now_s),
     )
 

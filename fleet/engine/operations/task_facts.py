@@ -17,7 +17,7 @@ from fleet.config import KEY_LABEL, TOOLS, Settings
 from fleet.economy.bill.unknown import read_unknown
 from fleet.engine.admission.gates import OPEN_GATE, Gate
 from fleet.engine.messages import queues
-from fleet.engine.operations.obstacles import PoolStanding, line_of, lines_of, wait_of
+from fleet.engine.operations.obstacles import PoolStanding, explained, line_of, lines_of, wait_of
 from fleet.engine.operations.task_money import NO_MONEY, TaskMoney, read_task_money, tools_of
 from fleet.engine.operations.waits import (
     NO_APIS,
@@ -248,7 +248,7 @@ def _wait(
     alike = (line for line in lines_of(standing, now_s) if (line.cause, line.about) == (wait.cause, wait.about))
     first = next(alike, None)
     tasks, among = (first.tasks, first.parked) if first else (0, 0)
-    return line_of(standing.pool, wait, now_s, tasks=tasks, parked=among)
+    return line_of(standing.pool, explained(wait, standing), now_s, tasks=tasks, parked=among)
 
 
 def _tool_waits(state: redis.Redis, settings: Settings, pool: str, now_s: float) -> Iterator[WaitLine]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import redis
@@ -27,6 +27,7 @@ from fleet.resilience.view import view_of
 from fleet.roster import PoolBots, read_bots
 from fleet.signals.crew import takers, unserved_queue_line, why_shut
 from fleet.signals.recorder import WorkerReport, split_reports
+from fleet.signals.unusual.alarms import read_alarms
 from fleet.signals.view import WaitLine
 from fleet.store import keys
 from fleet.store.client import Script, run_script_each
@@ -112,8 +113,10 @@ def read_apis(state: redis.Redis, settings: Settings, pools: Iterable[str]) -> A
 
 def _read_limits(state: redis.Redis, rates: Mapping[str, LimitSettings]) -> dict[str, LimitSnapshot]:
     replies = run_script_each(state, SHOW, [show_call(name) for name in rates])
+    held = {limit: alarm.command for alarm in read_alarms(state) for limit in alarm.held}
     return {
-        name: snapshot_of(name, standing_of(reply), rates[name]) for name, reply in zip(rates, replies, strict=True)
+        name: replace(snapshot_of(name, standing_of(reply), rates[name]), resumed_by=held.get(name, ""))
+        for name, reply in zip(rates, replies, strict=True)
     }
 
 

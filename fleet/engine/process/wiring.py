@@ -25,6 +25,7 @@ from fleet.engine.process.duties.backlog_history import BacklogHistory
 from fleet.engine.process.duties.janitor import for_ever
 from fleet.engine.process.duties.overdue import Overdue
 from fleet.engine.process.duties.revival import keep_redis
+from fleet.engine.process.duties.unusual_use import UnusualUse
 from fleet.engine.process.ladders import (
     warn_of,
 )
@@ -123,6 +124,7 @@ class Process:
             partial(assembly.peers.keep, assembly.agent.verdicts_at),
             StaleHolds(settings, assembly.state, assembly.broker, calls).attend,
             BacklogHistory(settings, assembly.state, assembly.broker).attend,
+            UnusualUse(settings, assembly.state, assembly.broker).attend,
             partial(
                 lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved, assembly.hanging,
                 assembly.breakers.is_open,

@@ -151,8 +151,9 @@ def _near(case: Case, limit: LimitView, budget: _Budget) -> Diagnosis:
 
 def saturated(case: Case) -> Iterator[Diagnosis]:
     """Yield limits that have been full for minutes while tasks wait for them, and since when."""
+    held = {name for alarm in case.symptoms.unusual for name in alarm.held}  # which is told as unusual use
     for limit in case.view.limits:
-        full = _full_minutes(case, limit) if _is_waited_for(case, limit) else 0
+        full = _full_minutes(case, limit) if limit.limit not in held and _is_waited_for(case, limit) else 0
         if not full:
             continue
         tasks = case.waiting("limit", about=limit.limit)

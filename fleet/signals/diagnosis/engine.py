@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from fleet.signals.diagnosis import bills, bots, budgets, crew, providers, queues
+from fleet.signals.diagnosis import bills, bots, budgets, crew, keys, providers, queues
 from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Kind, worst_first
 from fleet.signals.diagnosis.symptoms import Case, Symptoms, api_of
 from fleet.signals.view import FleetView, WaitLine
@@ -17,6 +17,7 @@ NEARLY_ALL = 0.9
 RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
     providers.broken, providers.silent, providers.failing, providers.overdue, providers.refusing, providers.slow,
     budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown,
+    keys.unusual, keys.shared,
     bots.bots_out, bots.alike, bots.prompts,
     crew.workers, crew.unserved, crew.clocks, crew.redis, crew.machines, crew.paused,
     queues.backlogs, queues.dead_letters,
@@ -37,6 +38,7 @@ _TELLS: dict[Kind, frozenset[Cause]] = {
     "provider_failing": frozenset({"retry"}),
     "provider_refusing": frozenset({"hold"}),
     "limit_saturated": frozenset({"limit"}),
+    "use_unusual": frozenset({"key", "limit"}),
     "pool_paused": frozenset({"operator"}),
 }
 
@@ -60,7 +62,7 @@ def _names_of(line: WaitLine) -> set[str]:
     """Return what a finding about this may be called by: the API, the pool, the budget, or everything."""
     budget = line.about.removeprefix("budget ").rpartition(", ")[0]
     many = f"{budget.partition(':')[0]}:*"
-    return {"", ALL_APIS, line.pool, line.about, api_of(line.about), budget, many}
+    return {"", ALL_APIS, line.pool, line.about, api_of(line.about), budget, many, keys.resumed_in(line)}
 
 
 def diagnose(view: FleetView, symptoms: Symptoms) -> tuple[Diagnosis, ...]:

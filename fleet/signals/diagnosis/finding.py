@@ -15,8 +15,9 @@ Severity = Literal["critical", "warning", "info"]
 Kind = Literal[
     "provider_down", "key_refused", "out_of_money", "misconfigured", "no_worker", "budget_used", "bots_out",
     "pool_unserved", "redis_memory", "worker_hung", "worker_lost", "machine_full", "function_blocks",
-    "provider_failing", "provider_refusing", "provider_slow", "prompts_fail", "dead_letters", "bots_bad", "bots_alike",
-    "backlog_grows", "settings_differ", "clock_off", "budget_near", "calls_unknown", "limit_saturated",
+    "provider_failing", "provider_refusing", "provider_slow", "prompts_fail", "dead_letters", "use_unusual",
+    "key_shared", "bots_bad", "bots_alike", "backlog_grows", "settings_differ", "clock_off", "budget_near",
+    "calls_unknown", "limit_saturated",
     "pool_paused",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)

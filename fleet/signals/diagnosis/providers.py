@@ -11,7 +11,7 @@ from fleet.quoting import clock, counted, duration
 from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Help, Kind, diagnosis
 from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of, called
 from fleet.signals.limit_view import LimitView
-from fleet.waits import SENTENCES, Cause
+from fleet.waits import SENTENCES, UNUSUAL, Cause
 
 #: Failed calls of the last minutes, and their share, from which an API is told although its breaker is closed.
 FAILING_CALLS, FAILING_SHARE = 8, 0.2
@@ -86,7 +86,7 @@ def broken(case: Case) -> Iterator[Diagnosis]:
         known = {*opened, *downs} if cause == "outage" else {*opened}
         waiting = [line for line in case.view.waits if line.cause == cause and line.tasks]
         for about, told in {line.about: line.told for line in reversed(waiting)}.items():
-            if about not in known:
+            if about not in known and UNUSUAL not in told:  # which is told as that
                 yield _one_broken(case, cause, about, since=None, told=told or SENTENCES[cause], about=about)
 
 

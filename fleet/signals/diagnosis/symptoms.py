@@ -11,6 +11,7 @@ from functools import cached_property
 from fleet.config import tool_of
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.series import last_minutes
+from fleet.signals.unusual.alarms import Alarm
 from fleet.signals.view import FleetView
 from fleet.signals.windows import Failure, Period
 from fleet.waits import Cause
@@ -110,6 +111,7 @@ class Symptoms:
         answered_at: By `provider/model`, when a task was answered last, among the last thousand of the fleet.
         known_from: When the oldest of those ended: what is not among them was answered before that, or never.
         under_way: By `provider/model/key`, calls without an answer.
+        unusual: Keys and bots that are asked for far more than usual.
     """
 
     breakers: Mapping[str, BreakerFacts] = field(default_factory=dict)
@@ -122,6 +124,7 @@ class Symptoms:
     answered_at: Mapping[str, float] = field(default_factory=dict)
     known_from: float = 0.0
     under_way: Mapping[str, OpenCalls] = field(default_factory=dict)
+    unusual: tuple[Alarm, ...] = ()
 
 
 @dataclass(frozen=True)

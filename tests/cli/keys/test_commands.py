@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from fleet import config
 from fleet.cli.main import main
+from fleet.signals.unusual.alarms import Alarm, swap
 from fleet.store import vault_keys
 from fleet.vault import Envelope, key_fingerprint
 from tests.every import every
@@ -99,6 +100,19 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(api: KeyedApi, clien
     fleet("keys", "revoke", "acme")
     assert "was not revoked" in fleet("keys", "add", "acme", stdin=ONE, code=2)
     assert [one.version for one in Envelope(config.home_path()).read().of("acme")] == [1]
+
+
+def test_what_is_unusual_about_a_key_is_told_until_somebody_resumes_it(api: KeyedApi, client: redis.Redis) -> None:
+    alarm = Alarm("key", "acme", 1.8e9, 72, 720, stage="suspended")
+    assert swap(client, alarm.field_name, b"", alarm)
+    told = "720 requests a minute, 72 are usual, since 2027-01-15 08:00:00 UTC; its calls wait until it is resumed"
+    assert rows()["acme"]["unusual"] == f"{told}: fleet keys resume acme"
+    assert told in " ".join(fleet("keys", "show", "acme").split())
+    assert json.loads(fleet("keys", "resume", "acme", "--json")) == {"name": "acme", "resumed": True}
+    assert rows()["acme"]["unusual"] == ""
+    assert "there was no alarm" in fleet("keys", "resume", "acme")
+    assert "there was no alarm" in fleet("keys", "resume", "research-001")
+    assert "expected a key (acme) or a bot of a pool, got 'acne'" in fleet("keys", "resume", "acne", code=2)
 
 
 def test_a_key_from_a_variable_is_revoked_too(api: KeyedApi, client: redis.Redis) -> None:

@@ -25,6 +25,7 @@ from fleet.engine.operations import levers
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
 from fleet.lessons import Notebook
 from fleet.roster import quarantine
+from fleet.signals.unusual.alarms import Alarm, swap
 from fleet.store import keys
 from fleet.store.client import Store
 from tests.cli.operate.test_dead import client, die, fleet
@@ -94,6 +95,11 @@ def learnt_class(client: redis.Redis) -> None:
     remember(client, ClassState(pool="research", kind="chat"), 1000)
 
 
+def throttled_key(client: redis.Redis) -> None:
+    alarm = Alarm("key", "simulator", 1e9, 70, 700, stage="throttled", held={f"{API}/default": (-1, 140)})
+    assert swap(client, alarm.field_name, b"", alarm)
+
+
 def open_breaker(client: redis.Redis) -> None:
     async def fail() -> None:
         async with member(_url(), limit=f"{API}/default") as one:
@@ -134,6 +140,7 @@ ACT: dict[str, tuple[Prepare, str, str]] = {
     "budgets set": (nothing, "pool:research --usd-per-day 5", "budget_changed"),
     "budgets reset": (nothing, "pool:research", "budget_changed"),
     "diversity relearn": (learnt_class, "research chat", "diversity_relearnt"),
+    "keys resume": (throttled_key, "simulator", "use_usual"),
     "cancel": (waiting, "t1", "task_cancelled"),
     "forget": (waiting, "--task t1 --yes", "words_erased"),
     "dead replay": (dead, "--all --yes", "dead_replayed"),
@@ -178,7 +185,7 @@ def test_every_command_is_known_to_act_or_not_to() -> None:
 def test_who_acts_from_a_shell_is_named_with_user_and_host(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch, command: str, prepare: Prepare, arguments: str, event: str
 ) -> None:
-    monkeypatch.setattr("fleet.limiter.FRESH_S", 0.0)  # nobody else looks at the limits here
+    monkeypatch.setattr("fleet.engine.operations.levers.FRESH_S", 0.0)  # nobody else looks at the limits here
     prepare(client)
     fleet(*command.split(), *arguments.split())
     found = deeds()
@@ -210,6 +217,7 @@ PAGE: dict[str, tuple[Prepare, dict[str, object], str]] = {
     "quarantine": (known_bot, {"bot": "research-001"}, "bot_quarantined"),
     "release": (out_bot, {"bot": "research-001"}, "bot_released"),
     "relearn": (learnt_class, {"pool": "research", "kind": "chat"}, "diversity_relearnt"),
+    "resume_use": (throttled_key, {"kind": "key", "name": "simulator"}, "use_usual"),
     "cancel": (waiting, {"task": "t1"}, "task_cancelled"),
     "replay": (dead, {"everything": True}, "dead_replayed"),
     "purge": (dead, {"task": "t1"}, "dead_purged"),

@@ -30,6 +30,7 @@ from fleet.models import Priority
 from fleet.resilience import Breakers
 from fleet.signals.metrics import exposition
 from fleet.signals.recorder import WorkerReport
+from fleet.signals.unusual.alarms import Alarm, swap
 from fleet.signals.view import WaitLine
 from fleet.store import keys
 from fleet.store.client import Store, connect
@@ -328,3 +329,15 @@ def test_a_task_whose_time_has_come_waits_for_what_stops_its_pool(client: redis.
 def test_the_time_is_said_as_people_say_it(left_s: float, probe_every_s: float, text: str) -> None:
     assert when(1_000_000 + left_s, 1_000_000, probe_every_s=probe_every_s).endswith(text)
     assert when(None, 0) == ""
+
+
+def test_what_waits_for_a_limit_that_is_held_low_for_unusual_use_says_so_and_is_told_once(client: redis.Redis) -> None:
+    alarm = Alarm("key", "simulator", time.time(), 5, 50, stage="throttled", held={LIMIT: (-1, 10)})
+    assert swap(client, alarm.field_name, b"", alarm)
+    queue(client, 5)
+    client.set(keys.hold(keys.queue("a")), Wait("limit", time.time() + 30, LIMIT, "no room sooner").to_json(), ex=60)
+    (line,) = look(client, client, SETTINGS, ["a"]).lines
+    assert line.line == f"{LIMIT}: the limit has no room sooner (rpm = 60, for its use is unusual)"
+    assert line.advice == "run `fleet keys resume simulator`"
+    (found,) = Overview(SETTINGS, state=client, broker=client).read().diagnoses
+    assert (found.kind, found.tasks) == ("use_unusual", 5)

@@ -15,6 +15,8 @@ from click.testing import CliRunner
 from fleet import config
 from fleet.cli.main import main
 from fleet.models import BotResult
+from fleet.signals.unusual.alarms import Alarm, swap
+from fleet.store.client import connect
 from fleet.vault import Envelope
 from tests.engine.conftest import StartWorker
 from tests.every import every
@@ -111,4 +113,25 @@ def test_a_revoked_key_pays_for_no_call_after_two_seconds_and_tasks_wait_for_the
     api.keys = {TWO}
     fleet("keys", "add", "acme", stdin=TWO)
     assert every(one.status == "ok" for one in stream.results())
-    assert api.keys_since(revoked_at + 2) == {TWO}
+    assert TWO in api.keys_since(revoked_at) and ONE not in api.keys_since(revoked_at + 2)
+
+
+def test_tasks_of_a_suspended_key_wait_and_say_why_until_it_is_resumed(
+    api: KeyedApi, start_worker: StartWorker, redis_url: str
+) -> None:
+    alarm = Alarm("key", "acme", time.time(), 72, 720, stage="suspended")
+    with connect(redis_url) as client:
+        assert swap(client, alarm.field_name, b"", alarm)
+    worker = start_worker()
+    from fleet import submit_task  # inside tests only
+
+    handles = [submit_task.delay("What is 2+2?", pool="research") for _ in range(5)]
+    wait_until(lambda: "hold_put" in worker.log, WAIT_S, lambda: f"the pool waits; log:\n{worker.log}")
+    why = fleet("why", handles[-1].id)
+    assert "acme rests, for its use is unusual" in why and "fleet keys resume acme" in why
+    stats = json.loads(fleet("stats", "--json"))
+    assert [one["kind"] for one in stats["diagnoses"]] == ["use_unusual"]
+    assert stats["diagnoses"][0]["tasks"] == 5
+    assert api.calls == []
+    fleet("keys", "resume", "acme")
+    assert every(handle.get(timeout=WAIT_S).status == "ok" for handle in handles)

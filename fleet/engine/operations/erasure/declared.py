@@ -90,7 +90,7 @@ ERASURE: dict[str, Holding] = {
 }
 
 #: Function of `fleet/store/vault_keys.py` -> what its key holds.
-VAULT: dict[str, Holding] = _none("revoked_keys", "scopes", "delegations", "revoked_delegations")
+VAULT: dict[str, Holding] = _none("revoked_keys", "scopes", "delegations", "revoked_delegations", "unusual", "usual")
 
 #: Function of `fleet/store/context_keys.py` -> what its key holds.
 CONTEXTS: dict[str, Holding] = {
