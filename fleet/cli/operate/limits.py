@@ -17,6 +17,7 @@ from fleet.cli.operate import breakers, lessons
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.quoting import counted, duration, stamp
+from fleet.waits import UNUSUAL
 
 if TYPE_CHECKING:
     from fleet.lessons import Lesson
@@ -70,7 +71,7 @@ def show_limit(limit: str, as_json: bool) -> None:
 def _list(name: str | None, *, as_json: bool) -> None:
     read = asyncio.run(read_limits(config.current()))
     snapshots = [snapshot for snapshot in read if name in (None, snapshot.limit)]
-    budgets = _read_budgets(snapshots, config.current())
+    snapshots, budgets = _with_more(snapshots, config.current())
     taught = lessons.read_by_api(config.current())
     if as_json:
         told = [
@@ -169,8 +170,9 @@ def _number(name: str, value: float) -> str:
 
 
 def _lines(snapshot: LimitSnapshot, budgets: Sequence[str]) -> Iterator[str]:
+    low = f" (held low, for {UNUSUAL}: {snapshot.resumed_by})" if snapshot.resumed_by else ""
     mark = " (set live)" if snapshot.is_changed else " (learnt)" if snapshot.is_learnt else ""
-    yield f"{snapshot.limit}{mark}"
+    yield f"{snapshot.limit}{low or mark}"
     for name, was in snapshot.lowered.items():
         yield f"  {name:<8}  {was:,} is more than the provider allows: the provider's number holds"
     for label, used, rate, others in (
@@ -203,13 +205,17 @@ def _day_lines(snapshot: LimitSnapshot, budgets: Sequence[str]) -> Iterator[str]
         yield f"  reserved  {_usd(snapshot.reserved_usd_micros / 1e6)} of that for calls in flight"
 
 
-def _read_budgets(snapshots: Sequence[LimitSnapshot], settings: config.Settings) -> dict[str, tuple[str, ...]]:
-    """Return each limit's budgets of the day in words."""
+def _with_more(
+    snapshots: Sequence[LimitSnapshot], settings: config.Settings
+) -> tuple[list[LimitSnapshot], dict[str, tuple[str, ...]]]:
+    """Return limits, also whether unusual use holds them low, and the budgets of the day of each in words."""
     from fleet.cli.operate.two_redis import state_client
     from fleet.engine.operations.paces import read_limit_budgets
+    from fleet.engine.operations.waits import with_alarms
 
     with state_client(settings) as state:
-        return {one.limit: one.lines for one in read_limit_budgets(state, settings, snapshots, time.time())}
+        budgets = {one.limit: one.lines for one in read_limit_budgets(state, settings, snapshots, time.time())}
+        return with_alarms(state, snapshots), budgets
 
 
 def _usd(dollars: float) -> str:

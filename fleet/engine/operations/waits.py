@@ -113,11 +113,14 @@ def read_apis(state: redis.Redis, settings: Settings, pools: Iterable[str]) -> A
 
 def _read_limits(state: redis.Redis, rates: Mapping[str, LimitSettings]) -> dict[str, LimitSnapshot]:
     replies = run_script_each(state, SHOW, [show_call(name) for name in rates])
+    found = [snapshot_of(name, standing_of(reply), rates[name]) for name, reply in zip(rates, replies, strict=True)]
+    return {one.limit: one for one in with_alarms(state, found)}
+
+
+def with_alarms(state: redis.Redis, limits: Iterable[LimitSnapshot]) -> list[LimitSnapshot]:
+    """Return limits with what ends it, where they are held low for unusual use of their key. One round trip."""
     held = {limit: alarm.command for alarm in read_alarms(state) for limit in alarm.held}
-    return {
-        name: replace(snapshot_of(name, standing_of(reply), rates[name]), resumed_by=held.get(name, ""))
-        for name, reply in zip(rates, replies, strict=True)
-    }
+    return [replace(one, resumed_by=held.get(one.limit, "")) for one in limits]
 
 
 def _read_breakers(state: redis.Redis, names: Collection[str]) -> dict[str, BreakerView]:

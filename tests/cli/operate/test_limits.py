@@ -18,6 +18,7 @@ from fleet.errors import DeadlineExceeded
 from fleet.limiter import Limiter, open_limiter
 from fleet.limiter.observing import EVERY_S
 from fleet.rates import RateReading
+from fleet.signals.unusual.alarms import Alarm, swap
 from fleet.store import keys
 from fleet.store.client import Store, connect, run_script
 from fleet.waits import Wait
@@ -79,6 +80,17 @@ def test_limits_shows_what_is_used_and_waiting(redis_url: str) -> None:
     assert "rate      " in text and "allowed at their mean size" in text
     assert "waiting   0 calls" in text
     assert "429s      0, last never" in text
+
+
+def test_limits_say_which_of_them_are_held_low_for_unusual_use_and_what_ends_it(redis_url: str) -> None:
+    alarm = Alarm("key", "simulator", time.time(), 5, 50, stage="throttled", held={LIMIT: (-1, 10)})
+    with connect(redis_url) as client:
+        assert swap(client, alarm.field_name, b"", alarm)
+    held = f"{LIMIT} (held low, for its use is unusual: fleet keys resume simulator)"
+    assert held in " ".join(fleet("limits").stdout.split())
+    assert json.loads(fleet("limits", "--json").stdout)["limits"][0]["resumed_by"] == "fleet keys resume simulator"
+    assert "resumed" in fleet("keys", "resume", "simulator").stdout
+    assert "held low" not in fleet("limits").stdout
 
 
 def test_limits_says_when_the_provider_allows_less_than_is_configured_and_what_others_use(redis_url: str) -> None:
@@ -170,7 +182,7 @@ def test_a_hold_is_shown_with_who_told_of_it_and_released(redis_url: str) -> Non
 def test_what_waits_because_of_a_limit_goes_as_it_is_changed_and_nothing_else(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], opened: set[str]
 ) -> None:
-    monkeypatch.setattr("fleet.limiter.FRESH_S", 0.0)  # no worker tells of an old reason here
+    monkeypatch.setattr("fleet.engine.operations.levers.FRESH_S", 0.0)  # no worker tells of an old reason here
     in_an_hour = time.time() + 3600
     waits: list[Wait] = [Wait(cause, in_an_hour, LIMIT) for cause in ("limit", "hold", "requests", "money", "outage")]
     lifted = set()
