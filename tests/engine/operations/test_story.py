@@ -203,7 +203,8 @@ def leave_call(client: redis.Redis, task_id: str, *, ago_s: float, usd_micros: f
     """Note a call that left so long ago, as `acquire.lua` does."""
     asked = Entry("t", task_id, "research", "research-001", "", "", "", limit, "", Usage(), 1, "unknown", 0.0, "")
     note = packed_note(asked, writer="w", process="p")
-    text = f"{(client.time()[0] - ago_s) * 1e6:.0f} {usd_micros} {note}"
+    seconds, micros = client.time()
+    text = f"{(seconds - ago_s) * 1e6 + micros:.0f} {usd_micros} {note}"
     client.hset(keys.limit_keys(limit).open, f"ticket-{task_id}", text)
 
 
