@@ -18,7 +18,7 @@ from fleet.signals.limit_view import BreakerState, LimitView
 from fleet.signals.money.metric import Metric, Sample
 from fleet.signals.money.metrics import MONEY_METRICS, money
 from fleet.signals.recorder import WorkerReport
-from fleet.signals.view import Durations, FleetView, PoolView
+from fleet.signals.view import KEY_STATES, Durations, FleetView, PoolView
 
 #: Bots in the metrics by rank.
 TOP_BOTS = 5
@@ -141,6 +141,7 @@ WORKERS = Metric("fleet_workers", "gauge", "Worker processes that report.")
 SLOTS = Metric("fleet_slots", "gauge", "Execution places of all workers.", ("state",))
 CPU = Metric("fleet_workers_cpu_cores", "gauge", "Cores that all workers use.")
 MEMORY = Metric("fleet_workers_memory_bytes", "gauge", "Resident memory of all workers.")
+KEYS = Metric("fleet_keys", "gauge", "Keys of providers and tools, as workers have them.", ("state",))
 REDIS_MEMORY = Metric("fleet_redis_memory_bytes", "gauge", "Memory of the state Redis.")
 
 WORKER_TASKS = Metric("fleet_worker_tasks", "counter", "Tasks that this process finished.", ("pool", "status"))
@@ -148,6 +149,9 @@ WORKER_PHASE = Metric(
     "fleet_worker_task_seconds", "histogram", "Where this process's tasks spent time.", ("pool", "phase")
 )
 WORKER_SLOTS = Metric("fleet_worker_slots", "gauge", "Execution places of this process.")
+WORKER_EXCHANGES = Metric(
+    "fleet_worker_exchanges", "counter", "Exchanges of this process for a token of a provider.", ("provider", "outcome")
+)
 WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 
 #: Told of the fleet by the dashboard, and by each worker of itself.
@@ -156,11 +160,11 @@ FLEET_METRICS = (
     BOT_RATE, BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
-    LIMIT_REFUSED, LIMIT_UNANSWERED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    LIMIT_REFUSED, LIMIT_UNANSWERED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY, KEYS,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
     *MONEY_METRICS,
 )  # fmt: skip
-WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
+WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY, WORKER_EXCHANGES)
 
 
 def exposition(view: FleetView) -> bytes:
@@ -200,6 +204,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _diagnoses(view.diagnoses)
     yield DEAD_KEPT, [((group.pool, group.reason), group.count) for group in view.dead]
     yield SUSPECTS, [((), view.suspects)]
+    yield KEYS, [((state,), sum(key.state == state for key in view.keys)) for state in KEY_STATES]
     used = view.resources
     yield WORKERS, [((), len(used.workers))]
     yield LIMIT_UNANSWERED, [((limit,), calls) for limit, calls in _unanswered(used.workers, view.limits).items()]

@@ -56,6 +56,19 @@ _REPORT = Script.beside(
 )
 
 
+class HeldKeyReport(Frozen):
+    """A key as one worker process has it; never the key."""
+
+    key: str = Field(description="`provider`, `provider/label` or `tools/NAME`.")
+    source: str = Field("", description="Where it comes from.")
+    fingerprint: str = ""
+    version: str = ""
+    made_at: float | None = Field(None, description="Unix time in seconds of this version; None: unknown.")
+    expires_at: float | None = Field(None, description="Unix time in seconds until a token serves; None: it lasts.")
+    waits: str = Field("", description="Why calls with it wait; empty: they need not.")
+    failure: str = Field("", description="Why its source gave none when it was last read.")
+
+
 class WorkerReport(Frozen):
     """What one worker process uses."""
 
@@ -91,6 +104,8 @@ class WorkerReport(Frozen):
     tool_waits: dict[str, dict[str, int]] = Field(
         default_factory=dict, description="Tasks that wait in their slots for a tool API, by pool and its limit."
     )
+
+    held_keys: tuple[HeldKeyReport, ...] = Field((), description="The keys that it has.")
 
     @property
     def row(self) -> str:
@@ -150,6 +165,7 @@ class Recorder:
         queues: tuple[str, ...] | None = None,
         unanswered: Mapping[str, tuple[int, float]] = NOBODY_SILENT,
         tool_waits: Mapping[str, Mapping[str, int]] = NOBODY_WAITS,
+        held_keys: tuple[HeldKeyReport, ...] = (),
     ) -> WorkerReport:
         """Measure this process and report it. Cheap enough for every few seconds, not for every task.
 
@@ -161,13 +177,14 @@ class Recorder:
             queues: Those it takes from.
             unanswered: Limits whose calls have no answer for far longer than usual.
             tool_waits: Tasks that wait in their slots for a tool, by pool and the tool's limit.
+            held_keys: The keys that it has.
 
         Raises:
             StoreUnavailable: When Redis does not answer; the next report makes up for it.
         """
         report = self.measure(
             slots=slots, busy=busy, beat_at=beat_at, apart=apart, queues=queues, unanswered=unanswered,
-            tool_waits=tool_waits,
+            tool_waits=tool_waits, held_keys=held_keys,
         )  # fmt: skip
         if self._left:
             return report
@@ -206,6 +223,7 @@ class Recorder:
         queues: tuple[str, ...] | None = None,
         unanswered: Mapping[str, tuple[int, float]] = NOBODY_SILENT,
         tool_waits: Mapping[str, Mapping[str, int]] = NOBODY_WAITS,
+        held_keys: tuple[HeldKeyReport, ...] = (),
     ) -> WorkerReport:
         """Return what this process uses now, CPU since the last measurement."""
         return WorkerReport(
@@ -226,6 +244,7 @@ class Recorder:
             shut=self._shut,
             unanswered=dict(unanswered),
             tool_waits={pool: dict(of_pool) for pool, of_pool in tool_waits.items()},
+            held_keys=held_keys,
         )
 
 

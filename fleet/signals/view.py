@@ -306,6 +306,32 @@ class ResourcesView(Frozen):
     redis_mb: float = Field(description="Memory of the state Redis.")
 
 
+#: How a key may stand: it serves, it is replaced just now (workers have different ones), calls with it wait.
+KEY_STATES = ("serves", "changes", "waits")
+
+
+class KeyUse(Frozen):
+    """What is used today of what a key's scope allows."""
+
+    line: str = Field(description="In words: `2 of 5 requests`.")
+    share: float = Field(description="Of what is allowed.")
+
+
+class KeyView(Frozen):
+    """A key as the workers have it, and its scope; never the key."""
+
+    key: str = Field(description="`provider`, `provider/label` or `tools/NAME`.")
+    state: str = Field(description="One of `KEY_STATES`.")
+    fingerprints: tuple[str, ...] = Field((), description="Of what workers have: several while they change it.")
+    source: str = Field("", description="Where it comes from.")
+    made_at: float | None = Field(None, description="Unix time in seconds of the newest version; None: unknown.")
+    expires_at: float | None = Field(None, description="Unix time in seconds at which the first token ends.")
+    workers: int = Field(0, description="Processes that have it.")
+    waits: str = Field("", description="Why calls with it wait, or why its source gives none just now.")
+    scope: str = Field("", description="Whom it serves now, in words; empty: everybody.")
+    used: tuple[KeyUse, ...] = ()
+
+
 class FleetView(Frozen):
     """The fleet at one time: everything that the page shows."""
 
@@ -333,6 +359,7 @@ class FleetView(Frozen):
     budgets: tuple[BudgetScopeView, ...] = Field(
         (), description="Of fleet, pools, tenants, bots and runs; of many of a kind the fullest."
     )
+    keys: tuple[KeyView, ...] = Field((), description="Of providers and tools, as workers have them.")
     bill: BillView = Field(BillView(), description="What every call has cost.")
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView

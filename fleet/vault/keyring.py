@@ -67,6 +67,7 @@ class HeldKey:
         forced_s: When one that was refused as soon as it was had was last had anew.
         look: Reads it, where that takes longer than a look.
         wait: Why calls with it wait; None: they may go. Read before every call.
+        kept_in: Where it comes from, in words.
         takers: Are given another value as soon as it is known.
         limits: `provider/model/key`, whose calls it pays for.
         told, is_told_to_wait: What the last one who was told of a turn has heard.
@@ -88,6 +89,7 @@ class HeldKey:
     takers: list[Callable[[str], None]] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
     label: str = config.KEY_LABEL
+    kept_in: str = ""
     told: str = field(default="", repr=False)
     is_told_to_wait: bool = False
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -141,6 +143,8 @@ class Keyring:
         self._now_s = now_s
         self._held: dict[tuple[str, str, bool], HeldKey] = {}
         self._by_limit: dict[str, HeldKey] = {}
+        #: Hears of each exchange: whose, and whether it gave a token.
+        self.on_exchange: Callable[[str, bool], None] = lambda provider, is_good: None
         #: Heard so far: what Redis tells no more stays revoked.
         self._revoked: Mapping[str, float] = {}
         self._suspended: frozenset[str] = frozenset()
@@ -186,6 +190,11 @@ class Keyring:
         held.limits.append(limit)
         self._by_limit[limit] = held
         return held
+
+    @property
+    def held(self) -> list[HeldKey]:
+        """All keys of this process."""
+        return list(self._held.values())
 
     def standing(self, limit: str) -> Wait | None:
         """Return why calls under a limit wait for their key; None: they need not. Never waits."""
@@ -300,11 +309,14 @@ class Keyring:
         async with held.reading:
             mark = held.source.mark()
             try:
+                held.kept_in = await asyncio.to_thread(lambda: held.source.where)
                 secret = await asyncio.to_thread(held.source.current)
             except KeyMissing as error:
                 if held.failure is None:
                     logger.warning("key_not_read key=%s: %s", held.name, error)
                 held.failure, held.failures, held.mark = error, held.failures + 1, mark
+                if isinstance(error, ExchangeFailed):
+                    self.on_exchange(held.provider, False)
             else:
                 if held.failure is not None:
                     logger.info("key_read key=%s after=%d failures", held.name, held.failures)
@@ -312,6 +324,8 @@ class Keyring:
                 held.failures, held.until_s = 0, _ends_at(self._clock(), secret.lives_s)
                 for take in held.takers:
                     take(secret.value)
+                if secret.lives_s is not None:
+                    self.on_exchange(held.provider, True)
             held.read_s = self._clock()
             held.next_s = held.read_s + self._until_next(held)
 

@@ -18,6 +18,8 @@ from fleet.errors import KeyMissing
 from fleet.quoting import Hidden
 from fleet.vault.envelope import Envelope
 
+#: Where a key comes from that nobody needs.
+NEEDLESS = "none needed"
 #: Where systemd (by a variable) and Docker mount secrets.
 CREDENTIALS_VARIABLE, RUN_SECRETS = "CREDENTIALS_DIRECTORY", Path("/run/secrets")
 
@@ -91,7 +93,7 @@ class NoKey:
     """Of a provider that needs none."""
 
     value: str = ""
-    where: str = "none needed"
+    where: str = NEEDLESS
 
     def current(self) -> Secret:
         """Return what is sent instead: nothing, or the simulator's word."""

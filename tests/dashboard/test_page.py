@@ -34,6 +34,7 @@ from fleet.signals.metrics import exposition
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from fleet.usage import Usage
+from fleet.vault import key_fingerprint
 from fleet.waits import Wait
 from tests.dashboard.browser import Browser, start_chromium
 from tests.dashboard.flower_process import Flower, running
@@ -49,6 +50,8 @@ from tests.workers.simulator.running import send
 CONTRAST = Path(__file__).with_name("contrast.js")
 #: A model's name that a careless page would take for HTML.
 HOSTILE = "<b>m<b>"
+#: A key, which the page never has.
+KEY = "sk-canary-0123456789abcdef"
 CONFIG = """
 [redis]
 url = "{redis}"
@@ -58,6 +61,10 @@ slots = 20
 [providers.alpha]
 kind = "simulator"
 base_url = "{alpha}"
+api_key_file = "{key}"
+[providers.alpha.scope]
+pools = ["good"]
+requests_per_day = 5000
 [providers.beta]
 kind = "simulator"
 base_url = "{beta}"
@@ -76,6 +83,7 @@ model = "{model}"
 max_attempts = 1
 [tools.stock]
 base_url = "http://127.0.0.1:9"
+api_key_file = "{key}-not-there"
 """
 
 
@@ -132,8 +140,10 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory, chrome: Browser) -> 
         alpha = stack.enter_context(simulators.running(latency_ms=20))
         beta = stack.enter_context(simulators.running())
         send(beta, "/odd?name=moderated&share=1", {})
-        file = folder / "fleet.toml"
-        file.write_text(CONFIG.format(redis=redis.url, alpha=alpha, beta=beta, model=HOSTILE))
+        file, key = folder / "fleet.toml", folder / "key"
+        key.touch(0o600)
+        key.write_text(KEY)
+        file.write_text(CONFIG.format(redis=redis.url, alpha=alpha, beta=beta, model=HOSTILE, key=key))
         env = {"FLEET_CONFIG": str(file), "FLEET_HOME": str(folder / ".fleet")}
         worker = WorkerProcess(folder, env=env)
         stack.callback(worker.kill)
@@ -250,6 +260,27 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
         assert page.texts("#h-completions small, #h-errors small") == [words] * 2
         assert page.find("#spark-completions").get_attribute("aria-label").startswith(f"{bars} bars")  # type: ignore[union-attr]
         assert page.text("#completed") == "40 ok0 degraded6 failed46 ever"
+
+
+def test_keys_are_told_by_fingerprint_with_what_of_their_scope_is_used(fleet: Stack, page: Browser) -> None:
+    fleet.collect(fleet.queue([{"pool": "good"}] * 2))
+    page.wait(lambda: int(page.text("#keys .uses").split(" ")[0] or 0) >= 2, "what of the scope is used")
+    assert page.texts("#keys b.cut") == ["alpha", "tools/stock"] and page.texts("#keys .pill") == ["serves", "waits"]
+    assert page.texts("#keys code") == [key_fingerprint("alpha", KEY), ""]
+    told = page.text('#keys li[data-key="alpha"] > .muted')
+    assert "serves pools good; 5,000 requests a day" in told and "in 1 process" in told and "old" in told
+    assert "key-not-there" in page.text('#keys li[data-key="tools/stock"] .why')
+    with connect(fleet.redis.url) as client:
+        seen = str(client.hgetall(keys.workers()))
+    assert KEY not in page.script("return document.documentElement.outerHTML") + seen
+    assert key_fingerprint("alpha", KEY) in seen
+    found = json.loads(CliRunner().invoke(main, ["keys", "list", "--json"]).stdout)["keys"]
+    (row,) = [one for one in found if one["key"] == "alpha"]
+    assert row["in_workers"]["fingerprints"] == [row["fingerprint"]] and row["in_workers"]["workers"] == 1
+    for theme, width in (("light", 1440), ("dark", 1440), ("light", 360)):
+        page.look(width=width, theme=theme)
+        page.picture(f"keys-{theme if width > 360 else 'phone'}")
+    page.look()
 
 
 def test_failed_requests_to_tools_are_told_by_type_below_the_failed_tasks(fleet: Stack, page: Browser) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fleet.config import ProviderSettings, Settings
+from fleet.engine.process.held_keys import held_keys
 from fleet.errors import ExchangeFailed
 from fleet.vault import HeldKey, Keyring, Secret, key_fingerprint
 
@@ -54,6 +55,25 @@ class Exchange:
         for _ in range(round(seconds)):
             self.now_s += 1
             await ring.look(revoked or {}, self.turn)
+
+
+def test_each_exchange_is_told_and_what_is_reported_of_a_token_is_its_identity_and_end() -> None:
+    told: list[tuple[str, bool]] = []
+
+    async def work() -> None:
+        exchange = Exchange(lives_s=100.0)
+        ring = exchange.ring()
+        ring.on_exchange = lambda *heard: told.append(heard)
+        held = await ring.hold("acme", "m")
+        exchange.error = ExchangeFailed("expected a token, got 503", is_ours=False)
+        await exchange.passes(ring, 80)
+        assert told[:2] == [("acme", True), ("acme", False)] and held.failure is not None
+        (report,) = held_keys(ring)
+        assert (report.key, report.source, report.fingerprint) == ("acme", "exchange", held.fingerprint)
+        assert report.expires_at is not None and "503" in report.failure
+        assert "token-1" not in report.model_dump_json()
+
+    asyncio.run(work())
 
 
 def test_a_token_is_had_anew_before_it_expires_at_a_moment_of_each_process_own() -> None:

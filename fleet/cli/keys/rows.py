@@ -46,6 +46,7 @@ class KeyRow:
         versions: In the encrypted file.
         scope: Whom it serves now, by its own scope.
         used_today: Of what that caps, by the field.
+        in_workers: The key as living workers have it: `KeyView`; None: none has it.
     """
 
     key: str
@@ -65,6 +66,7 @@ class KeyRow:
     versions: tuple[dict[str, Any], ...] = ()
     scope: dict[str, Any] = field(default_factory=dict)
     used_today: dict[str, float] = field(default_factory=dict)
+    in_workers: dict[str, Any] | None = None
 
 
 def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, in_full: bool = False) -> None:
@@ -76,8 +78,11 @@ def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, 
         as_json: As one JSON object.
         in_full: With their versions.
     """
-    revoked, alarms, scopes = _heard(settings, {place.scope for place in places})
-    rows = [_scoped(_with_alarm(row_of(place, revoked), alarms), scopes[place.scope]) for place in places]
+    revoked, alarms, scopes, held = _heard(settings, {place.scope for place in places})
+    rows = [
+        _scoped(_with_alarm(row_of(place, revoked), alarms), scopes[place.scope], held.get(place.name))
+        for place in places
+    ]
     handed = handed_here(settings, places[0].provider if in_full else None)
     if as_json:
         delegations = delegation_rows(handed, time.time())
@@ -110,6 +115,8 @@ def _story(row: KeyRow) -> Iterator[str]:
     yield f"  from      {row.source}"
     if row.fingerprint:
         yield f"  key       {row.fingerprint}{f', version {row.version}' if row.version else ''}, age {_age(row.age_s)}"
+    if row.in_workers is not None:
+        yield f"  workers   {_in_workers(row.in_workers)}"
     if row.expires_in_s is not None:
         yield f"  exchanged now, by this command; expires in {duration(row.expires_in_s)}. Each worker has its own"
     if row.shadowed_by:
@@ -165,6 +172,13 @@ def row_of(place: KeyPlace, revoked: Mapping[str, float]) -> KeyRow:
     )  # fmt: skip
 
 
+def _in_workers(held: dict[str, Any]) -> str:
+    count = held["workers"]
+    told = f"{count} process{'' if count == 1 else 'es'}: {', '.join(held['fingerprints']) or 'none'}"
+    ends = "" if held["expires_at"] is None else f"; the first token ends {stamp(held['expires_at'])}"
+    return f"{told}{ends}{'; waits: ' + held['waits'] if held['waits'] else ''}"
+
+
 def _noted(row: KeyRow) -> str:
     told = f"{row.source}; {_shadow(row)}" if row.shadowed_by else row.source
     return f"{told}; serves {ScopeSettings.model_validate(row.scope).told()}" if row.scope else told
@@ -189,20 +203,27 @@ def _scope_story(view: ScopeView) -> Iterator[str]:
         yield f"  today     {line}"
 
 
-def _scoped(row: KeyRow, view: ScopeView) -> KeyRow:
-    return replace(row, scope=view.now.model_dump(exclude_none=True), used_today=dict(view.used_today))
+def _scoped(row: KeyRow, view: ScopeView, in_workers: dict[str, Any] | None) -> KeyRow:
+    scope, used = view.now.model_dump(exclude_none=True), dict(view.used_today)
+    return replace(row, scope=scope, used_today=used, in_workers=in_workers)
 
 
-def _heard(settings: Settings, scopes: set[str]) -> tuple[dict[str, float], dict[str, Alarm], dict[str, ScopeView]]:
-    """Return what Redis knows: which keys are revoked, alarms about the use of keys, and scopes, by their names."""
+def _heard(
+    settings: Settings, scopes: set[str]
+) -> tuple[dict[str, float], dict[str, Alarm], dict[str, ScopeView], dict[str, dict[str, Any]]]:
+    """Return what Redis knows: keys that are revoked, alarms about their use, scopes, and the keys of workers."""
     from fleet.cli.operate.two_redis import state_client
+    from fleet.engine.operations.keys.held import read_key_views, read_living
     from fleet.engine.operations.keys.scopes import read_scope_views
     from fleet.signals.unusual.alarms import read_alarms
     from fleet.vault import read_revoked
+    from fleet.vault.revocations import redis_time_s
 
     with state_client(settings) as client:
         alarms = {one.name: one for one in read_alarms(client) if one.kind == "key"}
-        return read_revoked(client), alarms, read_scope_views(client, settings, scopes)
+        views = read_key_views(client, settings, read_living(client, redis_time_s(client)))
+        held = {view.key: view.model_dump(mode="json", exclude={"key", "scope", "used"}) for view in views}
+        return read_revoked(client), alarms, read_scope_views(client, settings, scopes), held
 
 
 def _with_alarm(row: KeyRow, alarms: Mapping[str, Alarm]) -> KeyRow:

@@ -11,7 +11,7 @@ import click
 from fleet import config
 from fleet.cli.keys.delegating import scope_of, scope_options
 from fleet.cli.keys.places import METAVAR
-from fleet.config.scopes import CAPPED, EVERYTHING, ScopeSettings
+from fleet.config.scopes import EVERYTHING, ScopeSettings
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
 
@@ -80,9 +80,9 @@ def scope(key: str, reset: bool, as_json: bool, **said: Any) -> None:
 
 def used_lines(view: ScopeView) -> Iterator[str]:
     """Yield what of a scope is used today."""
-    for what, unit in CAPPED:
-        if what in view.used_today:
-            yield f"{view.used_today[what]:,.6g} of {getattr(view.now, what):,} {unit}"
+    from fleet.engine.operations.keys.held import uses_of
+
+    yield from (use.line for use in uses_of(view))
 
 
 def _check_prices(settings: config.Settings, provider: str) -> None:

@@ -3,6 +3,7 @@
 import { bill } from "./bill.js";
 import { BotDialog } from "./bot.js";
 import { budgets } from "./budgets.js";
+import { keys } from "./keys.js";
 import { diagnoses } from "./diagnosis.js";
 import { deadLetters } from "./dead.js";
 import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
@@ -76,6 +77,7 @@ function draw() {
   selection.draw();
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
   budgets(view);
+  keys(view);
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
   bill(view);
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });

@@ -22,6 +22,7 @@ from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.budgets import read_budget_views, scopes_of
 from fleet.engine.operations.dead import priced
 from fleet.engine.operations.idle import compute_view
+from fleet.engine.operations.keys.held import read_key_views
 from fleet.engine.operations.ladders import apis_of
 from fleet.engine.operations.money.billing import Billing
 from fleet.engine.operations.obstacles import PoolStanding, drain_of_pool, headline
@@ -182,6 +183,7 @@ class Overview:
             waits=waits,
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             budgets=read_budget_views(self._state, settings, series, now_s, waited_for=scopes_of(waits)),
+            keys=read_key_views(self._state, settings, living),
             bill=self._billing.read(self._state, now_s),
             events=events[:EVENTS_SHOWN],
             resources=_resources(living, troubles_of(speaking, settings, now_s=now_s), reading.redis_bytes),

@@ -36,6 +36,7 @@ from fleet.engine.process.delegations import Delegations
 from fleet.engine.process.duties.janitor import Janitor, for_ever
 from fleet.engine.process.duties.renewer import renew
 from fleet.engine.process.duties.silence import SilenceWatch
+from fleet.engine.process.held_keys import held_keys
 from fleet.engine.process.key_caps import KeyCaps
 from fleet.engine.process.ladders import (
     hold_tools,
@@ -168,6 +169,7 @@ async def assemble(
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)
     keyring = Keyring(settings)
+    keyring.on_exchange = telemetry.exchanged
     ladders = await make_ladders(settings, telemetry, notebook, keyring)
     rungs = [rung for ladder in ladders.values() for rung in ladder if rung.shut is None]
     routes = keys_among(rung.route for rung in rungs if rung.route is not None)
@@ -243,7 +245,12 @@ async def assemble(
         panel=panel,
         janitor=(
             janitor := Janitor(
-                broker, state, plane.refuse, gateway.unanswered, dict if tools is None else tools.waiting
+                broker,
+                state,
+                plane.refuse,
+                gateway.unanswered,
+                dict if tools is None else tools.waiting,
+                partial(held_keys, keyring),
             )
         ),
         telemetry=telemetry,

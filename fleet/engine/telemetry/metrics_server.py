@@ -39,6 +39,7 @@ class MetricsServer:
     def __init__(self, settings: SignalsSettings, occupancy: Occupancy) -> None:
         registry = CollectorRegistry()
         self._tasks = Counter(*_declared(metrics.WORKER_TASKS), registry=registry)
+        self._exchanges = Counter(*_declared(metrics.WORKER_EXCHANGES), registry=registry)
         self._phases = Histogram(*_declared(metrics.WORKER_PHASE), registry=registry, buckets=BUCKETS_S)
         slots, busy = (Gauge(*_declared(it), registry=registry) for it in (metrics.WORKER_SLOTS, metrics.WORKER_BUSY))
         slots.set_function(lambda: occupancy.slots)
@@ -54,6 +55,10 @@ class MetricsServer:
         for phase, ms in (("queued", result.queued_ms), ("limited", result.limited_ms), ("ran", result.ran_ms)):
             if ms is not None:
                 self._phases.labels(pool, phase).observe(ms / 1000)
+
+    def count_exchange(self, provider: str, *, is_good: bool) -> None:
+        """Count an exchange for a token."""
+        self._exchanges.labels(provider, "ok" if is_good else "failed").inc()
 
     def close(self) -> None:
         """Stop listening."""

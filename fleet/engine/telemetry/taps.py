@@ -63,6 +63,11 @@ class Telemetry:
             error = result.error.type if result.error else ""
             self._tracing.say(status=result.status, bot=result.bot or "", pool=result.pool or "", error=error)
 
+    def exchanged(self, provider: str, is_good: bool) -> None:
+        """Count an exchange for a token of a provider."""
+        if self._server is not None:
+            self._server.count_exchange(provider, is_good=is_good)
+
     def make_limiter(self, store: Store, limits: Mapping[str, LimitSettings]) -> EventLimiter:
         """Return the limiter of this process."""
         return EventLimiter(store, limits) if self._tracing is None else _TracedLimiter(store, limits, self._tracing)

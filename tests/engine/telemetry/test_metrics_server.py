@@ -33,6 +33,8 @@ def test_it_takes_the_next_port_when_one_is_taken_and_counts_what_it_is_told(por
         for status in ("ok", "ok", "failed"):
             result = {"task_id": "t", "status": status, "pool": "a", "ran_ms": 400, "finished_at": 1.0}
             server.count(BotResult.model_validate(result))
+        for is_good in (True, False, False):
+            server.count_exchange("acme", is_good=is_good)
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as reply:
             families = {family.name: family for family in text_string_to_metric_families(reply.read().decode())}
     finally:
@@ -43,6 +45,9 @@ def test_it_takes_the_next_port_when_one_is_taken_and_counts_what_it_is_told(por
         tuple(s.labels.values()): s.value for s in families["fleet_worker_tasks"].samples if s.name.endswith("_total")
     }
     assert counts == {("a", "ok"): 2, ("a", "failed"): 1}
+    told = families["fleet_worker_exchanges"].samples
+    exchanges = {(s.labels["provider"], s.labels["outcome"]): s.value for s in told if s.name.endswith("_total")}
+    assert exchanges == {("acme", "ok"): 1, ("acme", "failed"): 2}
     phases = {
         s.labels["phase"]: s.value for s in families["fleet_worker_task_seconds"].samples if s.name.endswith("_sum")
     }

@@ -27,7 +27,7 @@ from fleet.signals import catalogue
 from fleet.signals.crew import Trouble, troubles_of, unserved
 from fleet.signals.events import record_event
 from fleet.signals.neighbours import MARK_EVERY_S, leave_mark, lift_mark
-from fleet.signals.recorder import CLEAN_EVERY_S, Recorder
+from fleet.signals.recorder import CLEAN_EVERY_S, HeldKeyReport, Recorder
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK, told
@@ -77,6 +77,7 @@ class Janitor:
         refuse: Gives a task a failed result: (task id, why, headers, body).
         unanswered: Gives limits whose calls have had no answer for far longer than usual: calls, and seconds.
         tool_waits: Counts tasks that wait in their slots for a tool, by pool and the tool's limit.
+        held_keys: Tells of the keys of this process.
     """
 
     def __init__(
@@ -86,11 +87,12 @@ class Janitor:
         refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[Done]],
         unanswered: Callable[[], Mapping[str, tuple[int, float]]] = dict,
         tool_waits: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
+        held_keys: Callable[[], Iterable[HeldKeyReport]] = tuple,
     ) -> None:
         self._broker = broker
         self._state = state
         self._refuse = refuse
-        self._unanswered, self._tool_waits = unanswered, tool_waits
+        self._unanswered, self._tool_waits, self._held_keys = unanswered, tool_waits, held_keys
         self._recorder: Recorder | None = None
         self._settings: Settings | None = None
         #: When the crew was looked at last, and whether producers have been told of pools that nobody serves.
@@ -188,7 +190,7 @@ class Janitor:
                 await recorder.report(
                     slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, apart=apart(),
                     queues=tuple(occupancy.queues), unanswered=self._unanswered(),
-                    tool_waits=self._tool_waits(),
+                    tool_waits=self._tool_waits(), held_keys=tuple(self._held_keys()),
                 )  # fmt: skip
                 said = _say(troubles_of(recorder.living, settings, now_s=recorder.looked_at), said)
                 await self._tell_unserved(recorder, settings)
