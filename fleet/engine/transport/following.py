@@ -21,6 +21,7 @@ from fleet import config
 from fleet.engine.messages.broker import ENQUEUE, enqueue_call
 from fleet.engine.messages.delegated import WARRANTED, sealed, warrant
 from fleet.engine.messages.envelope import DELEGATION, TASK_NAME
+from fleet.errors import NotDelegated
 from fleet.store import keys
 from fleet.store.client import run_script
 
@@ -80,6 +81,23 @@ def refused(error: redis.ResponseError) -> redis.ConnectionError:
     return redis.ConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}")
 
 
+def _warranted(task_id: str, fields: Mapping[str, Any], pool: str, canvas: Any) -> str | None:
+    """Return the header of a message that is submitted here, as `warrant` does; a worker hears what to do instead.
+
+    Raises:
+        NotDelegated: As `warrant`.
+    """
+    try:
+        return warrant(task_id, fields, pool, canvas, config.current())
+    except NotDelegated as error:
+        if getattr(current_request(), "called_directly", True):
+            raise
+        raise NotDelegated(
+            f"{error}. A worker of Celery's own pools (prefork, solo) seals nothing that follows a task: leave out "
+            "--pool, so that Fleet's runs it; or set that variable for the worker, which then signs all that it submits"
+        ) from error
+
+
 class Amqp(AMQP):
     """`amqp_cls` of the Celery app: knows when Celery itself sends what follows a task of the user's own.
 
@@ -93,7 +111,7 @@ class Amqp(AMQP):
             if _following.get():
                 header = sealed(task_id, fields, pool, canvas, getattr(current_request(), WARRANTED, None))
             else:
-                header = warrant(task_id, fields, pool, canvas, config.current())
+                header = _warranted(task_id, fields, pool, canvas)
             if header is not None:
                 message.headers[DELEGATION] = header
         return message
