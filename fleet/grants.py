@@ -19,6 +19,8 @@ class Caller:
         tenant: Tenants get equal shares, each divided among its bots. Empty: bots get equal shares.
         weight: Share of the bot (of the tenant's bot) against the others', above 0.
         run: Run of a file that has a budget; empty: none.
+        warm: Limits whose keys' caches have the beginning of its prompt: it goes with one of them while it may; empty:
+            none is known to.
     """
 
     bot: str = ""
@@ -27,6 +29,7 @@ class Caller:
     tenant: str = ""
     weight: float = 1.0
     run: str = ""
+    warm: tuple[str, ...] = ()
 
 
 #: A caller that says nothing about itself.

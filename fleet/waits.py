@@ -14,7 +14,7 @@ from fleet.quoting import brief
 #: Why: a word for machines. `SENTENCES` has one for people.
 Cause = Literal[
     "time", "retry", "limit", "hold", "requests", "money", "budget", "outage", "key", "credit", "configuration", "bots",
-    "worker", "machine", "redis", "operator", "function", "document",
+    "worker", "machine", "redis", "operator", "function", "document", "warming",
 ]  # fmt: skip
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
@@ -38,6 +38,7 @@ SENTENCES: dict[Cause, str] = {
     "operator": "an operator has paused the pool",
     "function": "other code of yours in its worker has stopped it",
     "document": "a document that it names is not stored",
+    "warming": "another bot sends its documents first, so that the provider has them in its cache",
 }
 #: Causes that do not pass by themselves: somebody must change a key, a setting or a budget, or start a worker.
 LASTING: frozenset[Cause] = frozenset({"key", "credit", "configuration", "worker", "operator", "budget", "document"})

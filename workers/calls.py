@@ -33,6 +33,7 @@ class Wishes:
         extra_headers: Further headers.
         form: How the schema is told: `strict`, or `loose` where a model refuses it so.
         asked: Names of those that the task itself asks for; the others are its pool's or its persona's.
+        prefix: Name of the documents with which its prompt begins, as those of other tasks do; empty: none.
         drop_params: What the model refuses of these is left out; without it the call fails when the task asked for it.
     """
 
@@ -54,6 +55,7 @@ class Wishes:
     form: Literal["strict", "loose"] = "strict"
     asked: frozenset[str] = frozenset()
     drop_params: bool = False
+    prefix: str = ""
 
 
 #: Nothing beyond an answer.

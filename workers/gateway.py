@@ -175,6 +175,8 @@ class Gateway:
             MachineExhausted: This machine has no room for a connection; nothing was sent.
         """
         route = route or self._routes[pool]
+        if wishes.prefix and self.contexts is not None:
+            caller = replace(caller, warm=self.contexts.limits(wishes.prefix, meter.who))
         given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
         most = _dearest(given, made, for_an_hour=may_write_for_an_hour(messages, wishes))
         if wishes.by_at is not None and self.lanes is not None:
@@ -267,6 +269,9 @@ class Gateway:
         """Send one call and settle its grant, also when the call is cancelled."""
         route = errand.route
         refused = self._lessons.refused(route.priced_as)
+        shared, who = self.contexts if call.wishes.prefix else None, errand.meter.who
+        if shared is not None and streaming is None and call.wishes.n == 1 and shared.is_first(call.wishes.prefix, who):
+            streaming = Streaming(lambda text: shared.begun(call.wishes.prefix, route.limit, who))  # others wait for it
         with self._passages.settling(errand, grant, line, _Chat(self, route, call, streaming)) as settlement:
             try:
                 if streaming is None:
@@ -283,6 +288,8 @@ class Gateway:
                 raise broken_off(completion)
             self._note_thinking(route, call, answered.text)
             settlement.answered(completion.usage, completion.tier, completion.headers)
+            if shared is not None:
+                shared.begun(call.wishes.prefix, route.limit, who)
             if completion.left_out or refused:
                 self._learn_unsent(route.priced_as, call, completion.left_out, refused)
                 errand.meter.left_out = errand.meter.left_out.union(asked_of(completion.left_out, call.wishes))

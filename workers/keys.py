@@ -1,7 +1,7 @@
 """Which of its provider's keys a call may go with, and in which order they are asked for. Pure.
 
-The one place where that is decided: scopes narrow the choice here, and warmth (a key whose prefix cache knows a bot's
-prompt) would order it. Which of them takes the call in the end is the limiter's: the one that lets it go soonest.
+The one place where that is decided: scopes narrow the choice here, and so does warmth (keys whose prefix cache has the
+beginning of the prompt). Which of them takes the call in the end is the limiter's: the one that lets it go soonest.
 """
 
 from __future__ import annotations
@@ -101,6 +101,9 @@ class KeyChoice:
         if self.scopes is not None and self.scopes.tells_apart(route.provider_name):
             served = self.scopes.among(route.limits, _asked(asking), asking.task)
             keys = [key for key in keys if key.limit in served]
+        if asking.caller.warm:
+            warm = [key for key in keys if key.limit in asking.caller.warm and key.limit not in without]
+            keys = [key for key in warm if not self._stands(key.limit)] or keys
         if without:
             keys = [key for key in keys if key.limit not in without]
         if len(keys) < 2:

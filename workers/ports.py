@@ -292,6 +292,18 @@ class Contexts(Protocol):
         """
         ...
 
+    def limits(self, prefix: str, who: str) -> tuple[str, ...]:
+        """Return the limits whose keys' caches have a beginning, as far as is known here, for a task's next call."""
+        ...
+
+    def is_first(self, prefix: str, who: str) -> bool:
+        """True for the task for the beginning of whose answer others wait."""
+        ...
+
+    def begun(self, prefix: str, limit: str, who: str) -> None:
+        """Note that an answer to a prompt that begins so has begun, under a limit. Never waits."""
+        ...
+
 
 class Provider(Protocol):
     """One LLM API. Sends exactly one HTTP request per call; never retries."""

@@ -19,6 +19,11 @@ def text(context_id: str) -> str:
     return f"{TAG}:context:{context_id}"
 
 
+def warmth(prefix: str) -> str:
+    """Hash, expires: which keys' caches have a beginning of prompts, who goes first, how often it is asked for."""
+    return f"{TAG}:warmth:{prefix}"
+
+
 _BUILDERS = plain_builders(globals(), besides=())
 
 

@@ -179,6 +179,8 @@ class BotContext(RawAsker):
 
     def _wishes(self, asked: Asks) -> Wishes:
         wishes = wishes_of(asked, self._pool, self.persona)
+        if self._task.context:
+            wishes = replace(wishes, prefix=self._task.prefix)
         return wishes if self._by_at is None or wishes.tier is not None else replace(wishes, by_at=self._by_at)
 
     def _reply(

@@ -45,6 +45,7 @@ ADVICE: dict[Cause, str] = {
     "redis": "see that Redis answers the workers",
     "operator": "`fleet pools resume {pool}` opens it",
     "document": "`fleet context add FILE` stores it again: the same text has the same id",
+    "warming": "",
     "function": "await in the bot function that `fleet doctor` names, or drop its `async`",
 }
 #: What to do where a tool is waited for, and that is something else.

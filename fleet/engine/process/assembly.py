@@ -19,6 +19,7 @@ from fleet.config import Settings
 from fleet.economy.bill.export import export_of
 from fleet.economy.bill.writer import Writer as BillWriter
 from fleet.economy.contexts.shelf import Shelf
+from fleet.economy.contexts.warmth import Warmth
 from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.answers.canaries import Canaries
@@ -186,10 +187,11 @@ async def assemble(
         limiter, own, price, breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
     )  # fmt: skip
-    gateway.contexts = shelf = Shelf(state, count_tokens)
-    contexts = SharedContexts(
-        settings, shelf, room_of=lambda pool, window, answer: room_of(window, answer, gateway.measure(own[pool])),
-        tokens_of=lambda task: count_message_tokens(task.conversation()),
+    gateway.contexts = contexts = SharedContexts(
+        settings, Shelf(state, count_tokens),
+        room_of=lambda pool, window, answer: room_of(window, answer, gateway.measure(own[pool])),
+        tokens_of=lambda task: count_message_tokens(task.conversation()), warmth=Warmth(state),
+        limits_of=gateway.ladders.limits_of, models={route.limit: route.model for route in routes}, broker=broker,
     )  # fmt: skip
     gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
         state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached

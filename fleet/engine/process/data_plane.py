@@ -162,13 +162,18 @@ class DataPlane:
         if not task.context:
             return await self._begin(delivery, task, pool, before)
         try:
-            wanted = await self._room.contexts.enter(task, pool)
+            wanted = await self._room.contexts.enter(task, pool, delivery.task_id)
         except GiveUp as error:
             return await self._refuse(delivery, error)
         except Waits as error:
             wait = replace(error.wait(), is_everyones=False)
             return Stay(pool, Parking(wait, before.parked_again(), is_alone=True))
-        return await self._begin(delivery, task, pool, before, wanted)
+        done: Done | Stay | None = None
+        try:
+            done = await self._begin(delivery, task, pool, before, wanted)
+        finally:
+            self._room.contexts.leave(task, delivery.task_id, done)
+        return done
 
     async def _begin(
         self, delivery: Delivery, task: BotTask, pool: str, before: Before, wanted: WantedBot | None = None

@@ -1,18 +1,35 @@
-"""What a task that names documents needs before a bot is checked out for it: that they are stored, and that one fits.
+"""What a task that names documents needs before a bot is checked out for it, and what the gateway needs while it works.
 
-Tasks that name none never come here. What the documents say reaches the bot by `Shelf`, as the gateway's `contexts`.
+They must be stored, a bot must have room for them, and where no key's cache has them one task goes first: the others
+wait in Redis and hold no slot. Tasks that name no document never come here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import PoolSettings, Settings
-from fleet.economy.contexts.shelf import Shelf
-from fleet.errors import DocumentsTooLarge
+from fleet.economy.contexts.shelf import Documents, Shelf
+from fleet.economy.contexts.warmth import Warmth
+from fleet.engine.outcomes.results import Done
+from fleet.engine.transport.parking.opening import open_early
+from fleet.errors import DocumentsTooLarge, FleetError, NotSoon
 from fleet.models import BotTask
 from fleet.roster import WantedBot
+from fleet.store import keys
+from fleet.store.client import Store
 from fleet.store.patience import patiently
+from fleet.waits import Wait
+
+logger = logging.getLogger("fleet.worker")
+
+#: Tokens of documents below which no provider caches a prompt: nobody goes first for so few.
+LEAST_CACHED_TOKENS = 1024
+#: Seconds over which those look again who wait for a task whose worker may have died: the first of them goes first.
+SPREAD_S = 30.0
 
 #: Tokens beside its documents that a task's bot has room for at least, if the task has as many: the rest may be cut.
 BESIDE_TOKENS = 512
@@ -26,6 +43,10 @@ class SharedContexts:
         shelf: Has the documents.
         room_of: Returns the tokens for a conversation: (pool, window, longest answer).
         tokens_of: Estimates the tokens of a task's own conversation.
+        warmth: Knows which keys' caches have which beginnings of prompts.
+        limits_of: Returns the limits under which a pool's next calls may go.
+        models: The model of each limit.
+        broker: Where tasks wait.
     """
 
     def __init__(
@@ -35,17 +56,29 @@ class SharedContexts:
         *,
         room_of: Callable[[str, int, int], int],
         tokens_of: Callable[[BotTask], int],
+        warmth: Warmth,
+        limits_of: Callable[[str], Sequence[str]],
+        models: Mapping[str, str],
+        broker: Store,
     ) -> None:
         self._pools = settings.pools
         self._shelf = shelf
+        self._warmth = warmth
+        self._limits_of = limits_of
+        self._models = models
+        self._broker = broker
+        #: Tasks that go first: what others are told to wait for.
+        self._first: dict[tuple[str, str], str] = {}
+        self._jobs: set[asyncio.Future[None]] = set()
         self._room_of = room_of
         self._tokens_of = tokens_of
 
-    async def enter(self, task: BotTask, pool: str) -> WantedBot:
-        """Return what the bot of a task must be like.
+    async def enter(self, task: BotTask, pool: str, task_id: str) -> WantedBot:
+        """Return what the bot of a task must be like; `leave` must follow.
 
         Raises:
             NotStored: A document is not there: the task waits.
+            NotSoon: Another task sends the documents first.
             InvalidTask: One is another tenant's.
             DocumentsTooLarge: No bot of the pool has a window for them.
         """
@@ -57,7 +90,61 @@ class SharedContexts:
         fitting = [window for window, room in rooms.items() if room >= needed]
         if not fitting:
             raise _too_large(pool, settings, shared.tokens, needed, max(rooms.values()))
-        return WantedBot(fitting[0])
+        if shared.tokens < LEAST_CACHED_TOKENS:
+            return WantedBot(fitting[0])
+        limits = self._limits_of(pool)
+        start = await patiently(lambda: self._warmth.look(task.prefix, task_id, limits))
+        if start.waits_until is not None:
+            at = start.waits_until + random.random() * SPREAD_S
+            raise NotSoon(Wait("warming", at, about=task.context[0], is_everyones=False))
+        if self._warmth.goes_first_under(task.prefix, task_id):
+            self._first[task.prefix, task_id] = task.context[0]
+        of_models = bool(settings.persona.models) and start.limit in self._models
+        return WantedBot(fitting[0], frozenset({self._models[start.limit]}) if of_models else frozenset())
+
+    def leave(self, task: BotTask, task_id: str, done: object) -> None:
+        """Let another task go first if this one was to and has no answer yet. Never waits.
+
+        Args:
+            task: That was entered.
+            task_id: Its id.
+            done: What came of it: a `Done` when it has ended.
+        """
+        result = done.result if isinstance(done, Done) else None
+        limit = self._warmth.goes_first_under(task.prefix, task_id)
+        if limit and result is not None and result.status != "failed":  # its function called a model in another way
+            self.begun(task.prefix, limit, task_id)
+        else:
+            self._warmth.leave(task.prefix, task_id, failed=result is not None)
+        self._first.pop((task.prefix, task_id), None)
+
+    async def opened(self, ids: Sequence[str], tenant: str) -> Documents:
+        """Return the documents that a task names; as `Shelf.opened`."""
+        return await self._shelf.opened(ids, tenant)
+
+    def limits(self, prefix: str, who: str) -> tuple[str, ...]:
+        """Return the limits whose keys' caches have a beginning; as `Warmth.limits`."""
+        return self._warmth.limits(prefix, who)
+
+    def is_first(self, prefix: str, who: str) -> bool:
+        """True for the task for the beginning of whose answer others wait."""
+        return bool(self._warmth.goes_first_under(prefix, who))
+
+    def begun(self, prefix: str, limit: str, who: str) -> None:
+        """Note that an answer has begun, and let those go that wait for it. Never waits."""
+        about = self._first.pop((prefix, who), "")
+        if self._warmth.begun(prefix, limit, who) and about:
+            job = asyncio.ensure_future(self._open(about))
+            self._jobs.add(job)
+            job.add_done_callback(self._jobs.discard)
+
+    async def _open(self, about: str) -> None:
+        """Open what waits for the cache; what is missed opens at its own time."""
+        for pool in self._pools:
+            try:
+                await open_early(self._broker, keys.queue(pool), about=about, causes=("warming",))
+            except FleetError as error:
+                logger.warning("not opened early pool=%s about=%s error=%s", pool, about, error)
 
 
 def _too_large(pool: str, settings: PoolSettings, tokens: int, needed: int, room: int) -> DocumentsTooLarge:

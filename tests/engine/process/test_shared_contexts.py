@@ -16,7 +16,7 @@ from fleet.models import BotResult
 from tests.engine.conftest import StartWorker
 from tests.every import every
 from tests.waiting import wait_until
-from tests.workers.simulator.running import running, total
+from tests.workers.simulator.running import running, send, total
 
 WAIT_S = 60
 KEY = "test-key"
@@ -134,3 +134,45 @@ def test_a_document_that_is_not_stored_is_refused_at_the_command_line(url: str, 
         fleet("context", "add", str(tmp_path / "bad"), code=1)
     fleet("context", "add", str(tmp_path / "nowhere"), code=2)
     fleet("context", "remove", missing, code=2)
+
+
+def cold_reads(done: list[BotResult], url: str, tokens: int) -> int:
+    """Return how many calls read nothing of the document from the cache; the ledger has counted the same."""
+    ledger = total(url)
+    assert ledger["cached_tokens"] == sum(one.usage.cached_tokens for one in done)
+    assert ledger["calls"] == len(done)
+    return sum(one.usage.cached_tokens < tokens / 2 for one in done)
+
+
+def test_a_hundred_bots_on_a_cold_document_of_20_000_tokens_pay_for_it_twice_at_most(
+    url: str, start_worker: StartWorker
+) -> None:
+    stored = json.loads(fleet("context", "add", "-", "--json", stdin=SENTENCE * 1100))["contexts"][0]
+    assert 19_000 < stored["tokens"] < 28_000
+    workers = [start_worker(), start_worker()]
+    done = results(submit(100, context=stored["id"]))
+    assert every(one.status == "ok" for one in done), workers[0].log
+    assert len({one.bot for one in done}) == 10, "all that have the room"
+    assert cold_reads(done, url, 10_000) <= 2
+    assert sum(one.parked > 0 for one in done) > 10, "the others wait in Redis"
+    assert max(one.parked for one in done) < 10
+    later = results(submit(20, context=stored["id"]))
+    assert every(one.usage.cached_tokens > 10_000 and not one.parked for one in later)
+
+
+def test_others_go_when_the_worker_dies_whose_task_goes_first(url: str, start_worker: StartWorker) -> None:
+    stored = json.loads(fleet("context", "add", "-", "--json", stdin=SENTENCE * 200))["contexts"][0]
+    send(url, "/failures", {"hang_rate": 1.0})
+    worker = start_worker()
+    handles = submit(10, context=stored["id"])
+
+    def causes() -> list[str]:
+        return [str(json.loads(fleet("why", one.id, "--json"))["cause"]) for one in handles]
+
+    wait_until(lambda: causes().count("warming") == 9, WAIT_S, lambda: f"{causes()}; log:\n{worker.log}")
+    worker.kill()
+    send(url, "/failures", {"hang_rate": 0.0})
+    start_worker()
+    done = results(handles)
+    assert every(one.status == "ok" for one in done)
+    assert sum(one.usage.cached_tokens == 0 for one in done) <= 2

@@ -96,4 +96,5 @@ VAULT: dict[str, Holding] = _none("revoked_keys", "scopes", "delegations", "revo
 CONTEXTS: dict[str, Holding] = {
     "documents": Holding("tenant", "erased", "those of the tenant; everybody's stay: `fleet context remove`"),
     "text": Holding("words", "erased", "with what is known of it"),
+    "warmth": Holding("nothing", "stays"),
 }
