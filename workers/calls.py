@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fleet.conversation import Message, ThinkingPart, Tool, ToolCall
+from fleet.conversation import Kept, Message, ThinkingPart, Tool, ToolCall
 from fleet.schema import Schema
 from fleet.usage import Usage
 
@@ -34,6 +34,7 @@ class Wishes:
         form: How the schema is told: `strict`, or `loose` where a model refuses it so.
         asked: Names of those that the task itself asks for; the others are its pool's or its persona's.
         prefix: Name of the documents with which its prompt begins, as those of other tasks do; empty: none.
+        keep: How long the provider's cache is to keep them, where a call says so; None: it does not pay.
         drop_params: What the model refuses of these is left out; without it the call fails when the task asked for it.
     """
 
@@ -56,6 +57,7 @@ class Wishes:
     asked: frozenset[str] = frozenset()
     drop_params: bool = False
     prefix: str = ""
+    keep: Kept | None = None
 
 
 #: Nothing beyond an answer.

@@ -51,7 +51,11 @@ def most_tokens(call: Call, answer: str) -> tuple[int, int]:
 def may_write_for_an_hour(messages: Sequence[Message], wishes: Wishes) -> bool:
     """True when a part of the prompt may be written to the provider's cache for an hour, which costs more."""
     own = wishes.extra_body.get("cache_control")
-    return (isinstance(own, dict) and own.get("ttl") == "1h") or "1h" in marks_of(messages, wishes.tools)
+    return (
+        wishes.keep == "1h"
+        or (isinstance(own, dict) and own.get("ttl") == "1h")
+        or "1h" in marks_of(messages, wishes.tools)
+    )
 
 
 def is_plain(call: Call) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol, runtime_checkable
 
+from fleet.conversation import Kept
 from fleet.entries import Entry
 from fleet.errors import Waits
 from fleet.grants import ANYBODY, Caller, Grant
@@ -298,6 +299,10 @@ class Contexts(Protocol):
 
     def is_first(self, prefix: str, who: str) -> bool:
         """True for the task for the beginning of whose answer others wait."""
+        ...
+
+    def keeps(self, prefix: str) -> Kept | None:
+        """Return how long a provider is to keep a beginning where that costs more than to read it; None: not at all."""
         ...
 
     def begun(self, prefix: str, limit: str, who: str) -> None:

@@ -24,6 +24,7 @@ from fleet.workers.providers.written.anthropic_body import (
     read_tool_calls,
     split_messages,
     thinks,
+    with_documents_kept,
 )
 from fleet.workers.providers.written.wishes import MARK, has_marks, lacking, marks_in
 
@@ -61,14 +62,15 @@ class Anthropic(HttpProvider):
         return own if name is None else {**_without(own, _BETA), name: f"{theirs[name]},{TOKEN_BETA}"}
 
     def _body(self, call: Call) -> dict[str, Any]:
-        system, turns = split_messages(call.messages)
+        messages = with_documents_kept(call.messages, call.wishes)
+        system, turns = split_messages(messages)
         body: dict[str, Any] = {"model": call.model, "max_tokens": call.max_output_tokens, "messages": turns}
         if system:
             body["system"] = system
         if call.temperature is not None and not thinks(call.wishes):
             body["temperature"] = min(call.temperature, MAX_TEMPERATURE)
         add_wishes(body, call.wishes)
-        if has_marks(call):
+        if messages is not call.messages or has_marks(call):
             bound_marks(body)
         return body
 

@@ -23,6 +23,11 @@ from fleet.workers.providers.written.wishes import MARK, has_marks, lacking
 _OFFICIAL = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
 
 
+#: Field by whose value calls whose prompts begin alike go to one machine, which has them in its cache. OpenAI and Azure
+#: have it; others do without, or refuse it.
+CACHE_KEY = "prompt_cache_key"
+
+
 class OpenAICompatible(HttpProvider):
     """Adapter for `POST {base_url}/chat/completions`."""
 
@@ -33,6 +38,7 @@ class OpenAICompatible(HttpProvider):
     def __init__(self, base_url: URL, *, name: str = "", lessons: Lessons | None = None) -> None:
         super().__init__(base_url, "/chat/completions", name=name, lessons=lessons)
         is_official = self.host == _OFFICIAL[0] or self.host.endswith(_OFFICIAL[1:])
+        self._names_prefixes = is_official
         self._limit_field = "max_completion_tokens" if is_official else "max_tokens"
 
     def _stream(self) -> AnswerStream:
@@ -51,6 +57,8 @@ class OpenAICompatible(HttpProvider):
         if call.temperature is not None:
             body["temperature"] = call.temperature
         add_wishes(body, call.wishes)
+        if call.wishes.prefix and self._names_prefixes:
+            body.setdefault(CACHE_KEY, call.wishes.prefix)
         return body
 
     def _completion(self, call: Call, answer: dict[str, Any], headers: Mapping[str, str]) -> Completion:

@@ -30,13 +30,15 @@ MOST_FAILED = 3
 LIFE_S = 7200
 #: Seconds for which providers keep what nobody asks for: by default, and at most.
 SHORT_S, LONG_S = 300, 3600
+#: Answers from which on the counts of how they follow each other are halved.
+MOST_LEARNT = 10_000
 #: Beginnings that a process keeps in mind (count).
 MOST_KNOWN = 10_000
 
 _LOOK = Script.beside(__file__, "look.lua", keys="warmth", argv="holder claim_s life_s least_failed limits*")
 _NOTE = Script.beside(
     __file__, "note.lua", keys="warmth", argv="limit kept_s answers life_s",
-    constants={"SHORT_S": SHORT_S, "LONG_S": LONG_S},
+    constants={"SHORT_S": SHORT_S, "LONG_S": LONG_S, "MOST_LEARNT": MOST_LEARNT},
 )  # fmt: skip
 _CLAIM = Script.beside(__file__, "claim.lua", keys="warmth", argv="limit holder claim_s failed")
 _WAITS, _GOES, _FIRST = 0, 1, 2

@@ -12,8 +12,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import PoolSettings, Settings
+from fleet.conversation import Kept
+from fleet.economy.contexts.keeping import keeping
 from fleet.economy.contexts.shelf import Documents, Shelf
-from fleet.economy.contexts.warmth import Warmth
+from fleet.economy.contexts.warmth import LONG_S, SHORT_S, Warmth
 from fleet.engine.outcomes.results import Done
 from fleet.engine.transport.parking.opening import open_early
 from fleet.errors import DocumentsTooLarge, FleetError, NotSoon
@@ -66,6 +68,8 @@ class SharedContexts:
         self._warmth = warmth
         self._limits_of = limits_of
         self._models = models
+        #: Limits whose provider keeps for as long as it is told.
+        self._kept = {limit for limit in models if settings.provider_named(limit.split("/")[0]).kind == "anthropic"}
         self._broker = broker
         #: Tasks that go first: what others are told to wait for.
         self._first: dict[tuple[str, str], str] = {}
@@ -133,10 +137,15 @@ class SharedContexts:
     def begun(self, prefix: str, limit: str, who: str) -> None:
         """Note that an answer has begun, and let those go that wait for it. Never waits."""
         about = self._first.pop((prefix, who), "")
-        if self._warmth.begun(prefix, limit, who) and about:
+        kept_s = LONG_S if limit in self._kept and self.keeps(prefix) == "1h" else SHORT_S
+        if self._warmth.begun(prefix, limit, who, kept_s=kept_s) and about:
             job = asyncio.ensure_future(self._open(about))
             self._jobs.add(job)
             job.add_done_callback(self._jobs.discard)
+
+    def keeps(self, prefix: str) -> Kept | None:
+        """Return how long a provider is to keep a beginning, by how its answers have followed each other."""
+        return keeping(*self._warmth.habits(prefix))
 
     async def _open(self, about: str) -> None:
         """Open what waits for the cache; what is missed opens at its own time."""

@@ -22,7 +22,7 @@ WAIT_S = 60
 KEY = "test-key"
 CONFIG = """
 [providers.api]
-kind = "openai"
+kind = "{kind}"
 base_url = "{url}"
 api_key_env = "CONTEXT_KEY"
 
@@ -47,11 +47,17 @@ def fleet(*words: str, stdin: str | None = None, code: int = 0) -> str:
 
 
 @pytest.fixture
-def url(fleet_env: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def kind() -> str:
+    """The wire that is spoken; a test may have others."""
+    return "openai"
+
+
+@pytest.fixture
+def url(kind: str, fleet_env: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A simulator, and settings that name it."""
     monkeypatch.setenv("CONTEXT_KEY", KEY)
     with running(latency_ms=200) as url:
-        (tmp_path / "fleet.toml").write_text(CONFIG.format(url=f"{url}/v1"))
+        (tmp_path / "fleet.toml").write_text(CONFIG.format(kind=kind, url=f"{url}/v1" if kind == "openai" else url))
         monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "fleet.toml"))
         config.current.cache_clear()
         yield url
@@ -144,6 +150,7 @@ def cold_reads(done: list[BotResult], url: str, tokens: int) -> int:
     return sum(one.usage.cached_tokens < tokens / 2 for one in done)
 
 
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
 def test_a_hundred_bots_on_a_cold_document_of_20_000_tokens_pay_for_it_twice_at_most(
     url: str, start_worker: StartWorker
 ) -> None:

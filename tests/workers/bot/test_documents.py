@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
-from fleet.conversation import Message, TextPart
+from fleet.conversation import Kept, Message, TextPart
 from fleet.errors import ContextTooLong, DocumentsTooLarge, NotStored
 from fleet.models import BotTask, Remedy
 from fleet.outcome import NOTHING_BEFORE, Outcome
@@ -17,7 +17,7 @@ from fleet.workers.bot.persona import treated
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.providers.written.anthropic_body import split_messages
 from fleet.workers.providers.written.openai_body import write_message
-from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
+from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 
 IDS = ("ctx-" + "a" * 24, "ctx-" + "b" * 24)
 TEXT = "The harbour of Oland has nine cranes. " * 20
@@ -35,11 +35,25 @@ class Stored:
 
     text: str = TEXT
     error: Exception | None = None
+    goes_first: bool = False
+    begins: list[tuple[str, str, str]] = field(default_factory=list)
 
     async def opened(self, ids: Sequence[str], tenant: str) -> Shared:
         if self.error is not None:
             raise self.error
         return Shared(self.text, count_tokens(self.text))
+
+    def limits(self, prefix: str, who: str) -> tuple[str, ...]:
+        return (LIMIT,)
+
+    def is_first(self, prefix: str, who: str) -> bool:
+        return self.goes_first
+
+    def keeps(self, prefix: str) -> Kept | None:
+        return "5m"
+
+    def begun(self, prefix: str, limit: str, who: str) -> None:
+        self.begins.append((prefix, limit, who))
 
 
 def work(
@@ -111,6 +125,16 @@ def test_a_document_that_is_gone_makes_its_task_wait_alone() -> None:
     assert told.parking is not None
     wait = told.parking.wait
     assert (wait.cause, wait.about, wait.is_everyones, told.parking.is_alone) == ("document", IDS[0], False, True)
+
+
+@pytest.mark.parametrize("goes_first", [False, True])
+def test_the_beginning_of_an_answer_is_told_whether_others_wait_for_it_or_not(goes_first: bool) -> None:
+    task, stored = BotTask.parse("How many?", context=IDS), Stored(goes_first=goes_first)
+    provider = FakeProvider(["9"])
+    assert work(task, provider, stored=stored).answer == "9"
+    assert set(stored.begins) == {(task.prefix, LIMIT, "t")}
+    wishes = provider.calls[0].wishes
+    assert (wishes.prefix, wishes.keep) == (task.prefix, "5m")
 
 
 def test_rules_of_a_schema_that_is_told_by_the_prompt_come_behind_the_documents() -> None:

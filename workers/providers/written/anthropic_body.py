@@ -17,6 +17,7 @@ from fleet.conversation import (
     ThinkingPart,
     Tool,
     ToolCall,
+    marks_of,
 )
 from fleet.errors import BadRequest
 from fleet.workers.calls import PLAIN, Wishes
@@ -96,6 +97,20 @@ def _marked(blocks: list[dict[str, Any]], mark: Kept | None) -> list[dict[str, A
     if mark is None or not blocks or blocks[-1]["type"] in ("thinking", "redacted_thinking"):
         return blocks
     return [*blocks[:-1], {**blocks[-1], **_control(mark)}]
+
+
+def with_documents_kept(messages: Sequence[Message], wishes: Wishes) -> Sequence[Message]:
+    """Return messages whose documents, which stand first, are marked for the cache, if a call has any and that pays.
+
+    Where the task itself marks a place for an hour, so are they: what is kept for longer must stand first.
+    """
+    first = messages[0] if messages else None
+    if not wishes.prefix or wishes.keep is None or first is None or not isinstance(first.content, tuple):
+        return messages
+    mark: Kept = "1h" if "1h" in marks_of(messages, wishes.tools) else wishes.keep
+    documents, *rest = first.content
+    marked = documents.model_copy(update={"cache": mark})
+    return (first.model_copy(update={"content": (marked, *rest)}), *messages[1:])
 
 
 def bound_marks(body: dict[str, Any]) -> None:
