@@ -309,6 +309,10 @@ class Contexts(Protocol):
         """Note that an answer to a prompt that begins so has begun, under a limit. Never waits."""
         ...
 
+    def came(self, prefix: str, limit: str, who: str, cached_tokens: int) -> None:
+        """Note a whole answer, and what its call has read from the provider's cache. Never waits."""
+        ...
+
 
 class Provider(Protocol):
     """One LLM API. Sends exactly one HTTP request per call; never retries."""

@@ -24,6 +24,11 @@ def warmth(prefix: str) -> str:
     return f"{TAG}:warmth:{prefix}"
 
 
+def reads(step: int) -> str:
+    """Hash, lives two hours: of ten minutes, calls that have read documents from caches or not, by both."""
+    return f"{TAG}:context_reads:{step}"
+
+
 _BUILDERS = plain_builders(globals(), besides=())
 
 

@@ -14,7 +14,7 @@ from fleet.signals.crew import Trouble
 from fleet.signals.diagnosis.engine import diagnose, untold
 from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Help, well, worst_first
 from fleet.signals.diagnosis.long_waits import outlook
-from fleet.signals.diagnosis.symptoms import BreakerFacts, OutBot, Symptoms
+from fleet.signals.diagnosis.symptoms import BreakerFacts, CacheReads, OutBot, Symptoms
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.health_view import ClassDiversity, ScoreView
 from fleet.signals.money.bill_view import BillSums, BillView
@@ -395,6 +395,24 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
             day=BillSums(calls=100, unknown_calls=12, unknown_usd_picos=10**12 // 2)
         )}),
         symptoms_of(),
+    ),
+    (
+        "cache_missed", "warning",
+        "10% of 30 calls have read ctx-1 from the cache of api/m/a, 90% in the hour before: it was sent "
+        "shortly before, and the provider has not read it again",
+        view_of(),
+        symptoms_of(reads={
+            ("ctx-1", "api/m/a"): (CacheReads(3, 25, 2), CacheReads(90, 9, 1)),
+            ("ctx-2", "api/m/a"): (CacheReads(15, 14, 1), CacheReads(90, 9, 1)),
+            ("ctx-3", "api/m/a"): (CacheReads(0, 0, 19), CacheReads()),
+        }),
+    ),
+    (
+        "cache_missed", "warning",
+        "0% of 20 calls have read ctx-1 from the cache of api/m/a: it lies idle for longer than the provider "
+        "keeps it, so most calls send it anew",
+        view_of(),
+        symptoms_of(reads={("ctx-1", "api/m/a"): (CacheReads(0, 5, 15), CacheReads())}),
     ),
     (
         "pool_paused", "info",

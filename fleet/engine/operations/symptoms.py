@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import redis
 
 from fleet.economy.bill.notes import lives, read_note
+from fleet.economy.contexts.reads import counts_in, step_of
 from fleet.resilience import BreakerView
 from fleet.roster import PoolBots, Quarantine
-from fleet.signals.diagnosis.symptoms import BreakerFacts, OpenCalls, OutBot, Symptoms
+from fleet.signals.diagnosis.symptoms import BreakerFacts, CacheReads, OpenCalls, OutBot, Symptoms
 from fleet.signals.recorder import SILENT_S, WorkerReport, split_reports
 from fleet.signals.unusual.alarms import alarms_of
 from fleet.signals.windows import STATUSES, Failure, RecentEntry, names_by_checksum
-from fleet.store import keys, vault_keys
+from fleet.store import context_keys, keys, vault_keys
 
 #: Calls under way of each limit whose age is looked at, at most; and tasks at work from which they are (count).
 OPEN_CALLS, FEWEST_CALLS = 50, 5
+#: Steps of ten minutes in which it is looked what was read from caches (count), and those of them that are now.
+STEPS, NEWEST_STEPS = 8, 2
 FAILED_STATUS = STATUSES.index("failed")
 
 
@@ -57,7 +61,10 @@ def read_symptoms(
         pipe.hgetall(vault_keys.unusual())
         for limit in busy:
             pipe.hrandfield(keys.limit_keys(limit).open, OPEN_CALLS, withvalues=True)
-        backlogs, unusual, *samples = pipe.execute()
+        for step in range(STEPS):
+            pipe.hgetall(context_keys.reads(step_of(now_s) - step))
+        backlogs, unusual, *rest = pipe.execute()
+    samples, steps = rest[: len(busy)], rest[len(busy) :]
     return Symptoms(
         breakers={limit: _breaker(view) for limit, view in breakers.items()},
         series=series,
@@ -69,8 +76,18 @@ def read_symptoms(
         answered_at=_answered_at(recent, breakers),
         known_from=min((entry.at for entry in recent), default=0.0),
         unusual=alarms_of(unusual.values()),
+        reads=_reads(steps),
         under_way=_under_way(dict(zip(busy, samples, strict=True)), in_hand, workers, now_s),
     )
+
+
+def _reads(steps: Sequence[Mapping[bytes, bytes]]) -> dict[tuple[str, str], tuple[CacheReads, CacheReads]]:
+    """Return what calls have read from caches by document and limit: in the newest steps, and in those before."""
+    counts: dict[tuple[str, str], tuple[Counter[str], Counter[str]]] = {}
+    for number, rows in enumerate(steps):
+        for key, what, calls in counts_in(rows):
+            counts.setdefault(key, (Counter(), Counter()))[number >= NEWEST_STEPS][what] += calls
+    return {key: (CacheReads(**now), CacheReads(**before)) for key, (now, before) in counts.items()}
 
 
 def _answered_at(recent: Sequence[RecentEntry], limits: Iterable[str]) -> dict[str, float]:

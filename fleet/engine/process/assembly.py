@@ -18,6 +18,7 @@ from fleet import config
 from fleet.config import Settings
 from fleet.economy.bill.export import export_of
 from fleet.economy.bill.writer import Writer as BillWriter
+from fleet.economy.contexts.reads import ReadCounter
 from fleet.economy.contexts.shelf import Shelf
 from fleet.economy.contexts.warmth import Warmth
 from fleet.economy.prices import PriceList
@@ -191,7 +192,8 @@ async def assemble(
         settings, Shelf(state, count_tokens),
         room_of=lambda pool, window, answer: room_of(window, answer, gateway.measure(own[pool])),
         tokens_of=lambda task: count_message_tokens(task.conversation()), warmth=Warmth(state),
-        limits_of=gateway.ladders.limits_of, models={route.limit: route.model for route in routes}, broker=broker,
+        reads=ReadCounter(state), limits_of=gateway.ladders.limits_of,
+        models={route.limit: route.model for route in routes}, broker=broker,
     )  # fmt: skip
     gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
         state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached

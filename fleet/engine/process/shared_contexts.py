@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import PoolSettings, Settings
 from fleet.conversation import Kept
 from fleet.economy.contexts.keeping import keeping
+from fleet.economy.contexts.reads import ReadCounter
 from fleet.economy.contexts.shelf import Documents, Shelf
 from fleet.economy.contexts.warmth import LONG_S, SHORT_S, Warmth
 from fleet.engine.outcomes.results import Done
@@ -30,6 +32,10 @@ logger = logging.getLogger("fleet.worker")
 
 #: Tokens of documents below which no provider caches a prompt: nobody goes first for so few.
 LEAST_CACHED_TOKENS = 1024
+#: Share of the documents' tokens, by estimate, that a call must have read to have met them in the cache.
+READ_SHARE = 0.4
+#: Beginnings of which it is kept what stands in them (count).
+MOST_NAMED = 10_000
 #: Seconds over which those look again who wait for a task whose worker may have died: the first of them goes first.
 SPREAD_S = 30.0
 
@@ -48,6 +54,7 @@ class SharedContexts:
         warmth: Knows which keys' caches have which beginnings of prompts.
         limits_of: Returns the limits under which a pool's next calls may go.
         models: The model of each limit.
+        reads: Counts what calls read from providers' caches.
         broker: Where tasks wait.
     """
 
@@ -61,6 +68,7 @@ class SharedContexts:
         warmth: Warmth,
         limits_of: Callable[[str], Sequence[str]],
         models: Mapping[str, str],
+        reads: ReadCounter,
         broker: Store,
     ) -> None:
         self._pools = settings.pools
@@ -73,6 +81,10 @@ class SharedContexts:
         self._broker = broker
         #: Tasks that go first: what others are told to wait for.
         self._first: dict[tuple[str, str], str] = {}
+        #: Those whose first call reads nothing, and the first document and the tokens behind a beginning's name.
+        self._cold: set[tuple[str, str]] = set()
+        self._named: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._reads = reads
         self._jobs: set[asyncio.Future[None]] = set()
         self._room_of = room_of
         self._tokens_of = tokens_of
@@ -101,8 +113,12 @@ class SharedContexts:
         if start.waits_until is not None:
             at = start.waits_until + random.random() * SPREAD_S
             raise NotSoon(Wait("warming", at, about=task.context[0], is_everyones=False))
+        self._named[task.prefix] = task.context[0], shared.tokens
+        while len(self._named) > MOST_NAMED:
+            self._named.popitem(last=False)
         if self._warmth.goes_first_under(task.prefix, task_id):
             self._first[task.prefix, task_id] = task.context[0]
+            self._cold.add((task.prefix, task_id))
         of_models = bool(settings.persona.models) and start.limit in self._models
         return WantedBot(fitting[0], frozenset({self._models[start.limit]}) if of_models else frozenset())
 
@@ -121,6 +137,7 @@ class SharedContexts:
         else:
             self._warmth.leave(task.prefix, task_id, failed=result is not None)
         self._first.pop((task.prefix, task_id), None)
+        self._cold.discard((task.prefix, task_id))
 
     async def opened(self, ids: Sequence[str], tenant: str) -> Documents:
         """Return the documents that a task names; as `Shelf.opened`."""
@@ -146,6 +163,15 @@ class SharedContexts:
     def keeps(self, prefix: str) -> Kept | None:
         """Return how long a provider is to keep a beginning, by how its answers have followed each other."""
         return keeping(*self._warmth.habits(prefix))
+
+    def came(self, prefix: str, limit: str, who: str, cached_tokens: int) -> None:
+        """Note a whole answer, and what its call has read from the provider's cache. Never waits."""
+        self.begun(prefix, limit, who)
+        if (named := self._named.get(prefix)) is not None:
+            is_cold = (prefix, who) in self._cold
+            self._cold.discard((prefix, who))
+            has_read = cached_tokens >= named[1] * READ_SHARE
+            self._reads.count(named[0], limit, "hit" if has_read else "cold" if is_cold else "missed")
 
     async def _open(self, about: str) -> None:
         """Open what waits for the cache; what is missed opens at its own time."""

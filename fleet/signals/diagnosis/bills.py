@@ -1,4 +1,4 @@
-"""Findings about the bill: calls of which nobody knows what they cost. Pure."""
+"""Findings about the bill: calls of which nobody knows what they cost, documents that are paid for anew. Pure."""
 
 from __future__ import annotations
 
@@ -25,3 +25,30 @@ def unknown(case: Case) -> Iterator[Diagnosis]:
         help=Help(advice="look at what cuts them off; compare with the provider's own usage",
                   command="fleet bill unknown"),
     )  # fmt: skip
+
+
+def caches(case: Case) -> Iterator[Diagnosis]:
+    """Yield documents that calls hardly read from their provider's cache any more, with the cause."""
+    for (document, limit), (now, before) in case.symptoms.reads.items():
+        if now.calls < FEWEST_READS or now.share >= READ_SHARE:
+            continue
+        fell = before.calls >= FEWEST_READS and before.share >= READ_SHARE
+        was = f", {before.share:.0%} in the hour before" if fell else ""
+        idle = now.cold >= now.missed
+        yield diagnosis(
+            "cache_missed", "warning",
+            f"{now.share:.0%} of {now.calls:,} calls have read {document} from the cache of {limit}{was}",
+            about=f"{document} {limit}", now_s=case.now_s, cause=_IDLE if idle else _NOT_READ,
+            help=Help(advice=_IDLE_HELP if idle else _NOT_READ_HELP, command=f"fleet context show {document} --json"),
+        )  # fmt: skip
+
+
+#: Calls with a document (count) from which the share that has read it is told, and the share below which it is.
+FEWEST_READS, READ_SHARE = 20, 0.5
+_IDLE = "it lies idle for longer than the provider keeps it, so most calls send it anew"
+_IDLE_HELP = "let tasks that name it come together, or take it out of prompts that are asked now and then"
+_NOT_READ = "it was sent shortly before, and the provider has not read it again"
+_NOT_READ_HELP = (
+    "the provider or a proxy before it may have no prefix cache, or more calls come than one of its machines takes; a "
+    "bot function whose tools change from call to call has another beginning each time"
+)

@@ -86,6 +86,30 @@ class OpenCalls:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheReads:
+    """Calls with a document, under one limit.
+
+    Args:
+        hit: They have read it from the provider's cache.
+        missed: They have not, although it was asked for shortly before.
+        cold: They went first, for it had lain idle for longer than it is kept, or was new.
+    """
+
+    hit: int = 0
+    missed: int = 0
+    cold: int = 0
+
+    @property
+    def calls(self) -> int:
+        return self.hit + self.missed + self.cold
+
+    @property
+    def share(self) -> float:
+        """Share of the calls that have read it."""
+        return self.hit / self.calls if self.calls else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class OutBot:
     """A bot in quarantine. Times are Unix seconds; `until` None: until somebody releases it."""
 
@@ -112,6 +136,8 @@ class Symptoms:
         known_from: When the oldest of those ended: what is not among them was answered before that, or never.
         under_way: By `provider/model/key`, calls without an answer.
         unusual: Keys and bots that are asked for far more than usual.
+        reads: By document and `provider/model/key`: what calls have read from caches in the last 10 to 20 minutes, and
+            in the hour before.
     """
 
     breakers: Mapping[str, BreakerFacts] = field(default_factory=dict)
@@ -125,6 +151,7 @@ class Symptoms:
     known_from: float = 0.0
     under_way: Mapping[str, OpenCalls] = field(default_factory=dict)
     unusual: tuple[Alarm, ...] = ()
+    reads: Mapping[tuple[str, str], tuple[CacheReads, CacheReads]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

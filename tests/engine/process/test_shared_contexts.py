@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from click.testing import CliRunner
 
 from fleet import config
 from fleet.cli.main import main
+from fleet.economy.contexts.reads import counts_in
 from fleet.models import BotResult
+from fleet.store import context_keys
+from fleet.store.client import connect
 from tests.engine.conftest import StartWorker
 from tests.every import every
 from tests.waiting import wait_until
@@ -152,7 +156,7 @@ def cold_reads(done: list[BotResult], url: str, tokens: int) -> int:
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 def test_a_hundred_bots_on_a_cold_document_of_20_000_tokens_pay_for_it_twice_at_most(
-    url: str, start_worker: StartWorker
+    url: str, start_worker: StartWorker, redis_url: str
 ) -> None:
     stored = json.loads(fleet("context", "add", "-", "--json", stdin=SENTENCE * 1100))["contexts"][0]
     assert 19_000 < stored["tokens"] < 28_000
@@ -165,6 +169,18 @@ def test_a_hundred_bots_on_a_cold_document_of_20_000_tokens_pay_for_it_twice_at_
     assert max(one.parked for one in done) < 10
     later = results(submit(20, context=stored["id"]))
     assert every(one.usage.cached_tokens > 10_000 and not one.parked for one in later)
+
+    def counted() -> dict[str, int]:
+        with connect(redis_url) as client:
+            rows = [client.hgetall(key) for key in client.scan_iter(context_keys.reads(0)[:-1] + "*")]
+        found = Counter[str]()
+        for row in rows:
+            for (document, _), what, calls in counts_in(row):
+                found[what] += calls * (document == stored["id"])
+        return dict(found)
+
+    wait_until(lambda: sum(counted().values()) == 120, WAIT_S, lambda: str(counted()))
+    assert counted() == {"cold": 120 - counted()["hit"], "hit": counted()["hit"]} and counted()["hit"] >= 118
 
 
 def test_others_go_when_the_worker_dies_whose_task_goes_first(url: str, start_worker: StartWorker) -> None:

@@ -55,6 +55,9 @@ class Stored:
     def begun(self, prefix: str, limit: str, who: str) -> None:
         self.begins.append((prefix, limit, who))
 
+    def came(self, prefix: str, limit: str, who: str, cached_tokens: int) -> None:
+        self.begun(prefix, limit, who)
+
 
 def work(
     task: BotTask, provider: FakeProvider, *, index: int = 1, stored: Stored | None = None, remedy: Remedy | None = None

@@ -97,4 +97,5 @@ CONTEXTS: dict[str, Holding] = {
     "documents": Holding("tenant", "erased", "those of the tenant; everybody's stay: `fleet context remove`"),
     "text": Holding("words", "erased", "with what is known of it"),
     "warmth": Holding("nothing", "stays"),
+    "reads": Holding("nothing", "expires", "ids of documents, for two hours"),
 }

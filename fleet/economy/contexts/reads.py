@@ -1,0 +1,71 @@
+"""What calls with documents have read from their providers' caches: counted in steps of ten minutes, for the alarm.
+
+A call is `cold` that went first, because no key was believed to have the documents; else it is `hit` or `missed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Literal, get_args
+
+from fleet.store import context_keys
+from fleet.store.client import Script, Store
+
+What = Literal["cold", "hit", "missed"]
+WHATS: tuple[What, ...] = get_args(What)
+#: Seconds of one step, and the life of its counts.
+STEP_S, LIFE_S = 600, 7200
+#: Seconds for which a process keeps its counts before they go to Redis.
+KEEP_S = 5.0
+
+_COUNT = Script.beside(__file__, "count.lua", keys="reads", argv="life_s pairs*")
+
+
+class ReadCounter:
+    """Counts for one process, on its loop; what it has not sent yet is lost with it.
+
+    Args:
+        state: Where the counts go.
+    """
+
+    def __init__(self, state: Store) -> None:
+        self._state = state
+        self._counts = Counter[str]()
+
+    def count(self, document: str, limit: str, what: What) -> None:
+        """Count one call. Never waits.
+
+        Args:
+            document: The first of its documents.
+            limit: Under which it went.
+            what: What became of it.
+        """
+        if not self._counts:
+            asyncio.get_running_loop().call_later(KEEP_S, self._send)
+        self._counts[f"{document}|{what}|{limit}"] += 1
+
+    def _send(self) -> None:
+        counts, self._counts = self._counts, Counter()
+        call = _COUNT.call(
+            reads=context_keys.reads(step_of(time.time())), life_s=LIFE_S,
+            pairs=[part for pair in counts.items() for part in pair],
+        )  # fmt: skip
+        self._state.send(_COUNT, *call)
+
+
+def step_of(now_s: float) -> int:
+    """Return the number of the step that a time (Unix, s) lies in."""
+    return int(now_s // STEP_S)
+
+
+def counts_in(rows: Mapping[bytes, bytes]) -> Iterator[tuple[tuple[str, str], What, int]]:
+    """Yield what a step has counted: document and limit, what, how many calls."""
+    for field, count in rows.items():
+        document, _, rest = field.decode(errors="replace").partition("|")
+        word, _, limit = rest.partition("|")
+        what = next((one for one in WHATS if one == word), None)
+        if what is not None and limit:
+            yield (document, limit), what, int(count)
