@@ -21,8 +21,8 @@ CAUSES: tuple[Cause, ...] = get_args(Cause)
 #: What each of them means, for people; `about` names the limit, pool or setting behind it.
 SENTENCES: dict[Cause, str] = {
     "time": "its producer gave it a later time",
-    "retry": "its last try failed, and the next one has a time",
-    "limit": "the limit has no room sooner",
+    "retry": "its last try failed",
+    "limit": "the limit lets calls go one by one",
     "hold": "the provider has asked everybody to wait (429)",
     "requests": "the day's requests are used up",
     "money": "the money of its hour, day or month is used up",
@@ -42,6 +42,8 @@ SENTENCES: dict[Cause, str] = {
 }
 #: Causes that do not pass by themselves: somebody must change a key, a setting or a budget, or start a worker.
 LASTING: frozenset[Cause] = frozenset({"key", "credit", "configuration", "worker", "operator", "budget", "document"})
+#: Causes whose time is that of the next try: nobody knows whether they pass then.
+TRIED: frozenset[Cause] = frozenset({"retry", "outage", "key", "credit", "configuration", "document"})
 #: How it is told that a key was suspended or throttled (`[keys.anomaly]`).
 UNUSUAL = "its use is unusual"
 #: Longest explanation that is kept, in characters.

@@ -34,6 +34,7 @@ HOUR = 3600.0
             "opens 2027-01-16 01:00 UTC", "opens 2027-01-16 01:00 UTC", None,
         ),
         (9, 1.0, {"cause": "outage", "stopped": 9, "opens_at": NOON - 5}, "stands still", "stands still: outage", None),
+        (9, 1.0, {"cause": "key", "stopped": 9, "opens_at": NOON + 58}, "stands still", "stands still: key", None),
     ],
 )  # fmt: skip
 def test_a_pool_says_when_what_waits_in_it_is_gone(
@@ -53,6 +54,7 @@ def test_a_pool_says_when_what_waits_in_it_is_gone(
         (0.0, 2.0, 0.0, "$0.00 of $2.00, lasts the day at this pace"),
         (2.01, 2.0, 1.0, "$2.01 of $2.00, used up until 2027-01-16 00:00 UTC"),
         (0.0221, 0.2, 0.0, "$0.0221 of $0.20, lasts the day at this pace"),
+        (0.00002, 0.2, 0.0, "<$0.0001 of $0.20, lasts the day at this pace"),
     ],
 )
 def test_a_budget_says_when_it_ends_at_this_pace(used: float, allowed: float, per_s: float | None, told: str) -> None:

@@ -255,13 +255,16 @@ function shares({ served }) {
   return served.map((n, rung) => [n, rung]).filter(([n]) => n).map(([n, rung]) => `${nameOf(rung)} ${percent(n / total)}`).join(", ");
 }
 
-/** Until when a pool's tasks wait, in words; empty: nobody knows. */
+const TRIED = ["retry", "outage", "key", "credit", "configuration", "document"]; // their time is that of the next try
+
+/** Until when a pool's tasks wait, or when it is tried again, in words (`obstacles.py`); empty: nobody knows. */
 function until(wait, at) {
   if (wait.opens_at === null) return "";
   const left_s = wait.opens_at - at;
+  if (wait.cause === "limit") return left_s > 0 ? `, the next in ${left(left_s)}` : "";
   const [day, time] = new Date(wait.opens_at * 1000).toISOString().split("T");
   const isToday = day === new Date(at * 1000).toISOString().slice(0, 10);
-  if (left_s > 0) return `, until ${isToday ? "" : `${day} `}${time.slice(0, left_s < 120 ? 8 : 5)} UTC, in ${left(left_s)}`;
+  if (left_s > 0) return `, ${TRIED.includes(wait.cause) ? "tried again at" : "until"} ${isToday ? "" : `${day} `}${time.slice(0, left_s < 120 ? 8 : 5)} UTC, in ${left(left_s)}`;
   return wait.probe_every_s ? `, one is tried every ${duration(wait.probe_every_s)}` : ", they go on now";
 }
 

@@ -20,7 +20,7 @@ from fleet.signals.ahead.outlook import FLOWING, Drain, drain_of
 from fleet.signals.crew import unserved_line
 from fleet.signals.view import WaitLine
 from fleet.vault.book import account_of
-from fleet.waits import LASTING, UNUSUAL, Cause, Wait
+from fleet.waits import LASTING, TRIED, UNUSUAL, Cause, Wait
 
 #: What to do about each cause. `{pool}` and `{about}` are filled in.
 ADVICE: dict[Cause, str] = {
@@ -283,22 +283,25 @@ def is_lasting(wait: Wait) -> bool:
     return wait.opens_at is None if wait.cause == "operator" else wait.cause in LASTING
 
 
-def when(opens_at: float | None, now_s: float, *, probe_every_s: float = 0.0) -> str:
-    """Return until when something waits, as people say it; empty: nobody knows."""
+def when(opens_at: float | None, now_s: float, *, cause: Cause, probe_every_s: float = 0.0) -> str:
+    """Return until when something waits, or when it is tried again, as people say it; empty: nobody knows."""
     if opens_at is None:
         return ""
     left_s = opens_at - now_s
+    if cause == "limit":
+        return f"the next in {duration(left_s)}" if left_s > 0 else ""
     if left_s <= 0:
         return f"one is tried every {duration(probe_every_s)}" if probe_every_s else "they go on now"
     at = datetime.fromtimestamp(opens_at, UTC)
     is_today = at.date() == datetime.fromtimestamp(now_s, UTC).date()
     clock = f"{at:%H:%M:%S}" if left_s < 120 else f"{at:%H:%M}"
-    return f"until {clock if is_today else f'{at:%Y-%m-%d %H:%M}'} UTC, in {duration(left_s)}"
+    verb = "tried again at" if cause in TRIED else "until"
+    return f"{verb} {clock if is_today else f'{at:%Y-%m-%d %H:%M}'} UTC, in {duration(left_s)}"
 
 
 def told_line(line: WaitLine, now_s: float, *, with_advice: bool = False) -> str:
     """Return one reason with its time, and what to do."""
-    until = when(line.opens_at, now_s, probe_every_s=line.probe_every_s)
+    until = when(line.opens_at, now_s, cause=line.cause, probe_every_s=line.probe_every_s)
     advice = f"; {line.advice}" if with_advice and line.advice else ""
     return f"{line.line}{f', {until}' if until else ''}{advice}"
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fleet.frozen import Frozen
 from fleet.quoting import duration
-from fleet.waits import Cause
+from fleet.waits import TRIED, Cause
 
 #: Causes behind which tasks still go on, one by one, or that are one task's own: the rate tells how fast.
 FLOWING: frozenset[Cause] = frozenset({"time", "retry", "limit", "warming"})
@@ -63,7 +63,7 @@ def drain_of(
         short = "unknown" if gone is None else length(gone)
         line = "nothing was finished in the last minutes" if gone is None else f"{short} at {_rate(per_s)}"
         return Drain(tasks=tasks, per_s=per_s, left_s=gone, short=short, line=line)
-    if opens_at is None or opens_at <= now_s:
+    if opens_at is None or opens_at <= now_s or cause in TRIED:
         return Drain(tasks=tasks, per_s=per_s, short="stands still", line=f"stands still: {cause}")
     left = None if work_s is None else opens_at - now_s + work_s
     then = "" if work_s is None else f", then {length(work_s)}"
@@ -123,4 +123,6 @@ def told_budget(used: float, allowed: float, *, now_s: float, per_s: float | Non
 
 def usd(dollars: float) -> str:
     """Return US dollars: cents, and more of them where cents say nothing."""
+    if 0 < dollars < 0.00005:
+        return "<$0.0001"
     return f"${dollars:,.4f}" if 0 < dollars < 0.1 else f"${dollars:,.2f}"
