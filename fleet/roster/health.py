@@ -27,7 +27,7 @@ EVENTS = ("bot_quarantined", "bot_released", "quarantine_cap")
 #: ln(0.99 / 0.0001). On probation half of that is enough.
 TESTS = ("bad answers", "avoids work", "slow")
 ENOUGH = 9.2
-#: Evidence from which on a bot may be given canaries, and is shown as suspected: one event of a good bot.
+#: Evidence from which on a bot may be given canaries: one event of a good bot.
 SUSPECTED = 1.5
 #: The tests' numbers in Lua.
 TEST_NUMBERS = {"ERRORS": 1, "AVOIDS": 2, "SLOWNESS": 3}

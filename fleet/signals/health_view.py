@@ -21,7 +21,7 @@ class PoolHealth(Frozen):
     out: int = Field(description="Quarantined, by their health or by an operator.")
     most_out: int = Field(description="So many may be taken out by their health at most.")
     probation: int
-    suspected: int = Field(description="At work, with evidence that is worth a look (1.5).")
+    suspected: int = Field(description="At work, with evidence that is worth a look (3.0).")
     kept_in: int = Field(description="At work with enough evidence: too many are out already.")
     alike: int = Field(description="Named by an alarm, because they answer like others.")
     all_out: bool = Field(description="No bot is left: tasks wait.")

@@ -63,7 +63,7 @@ def page(tmp_path: Path, redis_url: str, client: redis.Redis) -> Iterator[Browse
     fleet.seed()
     fleet.finish(30, pool="good", bot=1, error="ProviderUnavailable", calls={"ProviderUnavailable": 3})
     judged(client, "good-002", 5.5, 0, 0, rates=(115, 0, 0))
-    judged(client, "good-003", 0, 1.8, 0, rates=(0, 26, 0))
+    judged(client, "good-003", 0, 3.2, 0, rates=(0, 26, 0))
     judged(client, "slow-002", 0, 0, 4.7, rates=(0, 0, 90))
     client.zadd(keys.probation("slow"), {"slow-002": 8})
     quarantine(

@@ -16,12 +16,14 @@ from fleet.config import Settings
 from fleet.diversity import ClassState
 from fleet.faults import SAID
 from fleet.models import bot_name
-from fleet.roster import ENOUGH, SUSPECTED, HealthRows, PoolBots, Quarantine
+from fleet.roster import ENOUGH, HealthRows, PoolBots, Quarantine
 from fleet.signals.bot_table import BotTable, HealthColumns, TestName
 from fleet.signals.health_view import BotStanding, FleetHealth, PoolHealth
 
 #: Bots in the list of the worst.
 WORST = 5
+#: Evidence from which on a bot is shown as suspected: two odd tasks in a row. Some bot of many has always had one.
+SHOWN = 3.0
 #: Who takes bots out when nobody else does; so it is where nobody has asked who it was.
 HEALTH = "health"
 
@@ -72,7 +74,7 @@ def health_columns(readings: BotReadings) -> HealthColumns:
             until[at], reason[at] = out[bot], why.reason if why else ""
             if why is None or why.by == HEALTH:
                 evidence[at], test[at] = max(ENOUGH, evidence[at]), _test_of(reason[at]) or test[at]
-        elif evidence[at] >= SUSPECTED:
+        elif evidence[at] >= SHOWN:
             of_what = f", {how[at]}" if test[at] == _TESTS[1] and at in how else ""
             reason[at] = f"{test[at]}{of_what}: {share[test[at]][at]}% of its last tasks"
     return HealthColumns(
@@ -107,7 +109,7 @@ def _pools(bots: BotTable, readings: BotReadings, settings: Settings, now_s: flo
     at_work = [
         (pool, evidence >= enough_of(state))
         for pool, state, evidence in zip(bots.pool, bots.state, bots.evidence, strict=True)
-        if evidence >= SUSPECTED and state != "quarantined"
+        if evidence >= SHOWN and state != "quarantined"
     ]
     suspected, kept_in = Counter(pool for pool, _ in at_work), Counter(pool for pool, is_bad in at_work if is_bad)
     alike = Counter(pool for pool, is_alike in zip(bots.pool, bots.alike, strict=True) if is_alike)
@@ -130,7 +132,7 @@ def _worst(bots: BotTable, reasons: Mapping[str, Quarantine]) -> list[int]:
     """Return the places of the worst bots: bad ones at work, those that are out (the newest first), suspected ones."""
     bad = [
         at for at, (state, evidence) in enumerate(zip(bots.state, bots.evidence, strict=True))
-        if state == "quarantined" or evidence >= SUSPECTED
+        if state == "quarantined" or evidence >= SHOWN
     ]  # fmt: skip
 
     def rank(at: int) -> tuple[int, float, float]:

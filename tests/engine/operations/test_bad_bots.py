@@ -48,14 +48,14 @@ def test_what_speaks_against_bots_stands_in_columns_by_pool_and_in_the_list_of_t
     working_fleet: WorkingFleet, client: redis.Redis
 ) -> None:
     working_fleet.finish(5, pool="b", bot=1, error="ProviderUnavailable", calls={"ProviderUnavailable": 3})
-    judged(client, "a-001", 1.8, 0, 0, rates=(102, 0, 0))
+    judged(client, "a-001", 3.2, 0, 0, rates=(102, 0, 0))
     quarantine_bot(client, SETTINGS, "a-002", by="ann", reason="odd")
     quarantine(client, "a", "a-003", by="health", reason=BY_HEALTH, for_s=60)  # its tests begin anew then
     judged(client, "b-003", 0, 4.7, 0, rates=(0, 51, 0))
     client.zadd(keys.probation("b"), {"b-003": 7})
     view = working_fleet.overview.read()
     bots = view.bots
-    assert bots.evidence == (1.8, 0.0, 9.2, 0.0, 0.0, 4.7)
+    assert bots.evidence == (3.2, 0.0, 9.2, 0.0, 0.0, 4.7)
     assert bots.test == ("bad answers", "", "slow", "", "", "avoids work")
     assert (bots.bad_percent[0], bots.avoids_percent[5], bots.slow_percent) == (40, 20, (0,) * 6)
     suspected = ("bad answers: 40% of its last tasks", "avoids work: 20% of its last tasks")
@@ -70,7 +70,7 @@ def test_what_speaks_against_bots_stands_in_columns_by_pool_and_in_the_list_of_t
     assert [(one.by, one.reason, one.until is None) for one in worst[1:3]] == [
         ("health", BY_HEALTH, False), ("ann", "odd", True),
     ]  # fmt: skip
-    assert [(one.evidence, one.enough) for one in (worst[0], worst[3])] == [(4.7, 4.6), (1.8, 9.2)]
+    assert [(one.evidence, one.enough) for one in (worst[0], worst[3])] == [(4.7, 4.6), (3.2, 9.2)]
     shown = exposition(view).decode()
     assert 'fleet_bots_kept_in{pool="b"} 1.0' in shown and 'fleet_bots_suspected{pool="a"} 1.0' in shown
     quarantine_bot(client, SETTINGS, "a-001", by="ann", for_s=30)
