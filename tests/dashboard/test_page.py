@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -196,6 +197,20 @@ def agree(fleet: Stack, page: Browser, picos: int, *, calls: int) -> None:
     assert page.text("#bill-day") == dollars(micros_of(picos))
     assert page.text('#bill-rows li[data-key="good|alpha/m-1"] b').startswith(f"{dollars(micros_of(picos))} this hour")
     assert not page.find("#bill-unknown").is_displayed()
+
+
+def agree_but_for(fleet: Stack, page: Browser, *, in_flight: int) -> None:
+    """After a kill page and ledger differ by the calls that were in flight: unknown, at what they reserved."""
+    ledgers = [fleet.ledger(name) for name in fleet.ledgers]
+    calls, billed = (sum(one[name] for one in ledgers) for name in ("calls", "billed_usd_micros"))
+    with open_overview(config.current()) as overview:
+        bill = overview.read().bill.ever
+    assert (bill.unknown_calls, bill.unknown_usd_picos > 0) == (in_flight, True)
+    assert abs(bill.calls - calls) <= in_flight, "calls"
+    assert abs(micros_of(bill.usd_picos) - billed) <= 1, "what was settled is what was billed"
+    page.wait(lambda: page.text("#bill-note").startswith(f"{bill.calls:,} calls today"), "the page has every call")
+    assert page.text("#bill-day") == dollars(micros_of(bill.usd_picos))
+    assert re.match(f"{in_flight} calls unknown, .*\\$[0-9.]+ reserved", page.text("#bill-unknown"))
 
 
 def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, page: Browser) -> None:
@@ -698,6 +713,7 @@ def test_an_outage_prompts_that_fail_and_a_dead_worker_are_each_said_in_one_sent
     fleet.worker = WorkerProcess(fleet.config.parent, env=fleet.env).wait_ready()
     fleet.collect(more)
     page.wait(lambda: page.text("#bill-unknown").startswith("3 calls unknown"), "what was in flight is unknown", 60)
+    agree_but_for(fleet, page, in_flight=3)
     page.look(width=360)
     page.picture("bill-unknown")
     assert (
