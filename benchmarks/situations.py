@@ -210,7 +210,7 @@ SITUATIONS = (
               _both(_kill("w1", "w2"), _start("w1", "-Q", keys.queue("research"))), _start("w2")),
     Situation("no-worker", "No worker lives", _kill("w1", "w2"), _both(_start("w1"), _start("w2"))),
     Situation("prompts-failing", "Prompts of drafts fail on every bot", lambda stage: stage.queue("drafts", 30)),
-    Situation("dead-letters", " tasks failed for good",
+    Situation("dead-letters", " failed for good",
               lambda stage: stage.queue("research", 120, deadline_s=0.05)),
     Situation("redis-near-full", "Redis uses 9", _near_memory, lambda stage: stage.client.config_set("maxmemory", 0)),
     Situation("backlog-grows", "The backlog of research grows", _grow,

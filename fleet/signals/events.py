@@ -62,8 +62,12 @@ def record_deed(client: redis.Redis, event: Event, by: str, /, **fields: object)
     record_event_now(client, event, **fields, by=by, host=socket.gethostname())
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= FIELD_CHARS else f"{text[: FIELD_CHARS - 1]}…"
+
+
 def _arguments(event: Event, quiet_s: float, about: str, fields: dict[str, object]) -> tuple[list[str], list[Any]]:
-    texts = [text for name, value in fields.items() for text in (name, str(value)[:FIELD_CHARS])]
+    texts = [text for name, value in fields.items() for text in (name, _cut(str(value)))]
     return _RECORD_EVENT.call(
         events=keys.events(), quiet=keys.event_quiet(f"{event.name}:{about}"), most=MOST_EVENTS,
         life_s=keys.STATE_TTL_S, quiet_ms=round(quiet_s * 1000), event=event.name, fields=texts,

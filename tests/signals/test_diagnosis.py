@@ -179,8 +179,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     ),
     (
         "provider_slow", "warning",
-        "alpha/m-1 is slow: a task takes 8 s in the last 5 minutes, 2 s in the hour before, for each token as much "
-        "longer",
+        "alpha/m-1 is slow: a task took 8 s in the last 5 minutes, 2 s in the hour before; longer answers are not why",
         view_of(), series(ran_ms=160_000.0),
     ),
     (
@@ -360,8 +359,8 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     ),
     (
         "dead_letters", "warning",
-        "50 tasks failed for good: in the last 10 minutes, of 400; 0 in the 50 minutes before; most of them in "
-        "research, mostly DeadlineExceeded",
+        "50 of 400 tasks of the last 10 minutes failed for good: 0 did in the 50 minutes before; most are of research, "
+        "mostly DeadlineExceeded",
         view_of(),
         symptoms_of(
             series={"research": minutes_of_pool(

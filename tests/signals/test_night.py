@@ -69,7 +69,7 @@ def test_an_api_that_is_well_again_is_named_no_more(symptoms: Symptoms, fails: b
         assert (found.verdict, found.culprit) == ("provider", "alpha/m-1")
     else:
         assert (found.verdict, found.culprit) == ("none", "")
-        assert found.reason == "40 of 100 calls of the last 5 minutes failed on alpha/m-1, none of them just now"
+        assert found.reason == "40 of 100 calls of the last 5 minutes failed on alpha/m-1; none fails now"
 
 
 @pytest.mark.parametrize(("ago_s", "fails"), [(20, True), (90, False)])

@@ -32,7 +32,7 @@ function findings(place, found, act, mayAct) {
     text(mark, MARKS[one.severity] ?? "i");
     attribute(mark, "title", one.severity);
     text(said, one.sentence);
-    text(advice, one.help.advice);
+    text(advice, one.help.advice.replaceAll("`", ""));
     copy.hidden = !one.help.command;
     text(copy.firstElementChild, one.help.command);
     attribute(copy, "title", "Copy this command");

@@ -38,7 +38,7 @@ export function headlines({ trends }) {
   text(by("failed-of"), failed.minute === null ? "no task ended in the last minute" : "of the last minute's tasks failed");
   change("failed-change", failed, (c) => `${points(c)} against the hour`, "worse");
   const calls = trends.calls_failed_share;
-  text(by("calls-share"), calls.minute === null ? "" : `${percent(calls.minute)} of their calls failed`);
+  text(by("calls-share"), calls.minute === null ? "" : `${percent(calls.minute)} of these tasks' calls failed`);
   change("calls-change", calls, (c) => `${points(c)} against the hour`, "worse");
   text(by("cost-minute"), dollars(trends.cost_usd_micros.minute ?? 0));
   change("cost-change", trends.cost_usd_micros, growth, "");
@@ -47,7 +47,7 @@ export function headlines({ trends }) {
 /** Tasks of a minute are a mean of two halves of minutes: their parts say nothing once there are ten. */
 const tasks = (n) => (n < 10 ? decimal(n) : count(n));
 
-const growth = (c) => (c > 2 ? `${decimal(c + 1)} times the hour's` : `${c < 0 ? "−" : "+"}${percent(Math.abs(c))} against the hour`);
+const growth = (c) => (c > 2 ? `(${decimal(c + 1)} times the hour's)` : `${c < 0 ? "−" : "+"}${percent(Math.abs(c))} against the hour`);
 
 const points = (c) => `${c < 0 ? "−" : "+"}${Number(Math.abs(c * 100).toFixed(1))} points`;
 

@@ -7,7 +7,7 @@ Departments do not import each other; here their readings meet. For people: O(bo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,7 +41,7 @@ from fleet.signals.ahead.dead_view import DeadGroup
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
-from fleet.signals.crew import Trouble, troubles_of
+from fleet.signals.crew import Trouble, takers, troubles_of
 from fleet.signals.diagnosis.engine import diagnose, untold
 from fleet.signals.diagnosis.long_waits import outlook
 from fleet.signals.diagnosis.verdict import judge
@@ -178,7 +178,7 @@ class Overview:
                 apis=len(models_among(apis)),
             ),
             tools=picture.tool_errors(reading.totals, {f"{TOOLS}/{name}" for name in settings.tools}),
-            pools=tuple(self._pools(reading, standings, bots, waits)),
+            pools=tuple(self._pools(reading, standings, bots, waits, takers(speaking))),
             limits=limits,
             waits=waits,
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
@@ -287,15 +287,17 @@ class Overview:
         return PoolWindows(series_of(series), windows.bot_rows_of(rows, bots), windows.sketches_of(sketch, now_s=now_s))
 
     def _pools(
-        self, reading: _Reading, standings: Iterable[PoolStanding], bots: BotTable, waits: Iterable[WaitLine]
-    ) -> Iterator[PoolView]:
+        self, reading: _Reading, standings: Iterable[PoolStanding], bots: BotTable, waits: Iterable[WaitLine],
+        taking: Callable[[str], int],
+    ) -> Iterator[PoolView]:  # fmt: skip
         of_bots, loads, of_pool = iter(bots.per_hour), iter(bots.load), defaultdict[str, list[WaitLine]](list)
         for line in waits:
             of_pool[line.pool].append(line)
         for standing in standings:
             count = self._settings.pools[standing.pool].bots
             busy = sum(1 for load in islice(loads, count) if load)
-            yield self._pool(standing, reading, list(islice(of_bots, count)), busy, of_pool[standing.pool])
+            one = self._pool(standing, reading, list(islice(of_bots, count)), busy, of_pool[standing.pool])
+            yield one.model_copy(update={"workers": taking(keys.queue(standing.pool))})
 
     def _pool(
         self,
@@ -312,7 +314,6 @@ class Overview:
             pool=pool,
             api=settings.limit_of(pool)[0],
             bots=len(per_hour),
-            workers=standing.workers,
             in_flight=standing.running,
             busy_bots=busy,
             backlog={priority.name.lower(): count for priority, count in zip(Priority, waiting.counts, strict=True)},

@@ -75,10 +75,12 @@ def diagnose(view: FleetView, symptoms: Symptoms) -> tuple[Diagnosis, ...]:
     case = Case(view, symptoms)
     found = [one for rule in RULES for one in rule(case)]
     failing = {one.about for one in found if one.kind == "prompts_fail"}
+    troubled = {one.about for one in found if one.kind in ("provider_down", "provider_failing")}
     stopped = _stopped(view, found)
     return once_each(
         one for one in found
         if not (one.kind == "dead_letters" and one.about in failing)
+        and not (one.kind == "provider_slow" and one.about in troubled)
         and not (one.kind == "backlog_grows" and one.about in stopped)
     )  # fmt: skip
 

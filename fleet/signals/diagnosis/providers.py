@@ -143,9 +143,10 @@ def failing(case: Case) -> Iterator[Diagnosis]:
         if facts.is_open or not is_many or not facts.still_fails(failed, case.now_s):
             continue
         late = f", {late_calls:,} of them had no answer in time" if late_calls else ""
+        of = max(calls, case.calls_on(api_of(limit)))  # breakers leave out some calls that do well
         yield diagnosis(
             "provider_failing", "warning", f"{called(api_of(limit))} fails on many calls", now_s=case.now_s,
-            cause=f"{failed:,} of {calls:,} calls of the last {RECENT_MIN} minutes{late}", about=api_of(limit),
+            cause=f"{failed:,} of {of:,} calls of the last {RECENT_MIN} minutes{late}", about=api_of(limit),
             tasks=case.waiting("retry", about=limit),
             help=Help(advice="see the provider's status page; calls are tried again, tasks only take longer",
                       command="fleet stats"),
@@ -293,8 +294,8 @@ def slow(case: Case) -> Iterator[Diagnosis]:
             continue
         yield diagnosis(
             "provider_slow", "warning", f"{api} is slow", now_s=case.now_s, about=api,
-            cause=f"a task takes {duration(took / 1000)} in the last {RECENT_MIN} minutes, "
-            f"{duration(took_before / 1000)} in the hour before, for each token as much longer",
+            cause=f"a task took {duration(took / 1000)} in the last {RECENT_MIN} minutes, "
+            f"{duration(took_before / 1000)} in the hour before; longer answers are not why",
             help=Help(advice="see the provider's status page; a fallback gives its pools another way",
                       command="fleet top"),
         )  # fmt: skip

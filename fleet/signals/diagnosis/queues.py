@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from fleet.quoting import counted
 from fleet.signals.ahead.outlook import length
 from fleet.signals.diagnosis.finding import Diagnosis, Help, diagnosis
 from fleet.signals.diagnosis.symptoms import Case
@@ -84,9 +83,10 @@ def dead_letters(case: Case) -> Iterator[Diagnosis]:
     mostly = of_worst.most_common(1)[0][0] if of_worst else ""
     types = f", mostly {mostly}" if mostly else ""
     yield diagnosis(
-        "dead_letters", "warning", f"{counted(round(dead), 'task')} failed for good", now_s=case.now_s, about=worst,
-        cause=f"in the last {DEAD_MIN} minutes, of {done:,.0f}; {usual:,.0f} in the {60 - DEAD_MIN} minutes before; "
-        f"most of them in {worst}{types}",
+        "dead_letters", "warning",
+        f"{dead:,.0f} of {done:,.0f} tasks of the last {DEAD_MIN} minutes failed for good",
+        now_s=case.now_s, about=worst,
+        cause=f"{usual:,.0f} did in the {60 - DEAD_MIN} minutes before; most are of {worst}{types}",
         help=Help(advice=f"{_OF_TYPES.get(mostly, 'see why')}, then replay them",
                   command=f"fleet dead list --pool {worst}"),
     )  # fmt: skip

@@ -190,6 +190,10 @@ class Case:
         """Return the pools whose own API this is."""
         return tuple(self._pools_by_api.get(api, ()))
 
+    def calls_on(self, api: str) -> int:
+        """Return the calls of the last minutes of the pools whose own API this is, as far as their tasks have ended."""
+        return round(sum(self.recent(pool).calls for pool in self.pools_on(api)))
+
     @cached_property
     def in_use(self) -> frozenset[str]:
         """The limits under which something was sent in the last minutes, as far as is known."""

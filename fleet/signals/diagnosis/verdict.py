@@ -88,7 +88,7 @@ def _of_what_is_over(case: Case, cells: list[_Cell]) -> CallVerdict:
     was = _of_cells(case, cells)
     if was is None or was.failed < FEWEST:
         return CallVerdict()
-    reason = f"{was.reason} on {was.culprit}, none of them just now"
+    reason = f"{was.reason} on {was.culprit}; none fails now"
     return CallVerdict(failed=was.failed, of=was.of, error=was.error, reason=reason)
 
 
@@ -141,7 +141,7 @@ def _cells(case: Case) -> Iterator[_Cell]:
         sums = [case.recent(pool) for pool in case.pools_on(api)]
         refused = round(sum(one.rate_limited for one in sums))
         calls = facts.calls if facts is not None else {}
-        of = max(sum(calls.values()) + refused, round(sum(one.calls for one in sums)))
+        of = max(sum(calls.values()) + refused, case.calls_on(api))
         for sort, failed in {**calls, "429": refused}.items():
             if not failed or sort not in _OF_SORT:
                 continue
