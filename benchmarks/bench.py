@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 #: Seconds after which a benchmark that does not get on is a failure.
@@ -101,5 +102,5 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))  # a finding that names [pools] is no markup
     Console(width=120).print(table)
