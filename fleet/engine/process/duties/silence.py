@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from fleet.errors import FleetError
-from fleet.quoting import counted
+from fleet.quoting import counted, duration
 from fleet.resilience import Breakers
 from fleet.resilience.rules import SILENT_CALLS, SILENT_US
 from fleet.waits import Wait
@@ -78,8 +78,8 @@ class SilenceWatch:
             if calls < min(SILENT_CALLS, self._slots()) or self._breakers.is_open(limit):
                 continue
             told = (
-                f"{counted(calls, 'call')} of a worker had no answer for {silent_s:.0f} s; the slowest "
-                f"answer before took {slowest_s:.1f} s"
+                f"{counted(calls, 'call')} of a worker had no answer for {duration(silent_s)}; the slowest "
+                f"answer before took {duration(slowest_s)}"
             )
             wait = await self._breakers.hangs(limit, told, for_s=silent_s)
             if wait is not None:

@@ -68,7 +68,7 @@ def test_a_pool_waits_once_all_its_keys_hang_whichever_was_the_last(redis_url: s
         await one.watch.look()
         ((pool, wait),) = one.holds
         assert (pool, wait.cause) == ("one", "outage")
-        assert wait.told == "3 calls of a worker had no answer for 13 s; the slowest answer before took 0.5 s"
+        assert wait.told == "3 calls of a worker had no answer for 13 s; the slowest answer before took 500 ms"
         await one.watch.look()
         assert len(one.holds) == 1, "what is open is not opened again"
         await one.close()
