@@ -321,7 +321,7 @@ class BotResult(Frozen):
     model: str | None = None
     simulated: bool = Field(False, description="True when the simulator answered, not a real provider.")
     served_by: str = Field(
-        "none", description="`call`, `fallback 1`, `fallback 2`, ... by the rung that answered; none."
+        "none", description="`call`, `batch`, `fallback 1`, `fallback 2`, ... by the rung that answered; none."
     )
     tenant: str = Field("", exclude_if=not_, description="For whom it was; by it `fleet forget` finds a result.")
     parked: int = Field(0, exclude_if=not_, description="Times that it was parked in between.")

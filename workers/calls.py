@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fleet.conversation import Kept, Message, ThinkingPart, Tool, ToolCall
@@ -29,6 +29,7 @@ class Wishes:
         tier: Service tier: `flex`, `priority`, or what the provider calls it.
         n: Answers wanted; each is paid.
         by_at: Unix time (s) by which the answer is needed: the gateway takes the tier; None: `tier` says it.
+        may_leave: Its task may leave its slot for hours: nothing has begun that would be lost.
         extra_body: Further fields of the request's body.
         extra_headers: Further headers.
         form: How the schema is told: `strict`, or `loose` where a model refuses it so.
@@ -51,6 +52,7 @@ class Wishes:
     tier: str | None = None
     n: int = 1
     by_at: float | None = None
+    may_leave: bool = False
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     form: Literal["strict", "loose"] = "strict"
@@ -62,6 +64,11 @@ class Wishes:
 
 #: Nothing beyond an answer.
 PLAIN = Wishes()
+
+
+def staying(wishes: Wishes) -> Wishes:
+    """Return what is asked by a task that keeps its slot."""
+    return replace(wishes, may_leave=False) if wishes.may_leave else wishes
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from fleet.workers.frameworks.passing import Passing
 from fleet.workers.frameworks.raw import Onlooker, RawAnswer
 from fleet.workers.judge import broken_off, is_known
 from fleet.workers.ladders import Ladders, Turn, plain
+from fleet.workers.lanes import LaneRoads
 from fleet.workers.load import UNSEEN_TOKENS, is_plain, may_write_for_an_hour, most_tokens, sent_tokens
 from fleet.workers.meter import Meter
 from fleet.workers.passage import Passages, Price
@@ -70,7 +71,7 @@ class Gateway:
         budgets: What may be spent; None: anything.
 
     Attributes:
-        lanes: Chooses among lanes for calls that say by when they are needed; None: all take the usual one.
+        lanes: Those of calls that say by when they are needed; None: all take the usual one.
         contexts: The documents that tasks share; None: this process has none.
         keys: Chooses among the keys of a provider; whoever knows of scopes narrows it there.
         ladders: Of every pool.
@@ -97,7 +98,7 @@ class Gateway:
         self.unanswered = roads.unanswered
         self._passages = Passages(limiter, roads, price, now_s=clock, costs=costs, bill=bill)
         self.keys = self._passages.keys
-        self.lanes: Lanes | None = None
+        self.lanes: LaneRoads | None = None
         self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._routes = routes
         self._disbelieved: set[str] = set()
@@ -106,6 +107,10 @@ class Gateway:
         self.contexts: Contexts | None = None
         self._unopened: set[str] = set()
         self.ladders = Ladders({**plain(routes), **(ladders or {})}, standing=roads.closed, on_turn=on_turn)
+
+    def take_lanes(self, lanes: Lanes) -> None:
+        """Let calls that say by when they are needed take the lanes that this chooses."""
+        self.lanes = LaneRoads(lanes, self._passages, self.roads, self.now_s)
 
     def closed(self, pool: str) -> Wait | None:
         """Return why the calls of `pool` do not go soon, as this process has heard; None: try. Never waits."""
@@ -180,11 +185,16 @@ class Gateway:
             wishes = replace(wishes, keep=self.contexts.keeps(wishes.prefix))
         given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
         most = _dearest(given, made, for_an_hour=may_write_for_an_hour(messages, wishes))
-        if wishes.by_at is not None and self.lanes is not None:
-            wishes = replace(wishes, tier=self._tier(self.lanes, pool, route, caller, most, wishes.by_at))
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)
         offers = tuple(tool.name for tool in wishes.tools)
         errand = Errand(pool, route, most, wishes.tier, deadline, meter, caller, patience_s, offers)
+        if wishes.by_at is not None and self.lanes is not None:
+            with deadline.standing():
+                taken = await self.lanes.take(errand, call)
+            if isinstance(taken, Completion):
+                return apart(self.believed(route, call, taken), messages)
+            wishes = replace(wishes, tier=taken)
+            call, errand = replace(call, wishes=wishes), replace(errand, tier=taken)
         try:
             completion = await self._passages.go(
                 errand, partial(self._send, call, streaming), lambda completion: completion.usage.output_tokens
@@ -250,12 +260,6 @@ class Gateway:
         if isinstance(answer.refusal, ContextTooLong):
             self._learn_from(answer.refusal, route, most.input_tokens)
         return answer
-
-    def _tier(self, lanes: Lanes, pool: str, route: Route, caller: Caller, most: Usage, by_at: float) -> str | None:
-        given, made = most.input_tokens, most.output_tokens
-        return lanes.tier(
-            pool, route.priced_as, caller.kind, input_tokens=given, output_tokens=made, by_s=by_at - self.now_s()
-        )
 
     def _learn_from(self, error: ContextTooLong, route: Route, estimated: int) -> None:
         """Learn how a model counts from one that says that a prompt is too long."""

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol, runtime_checkable
 
+from fleet.batches import BatchApi, Leaving
 from fleet.conversation import Kept
 from fleet.entries import Entry
 from fleet.errors import Waits
@@ -201,10 +202,12 @@ class CostShares(Protocol):
 
 
 class Lanes(Protocol):
-    """Which way to its model a call takes. Nothing here waits or raises."""
+    """Which way to its model a call takes."""
 
-    def tier(self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float) -> str | None:
-        """Return the service tier that a call takes; None: the usual one.
+    def lane(
+        self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool
+    ) -> str:
+        """Return the lane that a call takes: `batch`, `standard`, or the service tier by that name. Never waits.
 
         Args:
             pool: Whose call it is.
@@ -213,11 +216,30 @@ class Lanes(Protocol):
             input_tokens: By estimate.
             output_tokens: Of the longest answer.
             by_s: Seconds until the answer is needed.
+            may_batch: Its task may leave its slot, and come back hours later.
         """
         ...
 
     def busy(self, api: str, tier: str) -> None:
-        """Note that a tier had no room for a call."""
+        """Note that a tier had no room for a call. Never waits, never raises."""
+        ...
+
+    async def leave(self, leaving: Leaving) -> None:
+        """Let a call leave for a batch.
+
+        Raises:
+            NotSoon: It has left: its task is to wait.
+            StoreUnavailable: Redis does not answer.
+        """
+        ...
+
+    async def came(self, task: str) -> bytes | None:
+        """Return the answer with which a task's call is back, as JSON; empty: none came; None: it has not left.
+
+        Raises:
+            NotSoon: It is on its way.
+            StoreUnavailable: Redis does not answer.
+        """
         ...
 
 
@@ -334,6 +356,23 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Close the HTTP connections."""
+
+
+@runtime_checkable
+class BatchingProvider(Protocol):
+    """A provider that takes batches. Nothing here waits."""
+
+    def later_body(self, call: Call) -> bytes:
+        """Return the request of a call as JSON, without what its model refuses."""
+        ...
+
+    def later_answer(self, call: Call, raw: bytes) -> Completion:
+        """Read an answer that came in a batch. Raises as `Provider.complete`."""
+        ...
+
+    def batches(self, key: Callable[[], str]) -> BatchApi:
+        """Return its batches under a key, which is asked for with each request."""
+        ...
 
 
 @runtime_checkable

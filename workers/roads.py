@@ -363,6 +363,11 @@ class Roads:
         if self.scopes is not None and capped:
             self.scopes.settle(capped, 0, 0, is_sent=False)
 
+    def counts(self, pool: str, caller: Caller, task: str) -> bool:
+        """True when a budget, or whom its key serves, counts a call before it is sent. Never waits."""
+        is_scoped = self.scopes is not None and self.scopes.concerns(task)
+        return is_scoped or (self._budgets is not None and bool(self._budgets.counting(pool, caller)))
+
     def settle_budgets(self, grant: Grant, usd_picos: int | None, *, is_unknown: bool, tokens: int = 0) -> None:
         """Count what a call came to in its budgets. Never waits, never raises.
 

@@ -94,6 +94,11 @@ COMMANDS = {
         "Erase what Fleet keeps of a tenant, or of some tasks: prompts, answers, names.",
     ),
     "dead": ("fleet.cli.operate.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
+    "lanes": (
+        "fleet.cli.operate.lanes",
+        "lanes",
+        "Show what is in batches, what waits for one, and by when it is needed.",
+    ),
     "limits": (
         "fleet.cli.operate.limits",
         "limits",

@@ -21,6 +21,7 @@ from fleet.config.alerts import AlertSettings
 from fleet.config.budgets import BudgetSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local
+from fleet.config.lanes import LaneSettings
 from fleet.config.places import PLACE_VARIABLES, config_path
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
 from fleet.config.providers import KeySettings, ProviderSettings, counts_cached, vendor_of
@@ -84,6 +85,7 @@ class Settings(BaseSettings):
     vault: VaultSettings = VaultSettings()
     keys: KeysSettings = KeysSettings()
     signals: SignalsSettings = SignalsSettings()
+    lanes: LaneSettings = LaneSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     safety: SafetySettings = SafetySettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")
@@ -344,6 +346,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings, "dead_letters": DeadLetterSettings,
     "health": HealthSettings, "diversity": DiversitySettings, "flower": FlowerSettings, "signals": SignalsSettings,
     "simulator": SimulatorSettings, "dashboard": DashboardSettings, "alerts": AlertSettings, "bill": BillSettings,
+    "lanes": LaneSettings,
 }  # fmt: skip
 
 

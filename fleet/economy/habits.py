@@ -196,7 +196,8 @@ class Experience:
         processes: Worker processes.
         backlog: Waiting tasks that go before, by pool.
         opinions: Bots that a task is given to at most, while answers seem bad.
-        lanes: Of other lanes, by `provider/model`, kind and lane.
+        lanes: Of lanes, by `provider/model`, kind and lane.
+        batches: Of the times of batches, by `provider/model`.
         is_learnt: False: no Redis was asked.
     """
 
@@ -211,6 +212,7 @@ class Experience:
     backlog: Mapping[str, int] = field(default_factory=dict)
     opinions: int = 1
     lanes: Mapping[Way, LaneFacts] = field(default_factory=dict)
+    batches: Mapping[str, LaneFacts] = field(default_factory=dict)
     is_learnt: bool = False
 
     def latency_s(self, pool: str, kind: str) -> Range:

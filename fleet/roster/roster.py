@@ -60,6 +60,9 @@ _CHECK_OUT_OF = _CHECK_OUT.prepared("result token besides among avoid")
 #: Classes for which that is kept; it is quickly made again.
 _MOST_CLASSES = 1000
 _RENEW = Script.beside(__file__, "renew.lua", keys="leases*", argv="lease_us life_s pairs*")
+_CLAIM = Script.beside(
+    __file__, "claim.lua", keys="bots leases claims", argv="bot token lease_us life_s", constants={"UNIT": LOAD_UNIT}
+)
 _GIVE_BACK = Script.beside(
     __file__, "give_back.lua", keys="bots leases claims", argv="pairs*", constants={"UNIT": LOAD_UNIT}
 )
@@ -177,6 +180,20 @@ class Roster:
                 f"see that nothing else deletes {keys.bots(pool)!r}, and that maxmemory-policy is noeviction"
             )
         return Checkout(task_id, pool, bot.decode(), token)
+
+    async def claim(self, pool: str, bot: str, *, task_id: str, token: str) -> Checkout | None:
+        """Check out the bot that has made a task's answer already, to judge it; None: there is no such bot any more.
+
+        It makes no call, so neither a quarantine nor an empty budget stands in its way. Safe to repeat.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        call = _CLAIM.call(
+            bots=keys.bots(pool), leases=keys.bot_leases(pool), claims=keys.bot_claims(pool), bot=bot, token=token,
+            lease_us=self._lease_us, life_s=keys.STATE_TTL_S,
+        )  # fmt: skip
+        return Checkout(task_id, pool, bot, token) if await self._store.run(_CLAIM, *call) else None
 
     async def renew(self, held: Sequence[Checkout]) -> tuple[Checkout, ...]:
         """Push the expiry of all checkouts that this process holds. One round trip.

@@ -43,7 +43,8 @@ def test_a_rung_is_taken_for_the_causes_that_it_names_and_for_no_other(when: Whe
 def test_every_cause_that_an_api_can_have_leads_down_by_some_condition() -> None:
     led = frozenset[Cause]().union(*CAUSES_OF.values())
     assert set(CAUSES) - led == {
-        "time", "retry", "bots", "worker", "machine", "redis", "operator", "function", "document", "warming",
+        "time", "retry", "bots", "worker", "machine", "redis", "operator", "function", "document",
+        "warming", "batch",
     }  # fmt: skip
 
 

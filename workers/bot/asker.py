@@ -29,7 +29,7 @@ from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.sequel import Sequel, out_of_tries, sequel_of
 from fleet.workers.bot.window import LEAST_ROOM_TOKENS, room_of, tighter_room
 from fleet.workers.bot.wishes import check_room
-from fleet.workers.calls import CONTEXT_FULL, Completion, Wishes
+from fleet.workers.calls import CONTEXT_FULL, Completion, Wishes, staying
 from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway
 from fleet.workers.judge import Judgement, judge_completion
@@ -340,7 +340,7 @@ class Asker:
                 deadline=self.deadline,
                 meter=self.meter,
                 caller=self._caller,
-                wishes=inquiry.wishes,
+                wishes=staying(inquiry.wishes) if self.is_begun else inquiry.wishes,
                 streaming=inquiry.streaming,
                 patience_s=BEGUN_PATIENCE_S if self.is_begun else PATIENCE_S,
                 route=self.route,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from yarl import URL
 
+from fleet.batches import BatchApi
 from fleet.conversation import MOST_MARKS
 from fleet.quoting import Hidden
 from fleet.workers.calls import Call, Completion
@@ -14,6 +15,8 @@ from fleet.workers.ports import Lessons
 from fleet.workers.providers.answers.parts import read_content
 from fleet.workers.providers.answers.streams import AnswerStream, AnthropicStream
 from fleet.workers.providers.base import HttpProvider, bad_wire
+from fleet.workers.providers.batches.anthropic_api import AnthropicBatchApi
+from fleet.workers.providers.batches.http import BatchHttp
 from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.written.anthropic_body import (
@@ -49,6 +52,10 @@ class Anthropic(HttpProvider):
     ) -> None:
         super().__init__(base_url, "/v1/messages", name=name, lessons=lessons)
         self._takes_tokens = takes_tokens
+
+    def batches(self, key: Callable[[], str]) -> BatchApi:
+        """Return the message batches of this API under a key."""
+        return AnthropicBatchApi(BatchHttp(self, key))
 
     def _stream(self) -> AnswerStream:
         return AnthropicStream()

@@ -148,6 +148,14 @@ class HttpProvider(ABC):
         whole = answer.answer()
         yield student.passed(self._completion(call, whole, headers), encode_json(whole))
 
+    def later_body(self, call: Call) -> bytes:
+        """Return the request of a call as JSON, for a batch: see `fleet.workers.ports.BatchingProvider`."""
+        return encode_json(Student(self._lessons, f"{self._name}/{call.model}", call).prepared(self._body(call)))
+
+    def later_answer(self, call: Call, raw: bytes) -> Completion:
+        """Read an answer that came in a batch; it was asked for in other words than today's, if lessons were learnt."""
+        return self._answer(call, "", 200, {}, raw)
+
     def speaks(self, wire: str) -> bool:
         """True when the API understands what SDKs of this wire write: `openai` or `anthropic`."""
         return wire in self._WIRES

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from yarl import URL
 
+from fleet.batches import BatchApi
 from fleet.quoting import Hidden
 from fleet.workers.calls import Call, Completion
 from fleet.workers.ports import Lessons
 from fleet.workers.providers.answers.parts import read_message
 from fleet.workers.providers.answers.streams import AnswerStream, OpenAIStream
 from fleet.workers.providers.base import HttpProvider, bad_wire
+from fleet.workers.providers.batches.http import BatchHttp
+from fleet.workers.providers.batches.openai_api import OpenAIBatchApi
 from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.wire_schema import unwrapped
@@ -40,6 +43,10 @@ class OpenAICompatible(HttpProvider):
         is_official = self.host == _OFFICIAL[0] or self.host.endswith(_OFFICIAL[1:])
         self._names_prefixes = is_official
         self._limit_field = "max_completion_tokens" if is_official else "max_tokens"
+
+    def batches(self, key: Callable[[], str]) -> BatchApi:
+        """Return the batches of this API under a key."""
+        return OpenAIBatchApi(BatchHttp(self, key))
 
     def _stream(self) -> AnswerStream:
         return OpenAIStream()

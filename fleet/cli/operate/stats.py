@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from fleet.signals.money.bill_view import BillSums
+    from fleet.signals.money.bill_view import BillView
     from fleet.signals.reader import BudgetRow, Completions, Errors, PoolCompletions, Resources, Snapshot
     from fleet.signals.view import FleetView
 
@@ -76,7 +76,7 @@ def _findings(view: FleetView) -> list[Text]:
 
     found, verdict = view.diagnoses, view.verdict
     if not found:
-        return [_plain(f"✓ {well(view.outlook)}", "green"), *_of_bill(view.bill.day)]
+        return [_plain(f"✓ {well(view.outlook)}", "green"), *_of_bill(view.bill)]
     styles = {"critical": "bold red", "warning": "yellow", "info": ""}
     lines = []
     for one in found:
@@ -85,13 +85,19 @@ def _findings(view: FleetView) -> list[Text]:
     if verdict.verdict != "none":
         whose = f" {verdict.culprit}" if verdict.culprit else ""
         lines.append(_plain(f"what fails now: {verdict.verdict}{whose}").append(f"  {verdict.reason}", "dim"))
-    return [*lines, *_of_bill(view.bill.day)]
+    return [*lines, *_of_bill(view.bill)]
 
 
-def _of_bill(day: BillSums) -> Iterator[Text]:
-    """Yield what is not known of today's bill."""
+def _of_bill(bill: BillView) -> Iterator[Text]:
+    """Yield what is not known of today's bill, and what will be on it later."""
     from fleet.money import dollars_in_full
+    from fleet.quoting import counted, stamp
 
+    day, later = bill.day, bill.batches
+    if later.tasks or later.gathering:
+        by = "" if later.latest_by is None else f", the first needed by {stamp(later.latest_by)}"
+        line = f"{counted(later.tasks, 'task')} in {counted(later.batches, 'batch', 'batches')}{by}"
+        yield _plain(f"{line}; {later.gathering:,} more wait for one").append("  (fleet lanes)", "dim")
     if day.unknown_calls:
         line = f"bill of today: {day.unknown_calls:,} of {day.calls:,} calls are unknown"
         reserved = f"  ${dollars_in_full(day.unknown_usd_picos)} is reserved for them (fleet bill unknown)"

@@ -10,7 +10,9 @@ from typing import Any
 from fleet.config import Settings
 from fleet.economy.estimate import Estimate, Part, Weighed
 from fleet.economy.habits import Experience
-from fleet.economy.lanes.choice import LANES, LANES_OF, UNLEARNT, USUAL, Lane, LaneFacts, Offer, Shape, choose, offers
+from fleet.economy.lanes.access import lanes_of_api
+from fleet.economy.lanes.choice import LANES, UNLEARNT, Lane, LaneFacts, Offer, Shape, choose, offers
+from fleet.economy.lanes.times import with_times
 from fleet.economy.prices import Price
 from fleet.quoting import counted
 
@@ -68,12 +70,13 @@ def _offered(
     learnt: dict[Lane, LaneFacts] = {
         lane: known.lanes.get((part.api, part.kind, lane), UNLEARNT) for lane in LANES
     }  # fmt: skip
+    learnt["batch"] = with_times(learnt["batch"], known.batches.get(part.api))
     for lane in ("standard", "priority"):
         learnt[lane] = learnt[lane].at_once(at_once_s)
-    kind = settings.provider_named(part.api.partition("/")[0]).kind
+    has = lanes_of_api(settings, part.api) - ({"batch"} if settings.pools[part.pool].own_bot else set())
     return offers(
         Shape(given, made, prefix_tokens=given), by_s, lambda usage, tier: price(part.api, usage, tier), learnt,
-        has=LANES_OF.get(kind, USUAL),
+        has=has,
     )  # fmt: skip
 
 

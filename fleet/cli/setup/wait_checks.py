@@ -9,12 +9,13 @@ from dataclasses import replace
 from fleet.cli.setup.check import Check, ok, warn
 from fleet.config import Settings
 from fleet.economy.budgets import read_budgets
+from fleet.economy.lanes.board import LaneBoard, read_board
 from fleet.engine.operations.budgets import differing
 from fleet.engine.operations.obstacles import told_line
 from fleet.engine.operations.paces import LimitBudgets, read_limit_budgets
 from fleet.engine.operations.waits import Standings, look
 from fleet.errors import FleetError
-from fleet.quoting import counted
+from fleet.quoting import counted, stamp
 from fleet.signals.view import WaitLine
 from fleet.store.client import connect, store_errors
 from fleet.store.private.embedded import broker_url, state_url
@@ -33,7 +34,8 @@ def read_waits(settings: Settings) -> Standings | None:
             limits = {one.limit.limit: one.limit for one in seen.standings if one.limit is not None}
             budgets = read_limit_budgets(clients[urls[0]], settings, limits.values(), seen.now_s)
             otherwise = differing(read_budgets(clients[urls[0]], settings.budgets), settings)
-            return replace(seen, budgets=tuple(budgets), otherwise=tuple(otherwise))
+            board = read_board(clients[urls[0]])
+            return replace(seen, budgets=tuple(budgets), otherwise=tuple(otherwise), board=board)
     except FleetError:
         return None
 
@@ -51,12 +53,24 @@ def wait_checks(seen: Standings | None) -> Iterator[Check]:
     for lines in found.values():
         yield _check(lines, seen.now_s)
     yield from (_budget_check(one) for one in seen.budgets if one.lines)
+    yield from _batch_checks(seen.board)
     for scope, configured, now in seen.otherwise:
         yield warn(
             f"budget {scope}: other settings elsewhere",
             f"fleet.toml says {configured}, but {now} holds: `fleet budgets set` was used",
             f"Write it into fleet.toml, or go back with `fleet budgets reset {scope}`.",
         )
+
+
+def _batch_checks(board: LaneBoard) -> Iterator[Check]:
+    """Yield a finding for each key that takes no batches, and for each batch that a vendor refuses."""
+    for limit, until, why in board.shut:
+        advice = "Its tasks take other lanes. If it never takes batches, set `batches = false` under [lanes]."
+        yield warn(f"batches of {limit}", f"refused until {stamp(until)}: {why}", advice)
+    for job in board.jobs:
+        if job.tries:
+            advice = "It is tried again; what is not sent in time takes another lane (`fleet lanes`)."
+            yield warn(f"batch {job.id} of {job.limit}", f"{counted(job.count, 'task')} wait: {job.why}", advice)
 
 
 def _budget_check(budgets: LimitBudgets) -> Check:

@@ -6,11 +6,15 @@ const micros = (picos) => picos / 1e6;
 
 export function bill({ bill: all }) {
   const panel = by("bill-panel");
-  panel.hidden = !all.ever.calls;
+  const later = all.batches;
+  panel.hidden = !(all.ever.calls || later.gathering || later.tasks);
   if (panel.hidden) return;
   text(by("bill-hour"), dollars(micros(all.hour.usd_picos)));
   text(by("bill-day"), dollars(micros(all.day.usd_picos)));
-  text(by("bill-note"), `${counted(all.day.calls, "call")} today · ${dollars(micros(all.ever.usd_picos))} in all`);
+  const notes = [`${counted(all.day.calls, "call")} today`, `${dollars(micros(all.ever.usd_picos))} in all`];
+  if (later.tasks) notes.push(`${counted(later.tasks, "task")} in batches (fleet lanes)`);
+  if (later.gathering) notes.push(`${counted(later.gathering, "task")} waiting for a batch`);
+  text(by("bill-note"), notes.join(" · "));
   const lost = by("bill-unknown");
   lost.hidden = !(all.ever.unknown_calls || all.day.unpriced_calls);
   text(lost, [

@@ -61,6 +61,18 @@ class Batch:
 Book = Callable[[Batch], ScriptCall | None]
 
 
+def batch_call(batch: Batch) -> ScriptCall:
+    """Return what enters a batch into the bill, once, however often it is sent. All its calls are of one hour."""
+    entries = batch.entries
+    hashes, rows = arguments_of(summed(entries))
+    lost = [f"{entry.id} {unknown.written(entry)}" for entry in entries if entry.state == "unknown" and entry.id]
+    call = BILL.call(
+        writer=bill_keys.writer(batch.writer), unknown=bill_keys.unknown(), number=batch.number,
+        ids=f",{','.join(entry.id for entry in entries)},", lost="\n".join(lost), rows=rows, **hashes,
+    )  # fmt: skip
+    return BILL, *call
+
+
 class Writer:
     """Implements `fleet.workers.ports.Bill`. One per process, on its loop.
 
@@ -212,10 +224,4 @@ class Writer:
             entries = tuple(entry for entry in entries if entry.id not in lost)
 
     def _call(self, number: int, entries: Sequence[Entry]) -> ScriptCall:
-        hashes, rows = arguments_of(summed(entries))
-        lost = [f"{entry.id} {unknown.written(entry)}" for entry in entries if entry.state == "unknown" and entry.id]
-        call = BILL.call(
-            writer=bill_keys.writer(self.id), unknown=bill_keys.unknown(), number=number,
-            ids=f",{','.join(entry.id for entry in entries)},", lost="\n".join(lost), rows=rows, **hashes,
-        )  # fmt: skip
-        return BILL, *call
+        return batch_call(Batch(self.id, number, tuple(entries)))

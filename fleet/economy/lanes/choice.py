@@ -26,8 +26,9 @@ PROMISED_S = 86_400.0
 UNLEARNT_S: Mapping[Lane, float] = {"batch": PROMISED_S, "flex": 900.0, "standard": 60.0, "priority": 60.0}
 #: Lanes that tasks take to an API of each kind; a price decides whether a model has them.
 LANES_OF: Mapping[str, frozenset[Lane]] = {
-    "openai": frozenset({"flex", "standard", "priority"}),
-    "simulator": frozenset({"flex", "standard", "priority"}),
+    "openai": frozenset({"batch", "flex", "standard", "priority"}),
+    "simulator": frozenset({"batch", "flex", "standard", "priority"}),
+    "anthropic": frozenset({"batch", "standard"}),
 }
 #: Of any other.
 USUAL: frozenset[Lane] = frozenset({"standard"})

@@ -47,7 +47,10 @@ ADVICE: dict[Cause, str] = {
     "document": "`fleet context add FILE` stores it again: the same text has the same id",
     "warming": "",
     "function": "await in the bot function that `fleet doctor` names, or drop its `async`",
+    "batch": "`fleet lanes` shows the batch; nothing is to be done",
 }
+#: Waits that are as they are meant to be, and keep nobody from going on.
+PLANNED: frozenset[Cause] = frozenset({"time", "batch"})
 #: What to do where a tool is waited for, and that is something else.
 OF_TOOLS: dict[Cause, str] = {
     "outage": "see the status page of its API; what needs it waits in its slot, and the rest goes on",
@@ -270,8 +273,8 @@ def drain_of_pool(pool: PoolStanding, lines: Iterable[WaitLine], per_s: float, n
         now_s: Unix time.
     """
     mine = list(lines)
-    tasks = pool.backlog.total + sum(line.parked for line in mine if line.cause != "time")
-    stops = (line for line in mine if line.cause not in FLOWING and line.tasks)
+    tasks = pool.backlog.total + sum(line.parked for line in mine if line.cause not in PLANNED)
+    stops = (line for line in mine if line.cause not in (*FLOWING, *PLANNED) and line.tasks)
     worst = max(stops, key=lambda line: line.tasks, default=None)
     if worst is None:
         return drain_of(tasks, per_s, now_s=now_s)
@@ -309,14 +312,14 @@ def told_line(line: WaitLine, now_s: float, *, with_advice: bool = False) -> str
 def headline(lines: Sequence[WaitLine], now_s: float, *, are_others: bool = False) -> str:
     """Return in one line how many tasks wait, and what most of them wait for; empty: none does.
 
-    Tasks that wait for the time that their producer gave them don't count.
+    Tasks that wait for the time that their producer gave them, or in a batch, don't count.
 
     Args:
         lines: Why tasks wait.
         now_s: Unix time.
         are_others: More tasks wait than these, which is told elsewhere.
     """
-    waiting = [line for line in lines if line.tasks and line.cause != "time"]
+    waiting = [line for line in lines if line.tasks and line.cause not in PLANNED]
     if not waiting:
         return ""
     total, worst = sum(line.tasks for line in waiting), max(waiting, key=lambda line: line.tasks)

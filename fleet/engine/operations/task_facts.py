@@ -15,6 +15,7 @@ from celery import states
 
 from fleet.config import KEY_LABEL, TOOLS, Settings
 from fleet.economy.bill.unknown import read_unknown
+from fleet.economy.lanes.board import job_of_task
 from fleet.engine.admission.gates import OPEN_GATE, Gate
 from fleet.engine.messages import queues
 from fleet.engine.operations.obstacles import PoolStanding, explained, line_of, lines_of, wait_of
@@ -46,6 +47,7 @@ from fleet.engine.transport.withdrawal.message_search import (
 from fleet.entries import Entry
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
+from fleet.quoting import stamp
 from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.view import WaitLine
@@ -158,6 +160,8 @@ def gather(
         search = find_at_heads(broker, task_id, settings)
     else:
         search = find_queued(broker, task_id, settings, most=search_most)
+    if parked is not None and (wait := wait_in(parked.reason)) is not None and wait.cause == "batch":
+        parked = replace(parked, reason=replace(wait, told=_told_batch(state, task_id)).to_json())
     where = held or parked or search.found
     pool = queues.pool_of(where.queue) if where else None
     limit = limit_of(pool) if pool in settings.pools and pool else None
@@ -195,6 +199,14 @@ def gather(
         lost=tuple(one.entry for one in read_unknown(state, of_task=task_id, most=LOST_QUICKLY if is_quick else LOST)),
         tool_waits=tuple(_tool_waits(state, settings, pool or "", crew.now_s)) if held and result is None else (),
     )
+
+
+def _told_batch(state: redis.Redis, task_id: str) -> str:
+    """Return in which batch a task is, and since when."""
+    job = job_of_task(state, task_id)
+    if job is None:
+        return "it waits for others to go with"
+    return f"in a batch of {job.count:,} since {stamp(job.made_at)}, {job.done:,} of them answered"
 
 
 def _read_marks(broker: redis.Redis, task_id: str) -> _Marks:

@@ -14,6 +14,7 @@ import redis
 
 from fleet import config
 from fleet.config import LimitSettings, Settings
+from fleet.economy.lanes.board import NO_BATCHES, LaneBoard
 from fleet.engine.admission.gates import read_gates, read_waiting
 from fleet.engine.operations.ladders import next_limit
 from fleet.engine.operations.obstacles import ParkedSample, PoolStanding, lines_of, waits_of_limit
@@ -208,6 +209,7 @@ class Standings:
         lines: Why their tasks wait.
         budgets: Of the limits' days, on demand.
         otherwise: Budgets that were set while the fleet runs, on demand: scope, what fleet.toml says, what holds.
+        board: What is in batches, on demand.
     """
 
     crew: Crew
@@ -215,6 +217,7 @@ class Standings:
     lines: tuple[WaitLine, ...]
     budgets: tuple[LimitBudgets, ...] = ()
     otherwise: tuple[tuple[str, str, str], ...] = ()
+    board: LaneBoard = NO_BATCHES
 
     @property
     def now_s(self) -> float:

@@ -19,6 +19,9 @@ from fleet.quoting import quote
 
 logger = logging.getLogger("fleet.worker")
 
+#: Tier of answers that came in a batch.
+BATCH = "batch"
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -72,7 +75,7 @@ def result_of(
         provider=outcome.provider or None,
         model=outcome.model or None,
         simulated=outcome.simulated,
-        served_by=f"fallback {outcome.rung}" if outcome.rung else "call" if outcome.attempts else "none",
+        served_by=_served_by(outcome),
         usage=outcome.usage,
         cost_usd_micros=outcome.cost_usd_micros,
         cost_usd_picos=outcome.cost_usd_picos,
@@ -87,6 +90,12 @@ def result_of(
         finished_at=time.time(),
         metadata=task.metadata,
     )
+
+
+def _served_by(outcome: Outcome) -> str:
+    if outcome.rung:
+        return f"fallback {outcome.rung}"
+    return "none" if not outcome.attempts else "batch" if outcome.tier == BATCH else "call"
 
 
 def summary_of(result: BotResult) -> str:

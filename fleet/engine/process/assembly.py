@@ -30,9 +30,11 @@ from fleet.engine.answers.opinions import Panel
 from fleet.engine.answers.peers import ValidatorPeers
 from fleet.engine.messages.queues import bind_pools
 from fleet.engine.outcomes.completion import Finisher
+from fleet.engine.process.batching.duty import BatchDuty
 from fleet.engine.process.bots import Bots
 from fleet.engine.process.breaking import make_breakers
 from fleet.engine.process.canvas import Canvas
+from fleet.engine.process.checkouts import Checkouts
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.delegations import Delegations
 from fleet.engine.process.duties.janitor import Janitor, for_ever
@@ -41,6 +43,7 @@ from fleet.engine.process.duties.silence import SilenceWatch
 from fleet.engine.process.held_keys import held_keys
 from fleet.engine.process.key_caps import KeyCaps
 from fleet.engine.process.ladders import (
+    batches_of,
     hold_tools,
     keys_among,
     limits_of,
@@ -117,6 +120,7 @@ class Assembly:
     lanes: LaneChooser
     silence: SilenceWatch
     hanging: Callable[[], Mapping[str, Hanging]]
+    batches: BatchDuty
 
     async def settle(self) -> None:
         """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
@@ -198,7 +202,8 @@ async def assemble(
     gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
         state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached
     )
-    lanes = gateway.lanes = LaneChooser(settings, price, norms_of=lambda *of: completion.health.norms(*of))
+    lanes = LaneChooser(settings, price, state, norms_of=lambda *of: completion.health.norms(*of))
+    gateway.take_lanes(lanes)
     tools = make_tools(settings, telemetry, state, keyring, tool_keys, roads=gateway.roads, limiter=limiter, bill=bill)
     room = WaitingRoom(
         broker,
@@ -222,7 +227,8 @@ async def assemble(
     held: dict[str, Checkout] = {}
     panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)
     plane = DataPlane(
-        settings, telemetry, state=state, broker=broker, roster=roster, panel=panel, completion=completion, held=held,
+        settings, telemetry, state=state, broker=broker, checkouts=Checkouts(roster, lanes), panel=panel,
+        completion=completion, held=held,
         note=likeness.note, canvas=Canvas(state), room=room,
     )  # fmt: skip
     return Assembly(
@@ -266,6 +272,9 @@ async def assemble(
             hold=room.hold,
         ),
         hanging=gateway.roads.hanging,
+        batches=BatchDuty(
+            state, broker, settings, price, api_of=batches_of(routes), process=process or leases.process_id()
+        ),
     )  # fmt: skip
 
 

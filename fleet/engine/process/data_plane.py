@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from functools import partial
@@ -38,6 +37,7 @@ from fleet.engine.outcomes.results import (
 )
 from fleet.engine.outcomes.stored import read_result
 from fleet.engine.process.canvas import Canvas, without_canvas
+from fleet.engine.process.checkouts import Checkouts
 from fleet.engine.process.delivery import Delivery
 from fleet.engine.process.waiting_room import OF_PROCESS, Stay, WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
@@ -56,7 +56,7 @@ from fleet.errors import (
 from fleet.models import Bot, BotResult, BotTask
 from fleet.outcome import NOTHING_BEFORE, Before, Parking
 from fleet.quoting import brief
-from fleet.roster import Checkout, Roster, WantedBot
+from fleet.roster import Checkout, WantedBot
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import keys
@@ -79,7 +79,7 @@ class DataPlane:
         telemetry: Spans and counts of this process.
         state: Where results, bots and signals are.
         broker: Where messages and their leases are; the same store where there is one Redis.
-        roster: Gives out bots.
+        checkouts: Gives out bots.
         panel: Lets bots work on a task.
         completion: Finishes a task in one atomic step.
         held: The checkouts of the tasks that run, by token: what is in here is renewed.
@@ -95,7 +95,7 @@ class DataPlane:
         *,
         state: Store,
         broker: Store,
-        roster: Roster,
+        checkouts: Checkouts,
         panel: Panel,
         completion: Finisher,
         held: MutableMapping[str, Checkout],
@@ -107,7 +107,7 @@ class DataPlane:
         self._telemetry = telemetry
         self._state = state
         self._broker = broker
-        self._roster = roster
+        self._checkouts = checkouts
         self._panel = panel
         self._completion = completion
         self._held = held
@@ -181,7 +181,8 @@ class DataPlane:
         """Check a bot out and let it work; `wanted` says what it must be like."""
         started_s = time.monotonic()
         try:
-            checkout = await self._check_out(pool, task, delivery, wanted)
+            with self._telemetry.step("checkout"):
+                checkout = await self._checkouts.check_out(pool, task, delivery, before, wanted)
         except Waits as error:
             found = await self._wait_of(error, pool, task)
             if wanted is None:
@@ -202,6 +203,7 @@ class DataPlane:
             result, stands = await self._finish(task, opinions, delivery, started_s, before)
         finally:
             self._let_go(checkout)
+        self._checkouts.over(task, delivery.task_id)
         self._tell(task, opinions, result, stands)
         return Done(summary_of(result), result) if stands else Done("discarded: not the first", ended_before=True)
 
@@ -238,7 +240,7 @@ class DataPlane:
         """
         if not isinstance(error, BotsQuarantined):
             return replace(error.wait(about=pool, opens_at=None), is_everyones=True)
-        released_at = await patiently(lambda: self._roster.next_release(pool))
+        released_at = await patiently(lambda: self._checkouts.next_release(pool))
         of_money = self._room.spending.wait_for_bots(pool, task.priority.value, released_at)
         if of_money is not None:
             return of_money
@@ -268,24 +270,6 @@ class DataPlane:
             check_expiry({}, task.expires_at, CLOCK.now_s())
         task = routing.delivered(task, delivery.queue, delivery.priority, self._settings)
         return task, pool_choice.candidates(task, self._settings)
-
-    async def _check_out(
-        self, pool: str, task: BotTask, delivery: Delivery, wanted: WantedBot | None
-    ) -> Checkout | None:
-        """Check a bot out; None when the task has a result already.
-
-        Raises:
-            BotsQuarantined: When all bots of the pool are.
-            ConfigurationError: When the pool has none.
-            StoreError: When Redis refuses it.
-        """
-        token = delivery.tag or uuid.uuid4().hex
-        with self._telemetry.step("checkout"):
-            return await patiently(
-                lambda: self._roster.check_out(
-                    pool, task_id=delivery.task_id, token=token, kind=task.kind, priority=task.priority, wanted=wanted
-                )
-            )
 
     async def _finish(
         self, task: BotTask, opinions: Opinions, delivery: Delivery, started_s: float, before: Before

@@ -6,12 +6,13 @@ Also here: what a process says of its pools and their models as it starts, and w
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fleet import config
+from fleet.batches import BatchApi
 from fleet.config import ProviderSettings, Settings
 from fleet.economy.prices import PriceList, told_unpriced
 from fleet.engine.local_simulator import ensure_simulator
@@ -30,7 +31,7 @@ from fleet.vault.keyring import HeldKey, Keyring
 from fleet.waits import Wait
 from fleet.workers.bot.user_loops import Block
 from fleet.workers.ladders import Turn
-from fleet.workers.ports import Bill, Limiter, Provider
+from fleet.workers.ports import BatchingProvider, Bill, Limiter, Provider
 from fleet.workers.providers import check_model, make_provider
 from fleet.workers.providers.unusable import Unusable
 from fleet.workers.roads import Roads
@@ -205,6 +206,19 @@ def warn_of(settings: Settings, queues: Collection[str]) -> None:
         logger.warning("unpriced model=%s tier=%s: %s", model, tier, told_unpriced(model, tier))
     for line in odd_queues(queues, settings):
         logger.warning("%s", line)
+
+
+def batches_of(routes: Iterable[Route]) -> Callable[[str], BatchApi | None]:
+    """Return what gives the batches of a `provider/model/key`; None where this process has no such key, or API."""
+    by_limit = {key.limit: key for route in routes for key in (route.keys or (route,))}
+
+    def found(limit: str) -> BatchApi | None:
+        route = by_limit.get(limit)
+        if route is None or not isinstance(route.provider, BatchingProvider):
+            return None
+        return route.provider.batches(lambda: route.api_key)
+
+    return found
 
 
 async def hold_tools(settings: Settings, keyring: Keyring) -> dict[str, HeldKey]:

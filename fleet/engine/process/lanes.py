@@ -9,15 +9,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
+from fleet.batches import Leaving
 from fleet.config import Settings
+from fleet.economy.lanes.access import lanes_of_api
 from fleet.economy.lanes.choice import (
     LANES,
-    LANES_OF,
     TIER_OF,
     UNLEARNT,
-    USUAL,
     Lane,
     LaneFacts,
     Shape,
@@ -25,12 +26,16 @@ from fleet.economy.lanes.choice import (
     choose,
     offers,
 )
+from fleet.economy.lanes.jobs import Enrolled, JobStore
 from fleet.economy.lanes.learnt import read_learnt
+from fleet.economy.lanes.times import read_shut, read_times, with_times
 from fleet.economy.prices import Price
-from fleet.errors import FleetError
+from fleet.errors import FleetError, NotSoon
 from fleet.models import Norms
-from fleet.store.client import connect, store_errors
+from fleet.store.client import Store, connect, store_errors
+from fleet.store.clock import CLOCK
 from fleet.store.private.embedded import state_url
+from fleet.waits import Wait
 
 logger = logging.getLogger("fleet.worker")
 
@@ -40,6 +45,16 @@ READ_EVERY_S = 60.0
 BUSY_S = 30.0
 #: 95th percentile of the time to an answer over its median, as log-normal times with a sigma of 0.67 have it.
 P95_OF_MEDIAN = 3.0
+#: Seconds before its time at which what is in a batch is rescued, a quarter of its time at most: vendors cancel within
+#: ten minutes, and the usual lane answers within a minute.
+RESCUE_S = 900.0
+#: Seconds until a task looks again whose batch has not ended in time: it is woken sooner.
+LATE_S = 60.0
+
+
+def rescue_at(by_at: float, now_s: float) -> float:
+    """Return the Unix time (s) at which a batch is cancelled for a task that is needed by then."""
+    return by_at - min(RESCUE_S, max(0.0, by_at - now_s) / 4)
 
 
 class LaneChooser:
@@ -48,6 +63,7 @@ class LaneChooser:
     Args:
         settings: Which kind an API is of.
         price: Cost of one call.
+        store: State Redis.
         norms_of: What is usual for a pool and a task class.
         clock: Seconds that only grow.
         share: Fresh random numbers from 0 to 1.
@@ -57,6 +73,7 @@ class LaneChooser:
         self,
         settings: Settings,
         price: Price,
+        store: Store,
         *,
         norms_of: Callable[[str, str], Norms | None],
         clock: Callable[[], float] = time.monotonic,
@@ -64,12 +81,18 @@ class LaneChooser:
     ) -> None:
         self._settings, self._price, self._norms_of = settings, price, norms_of
         self._clock, self._share = clock, share
+        self._jobs = JobStore(store)
         self._learnt: Mapping[Way, LaneFacts] = {}
+        self._times: Mapping[str, LaneFacts] = {}
+        self._shut: Collection[str] = ()
+        self._forgetting: set[asyncio.Future[None]] = set()
         self._busy: dict[tuple[str, str], float] = {}
         self._is_asked = asyncio.Event()
 
-    def tier(self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float) -> str | None:
-        """Return the service tier that a call takes; None: the usual one. Never waits.
+    def lane(
+        self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool
+    ) -> Lane:
+        """Return the lane that a call takes. Never waits.
 
         Args:
             pool: Whose call it is.
@@ -78,9 +101,11 @@ class LaneChooser:
             input_tokens: By estimate.
             output_tokens: Of the longest answer, where nothing is learnt.
             by_s: Seconds until the answer is needed.
+            may_batch: Its task may leave its slot, and come back hours later.
         """
         self._is_asked.set()
         known = {lane: self._learnt.get((api, kind, lane), UNLEARNT) for lane in LANES}
+        known["batch"] = with_times(known["batch"], self._times.get(api))
         made = max((one.output_tokens for one in known.values()), default=0) or output_tokens
         norms = self._norms_of(pool, kind)
         within_s = None if norms is None else norms.ran_ms / 1000 * P95_OF_MEDIAN
@@ -88,17 +113,74 @@ class LaneChooser:
             Shape(input_tokens, made, prefix_tokens=input_tokens), by_s,
             lambda usage, tier: self._price(api, usage, tier),
             {lane: one.at_once(within_s) if lane in ("standard", "priority") else one for lane, one in known.items()},
-            has=self._lanes_of(api),
+            has=self._lanes_of(api) - (set() if may_batch else {"batch"}),
         )  # fmt: skip
-        return TIER_OF[choose(found).lane]
+        return choose(found).lane
+
+    async def leave(self, leaving: Leaving) -> None:
+        """Let a call leave for a batch; its task waits until an answer is there, or none will come.
+
+        Raises:
+            NotSoon: It has left.
+            StoreUnavailable: Redis does not answer.
+        """
+        now_s = CLOCK.now_s()
+        left_s = max(0.0, leaving.by_at - now_s)
+        enrolled = Enrolled(
+            leaving.pool, leaving.bot, leaving.tenant, leaving.kind, leaving.run, leaving.limit, leaving.by_at,
+            rescue_at(leaving.by_at, now_s), now_s,
+        )  # fmt: skip
+        await self._jobs.enrol(leaving.task, enrolled, leaving.body, life_s=left_s)
+        raise self._waiting(leaving.limit, enrolled.rescue_at)
+
+    async def came(self, task: str) -> bytes | None:
+        """Return the answer with which a task's call is back, as JSON; empty: none came; None: it has not left.
+
+        Raises:
+            NotSoon: It is on its way.
+            StoreUnavailable: Redis does not answer.
+        """
+        found = await self._jobs.came(task)
+        if found is None or found.answer:
+            return None if found is None else found.answer
+        enrolled = found.enrolled
+        if found.is_freed:
+            return b""
+        if not found.job:
+            if CLOCK.now_s() >= enrolled.rescue_at and await self._jobs.leave(task, enrolled.limit):
+                return b""
+            raise self._waiting(enrolled.limit, enrolled.rescue_at)
+        if await self._jobs.job(found.job) is None:  # it has just ended, or Redis has lost it
+            again = await self._jobs.came(task)
+            return b"" if again is None else again.answer
+        raise self._waiting(enrolled.limit, enrolled.by_at)
+
+    async def bot_of(self, task: str) -> tuple[str, str] | None:
+        """Return the pool and the bot whose answer to a task has come; None: none has."""
+        found = await self._jobs.came(task)
+        return (found.enrolled.pool, found.enrolled.bot) if found is not None and found.answer else None
+
+    def over(self, task: str) -> None:
+        """Forget what came of a task whose result is stored. Never waits, never raises."""
+        job = asyncio.ensure_future(self._forget(task))
+        self._forgetting.add(job)
+        job.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, task: str) -> None:
+        with suppress(FleetError):  # it has a life
+            await self._jobs.forget(task)
+
+    def _waiting(self, limit: str, until: float) -> NotSoon:
+        at = max(until, CLOCK.now_s() + LATE_S)
+        return NotSoon(Wait("batch", at, limit, is_everyones=False))
 
     def busy(self, api: str, tier: str) -> None:
         """Note that a tier had no room for a call: the next ones leave it alone for a while. Never waits."""
         self._busy[api, tier] = self._clock() + BUSY_S * (0.5 + self._share())
 
     def _lanes_of(self, api: str) -> set[Lane]:
-        kind = self._settings.provider_named(api.partition("/")[0]).kind
-        return {lane for lane in LANES_OF.get(kind, USUAL) if not self._is_busy(api, TIER_OF[lane])}
+        found = {lane for lane in lanes_of_api(self._settings, api) if not self._is_busy(api, TIER_OF[lane])}
+        return found - {"batch"} if api in self._shut else found
 
     def _is_busy(self, api: str, tier: str | None) -> bool:
         until = None if tier is None else self._busy.get((api, tier))
@@ -110,12 +192,14 @@ class LaneChooser:
             await self._is_asked.wait()
             self._is_asked.clear()
             try:
-                self._learnt = await asyncio.to_thread(self._read)
+                self._learnt, self._times, self._shut = await asyncio.to_thread(self._read)
             except FleetError as error:
                 logger.warning("lanes not read error=%s", type(error).__name__)
             await asyncio.sleep(READ_EVERY_S * (0.75 + 0.5 * self._share()))
 
-    def _read(self) -> Mapping[Way, LaneFacts]:
+    def _read(self) -> tuple[Mapping[Way, LaneFacts], Mapping[str, LaneFacts], Collection[str]]:
         url = state_url(self._settings)
+        apis = {"/".join(call) for pool in self._settings.pools for call in self._settings.calls_of(pool)}
         with connect(url, timeout_s=self._settings.redis.socket_timeout_s) as state, store_errors(url):
-            return read_learnt(state, float(state.time()[0]))
+            now_s = float(state.time()[0])
+            return read_learnt(state, now_s), read_times(state, apis), read_shut(state, now_s)

@@ -157,6 +157,15 @@ class _TracedRawProvider(_TracedProvider):
     def speaks(self, wire: str) -> bool:
         return bool(self._provider.speaks(wire))
 
+    def later_body(self, call: Any) -> Any:
+        return self._provider.later_body(call)
+
+    def later_answer(self, call: Any, raw: Any) -> Any:
+        return self._provider.later_answer(call, raw)
+
+    def batches(self, key: Any) -> Any:
+        return self._provider.batches(key)
+
     async def exchange(self, request: Any, **options: Any) -> Any:
         with self._tracing.step("provider_call", path=request.path.partition("?")[0]):
             return await self._provider.exchange(request, **options)

@@ -27,6 +27,15 @@ class BillRow(Frozen):
     ever: BillSums = BillSums()
 
 
+class BatchesView(Frozen):
+    """What has left for a cheaper lane, and is answered later."""
+
+    gathering: int = Field(0, description="Tasks that wait for others to go with.")
+    tasks: int = Field(0, description="Tasks in batches at vendors.")
+    batches: int = Field(0, description="Those batches.")
+    latest_by: float | None = Field(None, description="Unix time (s) by which the first of them is needed; None: none.")
+
+
 class BillView(Frozen):
     """The bill just now. Hours and days are those of UTC."""
 
@@ -34,3 +43,4 @@ class BillView(Frozen):
     day: BillSums = Field(BillSums(), description="Since midnight UTC.")
     ever: BillSums = Field(BillSums(), description="Since counting began.")
     rows: tuple[BillRow, ...] = Field((), description="By pool and model, today's dearest first.")
+    batches: BatchesView = Field(BatchesView(), description="Tasks in batches, and on their way there.")

@@ -27,6 +27,9 @@ BILL_UNKNOWN = Metric(
     "fleet_bill_unknown_calls", "gauge", "Calls of which nobody knows what was counted.", ("pool", "model")
 )
 BILL_RESERVED = Metric("fleet_bill_unknown_usd", "gauge", "US dollars reserved for those.", ("pool", "model"))
+BATCH_TASKS = Metric(
+    "fleet_batch_tasks", "gauge", "Tasks that gather for a batch, and tasks in batches at vendors.", ("state",)
+)
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 SLOT_HOURS = Metric(
     "fleet_day_slot_hours", "gauge", "Hours of slots with a task and without, last 24 hours.", ("state",)
@@ -37,7 +40,7 @@ COMPUTE_COST = Metric(
 
 MONEY_METRICS = (
     DAY_COST, SLOT_HOURS, COMPUTE_COST, BUDGET_USD, BUDGET_FULLEST, BILL, BILL_CALLS, BILL_UNPRICED, BILL_UNKNOWN,
-    BILL_RESERVED,
+    BILL_RESERVED, BATCH_TASKS,
 )  # fmt: skip
 
 
@@ -47,6 +50,8 @@ def money(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _budgets(view.budgets)
     yield from _compute(view.cost.compute)
     yield from _bill(view.bill.rows)
+    batches = view.bill.batches
+    yield BATCH_TASKS, [(("gathering",), batches.gathering), (("sent",), batches.tasks)]
 
 
 def _budgets(budgets: Iterable[BudgetScopeView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

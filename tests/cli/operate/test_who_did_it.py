@@ -40,8 +40,9 @@ TERMS = documents.id_of("the terms")
 NOUNS = ("bots", "keys", "breakers", "budgets", "lessons", "pools", "limits", "diversity", "alerts", "context")
 #: Commands that only look.
 LOOK = {
-    "stats", "top", "why", "events", "doctor", "simulate", "tasks list", "tasks show", "dead list", "dead show",
-    "dead reasons", "bill unknown", "keys check", *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
+    "stats", "top", "why", "lanes", "events", "doctor", "simulate", "tasks list", "tasks show", "dead list",
+    "dead show", "dead reasons", "bill unknown", "keys check",
+    *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
 }  # fmt: skip
 #: Commands that change no running fleet: they submit tasks, start and end processes, write a file, send messages.
 OTHER = {"acl apply", "demo", "up", "down", "submit", "run", "simulator", "init", "alerts test", "alerts watch"}

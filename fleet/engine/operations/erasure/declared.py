@@ -99,3 +99,13 @@ CONTEXTS: dict[str, Holding] = {
     "warmth": Holding("nothing", "stays"),
     "reads": Holding("nothing", "expires", "ids of documents, for two hours"),
 }
+
+#: Function of `fleet/store/lane_keys.py` -> what its key holds.
+LANES: dict[str, Holding] = {
+    "batched": Holding(
+        "both",
+        "erased",
+        "by the tenant in it, or once its task has a result; the vendor's files go when the batch ends",
+    ),
+    **_none("gathering", "gathered_limits", "jobs", "job", "job_tasks", "lane_turn", "lane_shut", "lane_times"),
+}

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import cast
 
 import redis
 
 from fleet.economy.bill.renaming import holds_rows_by_tenant, rename_row, rows_of_tenant
+from fleet.economy.lanes.jobs import Enrolled
 from fleet.engine.operations.erasure.tracks import is_chord_of, is_result_of, names_scope, note_renamed
 from fleet.engine.outcomes.cancelling import Selection
-from fleet.store import erasure_keys, keys
+from fleet.store import erasure_keys, keys, lane_keys
 from fleet.store.client import Script, run_script
 
 REPLACE_FIELD = Script.beside(__file__, "replace_field.lua", keys="rows", argv="field before after")
@@ -53,6 +55,8 @@ class StateWalk:
             for name in names:
                 if name.startswith(erasure_keys.chord_parts("").removesuffix(".j")) and name.endswith(".j"):
                     self._chord(name)
+                elif name.startswith(lane_keys.batched("")):
+                    self._batched(name)
                 elif self._tenant is not None:
                     self._named(name, self._tenant)
 
@@ -92,6 +96,17 @@ class StateWalk:
             self.found["chords"] += 1
             if self._is_meant:
                 self._state.unlink(name)
+
+    def _batched(self, name: str) -> None:
+        """Erase what goes, or went, in a batch: of the tenant, or of a task that has its result, so that nobody waits.
+
+        What the vendor keeps of it is deleted when its batch ends, as always.
+        """
+        asked = cast("bytes | None", self._state.hget(name, "asked"))
+        task_id = name.removeprefix(lane_keys.batched(""))
+        is_tenants = asked is not None and bool(self._tenant) and Enrolled.from_json(asked).tenant == self._tenant
+        if is_tenants or self._state.exists(keys.result(task_id)):
+            self._unlink(name, "requests in batches")
 
     def _named(self, name: str, tenant: str) -> None:
         """Erase what names a tenant."""

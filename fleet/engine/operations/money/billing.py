@@ -9,7 +9,8 @@ import redis
 
 from fleet.economy.bill.reader import read_now
 from fleet.economy.bill.rows import Sums
-from fleet.signals.money.bill_view import BillRow, BillSums, BillView
+from fleet.economy.lanes.board import LaneBoard, read_board
+from fleet.signals.money.bill_view import BatchesView, BillRow, BillSums, BillView
 
 #: Rows from which a reading is kept for a while (count), and for how long (s): reading 10,000 takes 0.1 s of Python.
 MANY, KEPT_S = 500, 10.0
@@ -45,8 +46,18 @@ class Billing:
         self._view = BillView(
             hour=_whole(hour), day=_whole(day), ever=_whole(ever),
             rows=tuple(sorted(lines, key=lambda row: (-row.day.usd_picos, -row.ever.usd_picos, row.pool, row.model))),
+            batches=_batches(read_board(client)),
         )  # fmt: skip
         return self._view
+
+
+def _batches(board: LaneBoard) -> BatchesView:
+    return BatchesView(
+        gathering=sum(one.tasks for one in board.gathering),
+        tasks=sum(job.count for job in board.jobs),
+        batches=len(board.jobs),
+        latest_by=min((job.by_at for job in board.jobs), default=None),
+    )
 
 
 def _whole(sums: Mapping[tuple[str, str], Sums]) -> BillSums:

@@ -43,6 +43,18 @@ class Adapter(Protocol):
         """See `fleet.workers.frameworks.raw.RawProvider`."""
         ...
 
+    def later_body(self, call: Any) -> bytes:
+        """See `fleet.workers.ports.BatchingProvider`."""
+        ...
+
+    def later_answer(self, call: Any, raw: bytes) -> Any:
+        """See `fleet.workers.ports.BatchingProvider`."""
+        ...
+
+    def batches(self, key: Callable[[], str]) -> Any:
+        """See `fleet.workers.ports.BatchingProvider`."""
+        ...
+
     async def complete(self, call: Any, *, api_key: str) -> Any:
         """Send one call."""
         ...
@@ -95,6 +107,18 @@ class LocalSimulator:
     def speaks(self, wire: str) -> bool:
         """True when it understands a wire, see `fleet.workers.frameworks.raw.RawProvider`."""
         return self._adapter.speaks(wire)
+
+    def later_body(self, call: Any) -> bytes:
+        """Return the request of a call, see `fleet.workers.ports.BatchingProvider`."""
+        return self._adapter.later_body(call)
+
+    def later_answer(self, call: Any, raw: bytes) -> Any:
+        """Read an answer, see `fleet.workers.ports.BatchingProvider`."""
+        return self._adapter.later_answer(call, raw)
+
+    def batches(self, key: Callable[[], str]) -> Any:
+        """Return the batches of the one that runs now: they are lost with it."""
+        return self._adapter.batches(key)
 
     async def exchange(self, request: Any, **options: Any) -> Any:
         """Send one request of an SDK, see `fleet.workers.frameworks.raw.RawProvider`."""

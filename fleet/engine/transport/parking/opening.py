@@ -6,7 +6,7 @@ If who does it dies in between, the rest opens at its own time.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import redis
@@ -20,6 +20,8 @@ OPEN_EARLY = Script.beside(
     keys="parked openings order bell",
     argv="queue about causes looked_at most opened most_opened every_s",
 )
+
+OPEN_THESE = Script.beside(__file__, "open_these.lua", keys="parked openings order bell", argv="queue every_s ids*")
 
 #: Messages looked at in one step (count): bounds the time that the script holds Redis.
 AT_ONCE = 256
@@ -58,6 +60,18 @@ async def open_some(broker: Store, queue: str, *, about: str, causes: Iterable[s
             call = steps.send(await broker.run(OPEN_EARLY, *call))
     except StopIteration as end:
         return int(end.value)
+
+
+async def open_these(broker: Store, queue: str, task_ids: Sequence[str]) -> int:
+    """Open what is parked of these tasks beside a queue, over the next seconds; return how many."""
+    opened = 0
+    for start in range(0, len(task_ids), AT_ONCE):
+        call = OPEN_THESE.call(
+            parked=keys.parked(), openings=keys.openings(), order=keys.parked_order(queue), bell=keys.bell(),
+            queue=queue, every_s=EVERY_S, ids=task_ids[start : start + AT_ONCE],
+        )  # fmt: skip
+        opened += int(await broker.run(OPEN_THESE, *call))
+    return opened
 
 
 def open_early_now(broker: redis.Redis, queue: str, *, about: str = "", causes: Iterable[str] = ()) -> int:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet.engine.operations.erasure.declared import CONTEXTS, ERASURE, MONEY, STORE, VAULT, Holding
+from fleet.engine.operations.erasure.declared import CONTEXTS, ERASURE, LANES, MONEY, STORE, VAULT, Holding
 from fleet.engine.operations.roles import KEYS
-from fleet.store import bill_keys, context_keys, erasure_keys, keys, vault_keys
+from fleet.store import bill_keys, context_keys, erasure_keys, keys, lane_keys, vault_keys
 from tests.every import every
 
 DECLARED = [
     (keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE), (vault_keys, VAULT), (context_keys, CONTEXTS),
+    (lane_keys, LANES),
 ]  # fmt: skip
 
 
@@ -24,7 +25,9 @@ def test_a_key_without_a_word_about_erasure_is_none(module: object, declared: di
 
 
 def test_what_holds_words_or_a_tenant_does_not_simply_stay() -> None:
-    holding = [one for one in (*STORE.values(), *MONEY.values(), *ERASURE.values()) if one.holds != "nothing"]
+    holding = [
+        one for one in (*STORE.values(), *MONEY.values(), *ERASURE.values(), *LANES.values()) if one.holds != "nothing"
+    ]
     assert every(one.becomes in ("erased", "renamed", "told") and one.how for one in holding)
 
 

@@ -1,0 +1,77 @@
+"""python -m benchmarks.batch_deaths: a batch whose sender dies at every step, one after the other; what is paid twice.
+
+Each death is of one step: before a request to the vendor or behind it with its reply lost, before a change of Redis or
+behind it. Another sender goes on from Redis. The simulator's ledger tells what it has billed; `twice` are the calls
+beyond one for each answer. Half of the batches are stuck in their middle and rescued. `--check` fails unless each task
+is answered or goes on by another lane, none is paid twice, and there were 100 deaths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import product
+
+import click
+
+from benchmarks.bench import print_table, private_home
+from fleet.store.client import connect
+from tests.engine.process.batching.deaths import send
+from tests.workers.simulator.running import running, total
+from tests.workers.simulator.running import send as ask
+
+#: Tasks of each batch.
+TASKS = 4
+#: A batch of the simulator's clock takes 40 ms.
+CLOCK = {"clock_speed": 100_000.0, "batch_median_s": 600.0, "batch_p95_s": 1200.0}
+#: Seconds until what is stuck is rescued.
+RESCUE_S = 1.5
+#: Deaths that `--check` wants at least (count).
+DEATHS = 100
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Fail unless nothing is paid twice.")
+def main(check: bool) -> None:
+    """Kill the sender of a batch at every step."""
+    rows, deaths, twice, lost = [], 0, 0, 0
+    with private_home(), running(**CLOCK) as url:
+        from fleet import config
+        from fleet.store.private.embedded import state_url
+
+        redis_url = state_url(config.current())
+        for kind, is_stuck in product(("openai", "anthropic"), (False, True)):
+            found = killed(redis_url, url, kind, is_stuck=is_stuck)
+            rows.append([kind, "half of it stuck, rescued" if is_stuck else "answered whole", *map(str, found)])
+            deaths, twice, lost = deaths + found[0], twice + found[2], lost + found[3]
+    print_table("a batch that is killed at every step", ["wire", "batch", "deaths", "tasks", "twice", "lost"], rows)
+    click.echo(f"deaths={deaths} twice={twice} lost={lost}")
+    if check and (deaths < DEATHS or twice or lost):
+        raise SystemExit(1)
+
+
+def killed(redis_url: str, url: str, kind: str, *, is_stuck: bool) -> tuple[int, int, int, int]:
+    """Return how often a sender died, the tasks of all batches, answers paid twice, and tasks that are lost."""
+    deaths = tasks = twice = lost = 0
+    die_at, steps = 1, 1
+    while die_at <= steps:
+        with connect(redis_url) as client:
+            client.flushall()
+        if is_stuck:
+            ask(url, "/batch-faults?stuck=1", method="POST")
+        before = total(url)["served"]
+        names = [f"task-{number}" for number in range(TASKS)]
+        found = asyncio.run(
+            send(redis_url, url, kind, tasks=names, die_at=die_at, rescue_s=RESCUE_S if is_stuck else 3600)
+        )
+        deaths += bool(found.fuse.died_at)
+        tasks += TASKS
+        twice += total(url)["served"] - before - found.answers
+        lost += TASKS - found.answers - found.freed
+        die_at, steps = die_at + 1, max(steps, found.fuse.steps)
+        if not found.fuse.died_at:
+            break
+    return deaths, tasks, twice, lost
+
+
+if __name__ == "__main__":
+    main()

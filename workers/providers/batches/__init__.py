@@ -1,0 +1,1 @@
+"""Batches of vendors: requests that are answered later, for less."""
