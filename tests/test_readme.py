@@ -211,7 +211,7 @@ def masked(line: str) -> str:
     line = re.sub(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b", "ID", line)
     line = re.sub(r"\b[a-z]+-\d{3}\b", "BOT", line)
     line = re.sub("|".join(SYSTEM_PROMPTS), "PERSONA", line)
-    line = re.sub(r"\d+(?:[,.:]\d+)*", "#", line)
+    line = re.sub(r"\d+(?:[,.:]\d+)*", "#", line).replace("# ms", "# s")
     return re.sub(r"─+", "─", re.sub(r"\s+", " ", line)).rstrip()
 
 
