@@ -211,7 +211,7 @@ def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, na
         oldest = "" if pool.oldest_s is None else duration(round(pool.oldest_s))
         failed = f"{pool.failed / pool.completions:.1%}" if pool.completions else ""
         style = "reverse" if index == chosen else ""
-        reason = causes.get(pool.pool, "open") if pool.is_open else pool.gate
+        reason = causes.get(pool.pool, "open" if pool.workers else "no worker") if pool.is_open else pool.gate
         if reason == "open" and pool.ladder is not None and pool.ladder.is_down:
             reason = name_of(pool.ladder.rung or 0) if narrow else told_rung(pool.ladder, view.at)
         gate = Text(reason, "green" if reason == "open" else "yellow")

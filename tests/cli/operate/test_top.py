@@ -129,6 +129,18 @@ def test_the_worst_findings_stand_on_top_with_what_helps(view: FleetView) -> Non
                 assert "more findings: fleet stats" in top
 
 
+def test_a_pool_without_a_live_worker_is_not_open(view: FleetView) -> None:
+    for workers, gate in ((0, "no worker"), (1, "open")):
+        pools = tuple(pool.model_copy(update={"workers": workers}) for pool in view.pools)
+        with io.StringIO() as text:
+            shown = frame(
+                view.model_copy(update={"pools": pools, "waits": ()}), width=80, height=24, sort="load", pool=0
+            )
+            Console(file=text, width=80).print(shown)
+            (research,) = (line for line in text.getvalue().splitlines() if line.startswith("research "))
+        assert research.rstrip().endswith(gate)
+
+
 @pytest.mark.parametrize("sort", ["evidence", "per_hour", "failed", "load", "mean_ms", "cost_usd_micros"])
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_no_figure_is_cut_off_in_a_busy_fleet(view: FleetView, sort: str, width: int) -> None:
