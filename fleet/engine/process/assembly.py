@@ -202,7 +202,13 @@ async def assemble(
     gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
         state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached
     )
-    lanes = LaneChooser(settings, price, state, norms_of=lambda *of: completion.health.norms(*of))
+    lanes = LaneChooser(
+        settings,
+        price,
+        state,
+        norms_of=lambda *of: completion.health.norms(*of),
+        lets_leave=slots is None or slots() < sys.maxsize,
+    )
     gateway.take_lanes(lanes)
     tools = make_tools(settings, telemetry, state, keyring, tool_keys, roads=gateway.roads, limiter=limiter, bill=bill)
     room = WaitingRoom(

@@ -65,6 +65,7 @@ class LaneChooser:
         price: Cost of one call.
         store: State Redis.
         norms_of: What is usual for a pool and a task class.
+        lets_leave: Tasks can leave their slots here; not so in a direct call, a child, or on Celery's own pools.
         clock: Seconds that only grow.
         share: Fresh random numbers from 0 to 1.
     """
@@ -76,11 +77,12 @@ class LaneChooser:
         store: Store,
         *,
         norms_of: Callable[[str, str], Norms | None],
+        lets_leave: bool = True,
         clock: Callable[[], float] = time.monotonic,
         share: Callable[[], float] = random.random,
     ) -> None:
         self._settings, self._price, self._norms_of = settings, price, norms_of
-        self._clock, self._share = clock, share
+        self._clock, self._share, self._lets_leave = clock, share, lets_leave
         self._jobs = JobStore(store)
         self._learnt: Mapping[Way, LaneFacts] = {}
         self._times: Mapping[str, LaneFacts] = {}
@@ -113,7 +115,7 @@ class LaneChooser:
             Shape(input_tokens, made, prefix_tokens=input_tokens), by_s,
             lambda usage, tier: self._price(api, usage, tier),
             {lane: one.at_once(within_s) if lane in ("standard", "priority") else one for lane, one in known.items()},
-            has=self._lanes_of(api) - (set() if may_batch else {"batch"}),
+            has=self._lanes_of(api) - (set() if may_batch and self._lets_leave else {"batch"}),
         )  # fmt: skip
         return choose(found).lane
 

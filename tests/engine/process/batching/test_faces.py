@@ -128,3 +128,19 @@ def test_a_task_whose_batch_is_gone_without_a_word_goes_on_and_one_that_gathers_
         await store.close()
 
     asyncio.run(run())
+
+
+def test_a_task_that_cannot_leave_its_slot_takes_another_lane_and_batches_can_be_switched_off(redis_url: str) -> None:
+    def lane(*, lets_leave: bool = True, may_batch: bool = True, **settings: object) -> str:
+        made = Settings.model_validate(settings)
+        store = Store(redis_url)
+        lanes = LaneChooser(made, PriceList(made), store, norms_of=lambda pool, kind: None, lets_leave=lets_leave)
+        api = "simulator/simulated-1"
+        return lanes.lane("research", api, "sum", input_tokens=1000, output_tokens=9, by_s=90_000, may_batch=may_batch)
+
+    cheapest = {"tiers": {"batch": {"input_usd_per_mtok": 0.1}, "flex": {"input_usd_per_mtok": 0.2}}}
+    prices = {"simulator/simulated-1": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1, **cheapest}}
+    assert lane(prices=prices) == "batch"
+    assert lane(prices=prices, lets_leave=False) == lane(prices=prices, may_batch=False) == "flex"
+    assert lane(prices=prices, lanes={"batches": False}) == "flex"
+    assert lane(prices=prices, limits={"simulator/simulated-1": {"usd_per_day": 5}}) == "flex"
