@@ -10,7 +10,8 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from fleet.config import PoolSettings, Settings
 from fleet.conversation import Kept
@@ -19,7 +20,7 @@ from fleet.economy.contexts.reads import ReadCounter
 from fleet.economy.contexts.shelf import Documents, Shelf
 from fleet.economy.contexts.warmth import LONG_S, SHORT_S, Warmth
 from fleet.engine.outcomes.results import Done
-from fleet.engine.transport.parking.opening import open_early
+from fleet.engine.transport.parking.opening import open_early, open_some
 from fleet.errors import DocumentsTooLarge, FleetError, NotSoon
 from fleet.models import BotTask
 from fleet.roster import WantedBot
@@ -136,6 +137,8 @@ class SharedContexts:
             self.begun(task.prefix, limit, task_id)
         else:
             self._warmth.leave(task.prefix, task_id, failed=result is not None)
+            if limit:
+                self._do(self._open(task.context[0], most=1))  # another one is to go first
         self._first.pop((task.prefix, task_id), None)
         self._cold.discard((task.prefix, task_id))
 
@@ -156,9 +159,7 @@ class SharedContexts:
         about = self._first.pop((prefix, who), "")
         kept_s = LONG_S if limit in self._kept and self.keeps(prefix) == "1h" else SHORT_S
         if self._warmth.begun(prefix, limit, who, kept_s=kept_s) and about:
-            job = asyncio.ensure_future(self._open(about))
-            self._jobs.add(job)
-            job.add_done_callback(self._jobs.discard)
+            self._do(self._open(about))
 
     def keeps(self, prefix: str) -> Kept | None:
         """Return how long a provider is to keep a beginning, by how its answers have followed each other."""
@@ -173,11 +174,19 @@ class SharedContexts:
             has_read = cached_tokens >= named[1] * READ_SHARE
             self._reads.count(named[0], limit, "hit" if has_read else "cold" if is_cold else "missed")
 
-    async def _open(self, about: str) -> None:
-        """Open what waits for the cache; what is missed opens at its own time."""
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        job = asyncio.ensure_future(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _open(self, about: str, *, most: int = 0) -> None:
+        """Open what waits for the cache, at most so many of each pool (0: all); the rest opens at its own time."""
         for pool in self._pools:
             try:
-                await open_early(self._broker, keys.queue(pool), about=about, causes=("warming",))
+                if most:
+                    await open_some(self._broker, keys.queue(pool), about=about, causes=("warming",), most=most)
+                else:
+                    await open_early(self._broker, keys.queue(pool), about=about, causes=("warming",))
             except FleetError as error:
                 logger.warning("not opened early pool=%s about=%s error=%s", pool, about, error)
 
