@@ -312,7 +312,7 @@ def told_line(line: WaitLine, now_s: float, *, with_advice: bool = False) -> str
 def headline(lines: Sequence[WaitLine], now_s: float, *, are_others: bool = False) -> str:
     """Return in one line how many tasks wait, and what most of them wait for; empty: none does.
 
-    Tasks that wait for the time that their producer gave them, or in a batch, don't count.
+    Tasks that wait for the time that their producer gave them don't count, nor those in a batch beside others.
 
     Args:
         lines: Why tasks wait.
@@ -320,6 +320,7 @@ def headline(lines: Sequence[WaitLine], now_s: float, *, are_others: bool = Fals
         are_others: More tasks wait than these, which is told elsewhere.
     """
     waiting = [line for line in lines if line.tasks and line.cause not in PLANNED]
+    waiting = waiting or [line for line in lines if line.tasks and line.cause == "batch"]
     if not waiting:
         return ""
     total, worst = sum(line.tasks for line in waiting), max(waiting, key=lambda line: line.tasks)
