@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fleet.engine.operations.obstacles import headline, told_line
 from fleet.engine.operations.waits import Standings
 from fleet.errors import ConfigurationError, StoreUnavailable
+from fleet.quoting import counted
 from fleet.signals.view import WaitLine
 
 #: Seconds between two looks: the first while no result comes, the second while some do.
@@ -72,8 +73,13 @@ class Patience:
         self._looked_at_s = now_s
         try:
             seen = self.look(pools())
-        except (StoreUnavailable, ConfigurationError):
+        except StoreUnavailable:
             return False  # who fetches results says that Redis is away
+        except ConfigurationError as error:  # this user of Redis may not look
+            if idle_s >= IDLE_S and self._said is None:
+                self._said = error
+                self.say(f"{counted(in_flight, 'task')} in flight; what they wait for cannot be seen: {error}", True)
+            return False
         self._was_served = self._was_served or any(pool.workers for pool in seen.standings)
         lines = (_with_those_in_slots(line, seen) for line in seen.lines)
         waits = [line for line in lines if line.tasks and line.cause != "time"]

@@ -57,7 +57,9 @@ PRODUCER: Mapping[str, str] = {
     "gate room hold unserved": "get mget exists pttl",
     "fleets workers": "hgetall hvals hlen",
     # Why its tasks wait: numbers, times and names of bots.
-    "limit breaker": "get",
+    "limit": "get",
+    "breaker": "get hmget",
+    "vault_keys.unusual": "hgetall",
     "limit_keys": "get hmget zcount zcard",
     "bots bot_leases quarantined probation": "zrange zrangebyscore zcount",
 }

@@ -19,7 +19,7 @@ from fleet.cli.run.patience import Patience
 from fleet.engine.admission.gates import CLOSED, Gate, Waiting
 from fleet.engine.operations.obstacles import ParkedSample, PoolStanding
 from fleet.engine.operations.waits import Crew, Standings, lines_in_order
-from fleet.errors import StoreUnavailable
+from fleet.errors import StoreRefused, StoreUnavailable
 from fleet.store import keys
 from fleet.store.client import connect
 from fleet.waits import CAUSES, LASTING, Cause, Wait
@@ -169,6 +169,17 @@ def test_wait_waits_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(monkeypatch, PoolStanding("a", backlog=waiting(10), workers=0), endless=True)
     assert job.ends_after(600) is None
     assert len(job.said) == 1
+
+
+def test_a_user_of_redis_who_may_not_look_is_told_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(monkeypatch)
+
+    def refused(pools: Iterable[str] | None) -> Standings:
+        raise StoreRefused("expected other rights")
+
+    job.patience.look = refused
+    assert job.ends_after(60) is None
+    assert job.said == [("10 tasks in flight; what they wait for cannot be seen: expected other rights", True)]
 
 
 def test_a_redis_that_is_away_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
