@@ -70,38 +70,45 @@ class Shelf:
             StoreUnavailable: Redis does not answer.
         """
         now = self._clock()
-        old = [one for one in ids if one not in self._held or now - self._held[one].looked_at > LOOK_AGAIN_S]
+        mine = {one: held for one in ids if (held := self._held.get(one)) is not None}
+        old = [one for one in ids if one not in mine or now - mine[one].looked_at > LOOK_AGAIN_S]
         if old:
-            await self._look(old, now)
+            found = await self._look(old, now)
+            mine = {one: held for one, held in mine.items() if one not in old} | found
         for one in ids:
-            held = self._held.get(one)
+            held = mine.get(one)
             if held is None:
                 raise _not_stored(one)
             if held.tenant not in ("", tenant):
                 raise InvalidTask(f"context: expected documents of the task's own tenant, got {one}, which is not")
+            self._held[one] = held  # another task may have made room for its own meanwhile
             self._held.move_to_end(one)
         known = self._joined.get(tuple(ids))
-        if known is None:
-            text = "\n\n".join(f"<document>\n{self._held[one].text}\n</document>" for one in ids)
-            known = self._joined[tuple(ids)] = Documents(text, self._count(text))
-            self._bound()
-        self._joined.move_to_end(tuple(ids))
+        if known is not None:
+            self._joined.move_to_end(tuple(ids))
+            return known
+        text = "\n\n".join(f"<document>\n{mine[one].text}\n</document>" for one in ids)
+        known = self._joined[tuple(ids)] = Documents(text, self._count(text))
+        self._bound()
         return known
 
-    async def _look(self, ids: Sequence[str], now: float) -> None:
-        """Read those that are new here, and drop those that are stored no longer."""
+    async def _look(self, ids: Sequence[str], now: float) -> dict[str, _Held]:
+        """Return those that are stored, read where they are new here, and drop those that are stored no longer."""
         facts = await self._state.command("HMGET", context_keys.documents(), *ids)
+        found: dict[str, _Held] = {}
         for one, raw in zip(ids, facts, strict=True):
             known = read_facts(raw)
             held = self._held.get(one)
             if known is not None and held is not None:
                 held.looked_at = now
+                found[one] = held
             elif known is None:
                 self._drop(one)
             else:
                 text = await self._state.command("GET", context_keys.text(one))
                 if text is not None:
-                    self._held[one] = _Held(text.decode("utf-8", "replace"), len(text), known.tenant, now)
+                    found[one] = self._held[one] = _Held(text.decode("utf-8", "replace"), len(text), known.tenant, now)
+        return found
 
     def _drop(self, context_id: str) -> None:
         self._held.pop(context_id, None)

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from fleet.economy.contexts import documents
+from fleet.economy.contexts import shelf as shelf_module
 from fleet.economy.contexts.shelf import LOOK_AGAIN_S, Shelf
 from fleet.errors import ConfigurationError, InvalidTask, NotStored
 from fleet.store import context_keys
@@ -120,5 +121,34 @@ def test_a_shelf_keeps_no_more_than_it_may(
         for one in (*ids, *ids):
             assert (await shelf.opened([one], "")).tokens == 32
         assert len(shelf._held) == len(shelf._joined) == 1
+
+    with_shelf(redis_url, work)
+
+
+def test_documents_larger_together_than_a_process_keeps_are_handed_out_whole(
+    client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf_module, "KEPT_BYTES", 10)
+    ids = [add(client, text) for text in ("a first one", "a second one", "a third one")]
+
+    async def work(shelf: Shelf, _: list[float]) -> None:
+        for _again in range(2):
+            got = await shelf.opened(ids, "")
+            assert [text in got.text for text in ("a first one", "a second one", "a third one")] == [True] * 3
+
+    with_shelf(redis_url, work)
+
+
+def test_a_task_that_makes_room_takes_no_document_from_one_that_is_reading_its_own(
+    client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf_module, "KEPT_BYTES", 10)
+    ids = [add(client, f"number {n} of them") for n in range(6)]
+
+    async def work(shelf: Shelf, _: list[float]) -> None:
+        for _again in range(5):
+            wanted = [ids[:1], ids[1:4], ids[4:], ids[:3], ids[3:], ids]
+            got = await asyncio.gather(*(shelf.opened(one, "") for one in wanted))
+            assert [one.text.count("<document>") for one in got] == [len(one) for one in wanted]
 
     with_shelf(redis_url, work)
