@@ -35,6 +35,7 @@ from fleet.resilience.layouts import (
 from fleet.resilience.rules import (
     CALL_SORTS,
     COMMON_LIMITS,
+    IN_A_ROW,
     LATE_SORT,
     OTHER_SORT,
     ROW_IN_COMMON,
@@ -255,7 +256,7 @@ class Breakers:
                 count, age_s = row_of(reply)
                 is_answered = self._clock() - other.answered_at < age_s  # here, and not told yet
                 rows.append((other, 0 if is_answered else count))
-            total = sum(count for _, count in rows)
+            total = sum(min(count, IN_A_ROW) for _, count in rows)  # the outage of one says little of another
             failing = [(one, count) for one, count in rows if count >= ROW_IN_COMMON]
             if total < YOUNG_IN_A_ROW or len(failing) < 2:
                 return
@@ -265,7 +266,7 @@ class Breakers:
                     told = f"{told}; so do those of {counted(len(failing) - 1, 'other API')}"
                     call = COMMON.call(
                         breaker=keys.breaker(one.limit), fingerprint=self._fingerprints[one.limit],
-                        others=total - count, cause="outage", told=told,
+                        others=total - min(count, IN_A_ROW), cause="outage", told=told,
                     )  # fmt: skip
                     self._hear(one, BreakerReply._make(await self._store.run(COMMON, *call)))
         except StoreUnavailable:

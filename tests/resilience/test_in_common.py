@@ -199,3 +199,15 @@ def test_retries_wait_while_several_tasks_have_failed_in_a_row(redis_url: str) -
             assert not (await one.failed(ALPHA, OUTAGE, who="b", since_s=1.0, place=5)).retry_at
 
     run(work)
+
+
+def test_the_outage_of_one_api_does_not_open_another_that_fails_twice(redis_url: str) -> None:
+    async def work() -> None:
+        async with processes(redis_url) as fleet:
+            for _ in range(200):
+                await fleet.do_well(BETA)
+            await fleet.fail(ALPHA, 2 * YOUNG_IN_A_ROW)
+            await fleet.fail(BETA, 2)
+            assert await fleet.open_ones() == [ALPHA]
+
+    run(work)
