@@ -185,7 +185,7 @@ def test_a_hundred_bots_on_a_cold_document_of_20_000_tokens_pay_for_it_twice_at_
 
 def test_others_go_when_the_worker_dies_whose_task_goes_first(url: str, start_worker: StartWorker) -> None:
     stored = json.loads(fleet("context", "add", "-", "--json", stdin=SENTENCE * 200))["contexts"][0]
-    send(url, "/failures", {"hang_rate": 1.0})
+    send(url, "/failures?hang_rate=1", {})
     worker = start_worker()
     handles = submit(10, context=stored["id"])
 
@@ -194,7 +194,7 @@ def test_others_go_when_the_worker_dies_whose_task_goes_first(url: str, start_wo
 
     wait_until(lambda: causes().count("warming") == 9, WAIT_S, lambda: f"{causes()}; log:\n{worker.log}")
     worker.kill()
-    send(url, "/failures", {"hang_rate": 0.0})
+    send(url, "/failures?hang_rate=0", {})
     start_worker()
     done = results(handles)
     assert every(one.status == "ok" for one in done)
