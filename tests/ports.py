@@ -13,10 +13,15 @@ _chance = random.SystemRandom()  # Hypothesis seeds the other one, and two runs 
 def lasting_port() -> int:
     """Return a port of 127.0.0.1 that is free, and that no outgoing connection takes while its server is away."""
     while True:
-        port = _chance.choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+        if is_free(port := _chance.choice(_PORTS)):
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -16,8 +16,8 @@ from fleet.errors import DeadlineExceeded, StoreUnavailable
 from fleet.limiter import Limiter, open_limiter
 from fleet.store import keys
 from fleet.store.client import connect
-from fleet.store.private.service import free_port
 from tests.every import every
+from tests.ports import is_free, lasting_port
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
@@ -26,8 +26,8 @@ SLOTS = 16384
 
 
 def node_port() -> int:
-    """Return a free port whose bus port, 10,000 above it, exists."""
-    return next(port for port in iter(free_port, None) if port < 55_000)
+    """Return a free port whose bus port, 10,000 above it, is free too, and is no port of outgoing connections."""
+    return next(port for port in iter(lasting_port, None) if port < 22_700 and is_free(port + 10_000))
 
 
 class Cluster:
