@@ -64,6 +64,8 @@ def dump(client: redis.Redis) -> Iterator[tuple[str, bytes]]:
     """Yield each key of a Redis with all that lies there, its own name among it."""
     for name in client.scan_iter():
         kind = client.type(name)
+        if kind == b"none":  # what a worker keeps for a moment is gone since it was listed
+            continue
         read: Any = {
             b"string": lambda name: [client.get(name)],
             b"hash": lambda name: [part for pair in client.hgetall(name).items() for part in pair],  # type: ignore[union-attr]
