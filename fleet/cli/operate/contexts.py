@@ -80,7 +80,7 @@ def add(files: tuple[Path, ...], tenant: str, as_json: bool) -> None:
             if is_new:
                 _note(both.state, catalogue.CONTEXT_ADDED, one.id)
                 _open(both.broker, config.current(), one.id)
-            say(f"{name}: {'stored' if is_new else 'is stored already'}, about {one.tokens:,} tokens")
+            say(f"{name}: {_became(one, name, is_new=is_new)}, about {one.tokens:,} tokens")
     if as_json:
         click.echo(json.dumps({"contexts": [asdict(one) for one in stored]}, indent=2))
         return
@@ -165,6 +165,13 @@ def _list(*, as_json: bool) -> None:
 def _cells(found: Iterable[Document]) -> Iterable[tuple[str, ...]]:
     for one in found:
         yield one.id, f"{one.tokens:,}", one.tenant or "everybody's", stamp(one.added_at), one.name
+
+
+def _became(one: Document, name: str, *, is_new: bool) -> str:
+    """Say under which id a file is stored, and under which other name where it was before."""
+    if is_new:
+        return f"stored as {one.id}"
+    return f"is stored already as {one.id}" + (f", from {quote(one.name)}" if one.name != name else "")
 
 
 def _name_of(file: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.cli.run.entries import (
+    OPTION_FIELDS,
     FileSource,
     FileTask,
     LineFormat,
@@ -21,7 +22,7 @@ from fleet.cli.run.entries import (
 )
 from fleet.cli.run.recognition import Occurrences
 from fleet.errors import ConfigurationError, InvalidTask
-from fleet.models import Priority
+from fleet.models import BotTask, Priority
 from tests.waiting import wait_until
 
 
@@ -119,6 +120,7 @@ def test_the_options_of_a_line_win_over_those_of_the_command() -> None:
     line = {
         "id": 1, "prompt": "p", "kind": "plain", "pool": "research", "priority": "high", "max_output_tokens": 7,
         "deadline_s": 5, "answer_schema": {"type": "object"}, "tenant": "acme", "metadata": {"row": 3},
+        "context": ["ctx-" + "0" * 24],
     }  # fmt: skip
     task = entry(line, LineFormat(options={"priority": "bulk", "pool": "review", "kind": "other"})).task
     assert task is not None
@@ -128,6 +130,10 @@ def test_the_options_of_a_line_win_over_those_of_the_command() -> None:
         entry({"prompt": "p", "pool": None}, LineFormat(options={"pool": "review"})).task
         == entry({"prompt": "p", "pool": "review"}).task
     )
+
+
+def test_a_line_has_every_field_that_a_task_has_but_those_that_a_run_sets_itself() -> None:
+    assert set(BotTask.model_fields) - {*OPTION_FIELDS} == {"prompt", "messages", "idempotency_key", "run"}
 
 
 def test_an_option_that_no_pool_takes_fails_its_line_alone() -> None:

@@ -119,6 +119,23 @@ def test_a_task_that_names_a_missing_document_waits_alone_says_why_and_goes_on_w
     assert results([waiting])[0].answer == "0"
 
 
+def test_a_line_of_a_file_names_documents_and_each_is_told_with_its_file(
+    url: str, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "rules.md").write_text(SENTENCE * 250)
+    stored = json.loads(fleet("context", "add", str(tmp_path / "rules.md"), "--json"))["contexts"][0]
+    again = CliRunner().invoke(main, ["context", "add", "-"], input=SENTENCE * 250, prog_name="fleet")
+    assert stored["name"] == "rules.md" and stored["id"] in again.stderr and "rules.md" in again.stderr
+    assert "rules.md" in fleet("context")
+    start_worker()
+    lines = [{"prompt": "What is 1+1?", "context": [stored["id"]]}, {"prompt": "What is 2+2?"}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    fleet("run", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--pool", "research")
+    answered = {one["line"]: one for one in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())}
+    assert [answered[n]["answer"] for n in (1, 2)] == ["2", "4"]
+    assert answered[1]["usage"]["input_tokens"] > stored["tokens"] * 0.8 > answered[2]["usage"]["input_tokens"]
+
+
 def test_a_tenants_documents_are_its_own_and_go_with_it(url: str, start_worker: StartWorker) -> None:
     theirs = fleet("context", "add", "-", "--tenant", "acme", stdin=SENTENCE).strip()
     start_worker()
@@ -138,7 +155,7 @@ def test_a_document_that_is_not_stored_is_refused_at_the_command_line(url: str, 
     assert result.exit_code == 2 and missing in result.stderr and "--context" in result.stderr
     (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "Hello", "context": [missing]}))
     told = json.loads(fleet("run", str(tmp_path / "in.jsonl"), "--dry-run", "--json"))
-    assert told["wrong"] or told
+    assert told["wrong"] == 1, told
     for wrong in (b"\xff\xfe\x00", b""):
         (tmp_path / "bad").write_bytes(wrong)
         fleet("context", "add", str(tmp_path / "bad"), code=1)
