@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fleet.store.home import write_private
 from fleet.store.private.server import NAMES
 from fleet.store.private.service import free_port
 from tests.redis_server import RedisServer, server_program
@@ -19,52 +27,77 @@ def make_certificates(folder: Path) -> None:
     They have what Python 3.13 and later ask for: what a key may be used for, and whose key signed it.
     """
     for name in ("ca", "other"):
-        _openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN=fleet test {name}",
-            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
-            "-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem"),
-        )  # fmt: skip
-    _openssl(
-        "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1",
-        "-keyout", str(folder / "server.key"), "-out", str(folder / "server.csr"),
-    )  # fmt: skip
-    (folder / "extensions.cnf").write_text(
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
-        "basicConstraints=critical,CA:FALSE\n"
-        "subjectKeyIdentifier=hash\n"
-        "authorityKeyIdentifier=keyid:always\n"
-        "keyUsage=critical,digitalSignature,keyEncipherment\n"
-        "extendedKeyUsage=serverAuth\n"
-    )
-    _openssl(
-        "x509", "-req", "-days", "2", "-in", str(folder / "server.csr"), "-CA", str(folder / "ca.pem"),
-        "-CAkey", str(folder / "ca.key"), "-CAcreateserial", "-extfile", str(folder / "extensions.cnf"),
-        "-out", str(folder / "server.pem"),
-    )  # fmt: skip
+        key = _new_key(folder, name)
+        issued = _builder(f"fleet test {name}", key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        issued = issued.add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
+        _write(folder, name, issued.sign(key, hashes.SHA256()))
+    names = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    _issue(folder, "server", "127.0.0.1", "ca", ExtendedKeyUsageOID.SERVER_AUTH, x509.SubjectAlternativeName(names))
 
 
 def make_client_certificate(folder: Path, name: str, *, signed_by: str = "ca") -> None:
     """Make NAME.pem and NAME.key, a client certificate signed by a CA of `make_certificates`."""
-    key, request = folder / f"{name}.key", folder / f"{name}.csr"
-    _openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request))
-    key.chmod(0o600)
-    (folder / "client.cnf").write_text(
-        "basicConstraints=critical,CA:FALSE\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid:always\n"
-        "keyUsage=critical,digitalSignature\nextendedKeyUsage=clientAuth\n"
+    _issue(folder, name, name, signed_by, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+def _issue(
+    folder: Path, name: str, common_name: str, signed_by: str, purpose: x509.ObjectIdentifier,
+    *more: x509.ExtensionType,
+) -> None:  # fmt: skip
+    """Make NAME.key, and NAME.pem signed by a CA of this folder."""
+    authority = x509.load_pem_x509_certificate((folder / f"{signed_by}.pem").read_bytes())
+    signer = load_pem_private_key((folder / f"{signed_by}.key").read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    key = _new_key(folder, name)
+    issued = _builder(common_name, key, authority).add_extension(x509.BasicConstraints(False, None), critical=True)
+    issued = issued.add_extension(_usage("digital_signature"), critical=True)
+    for one in (x509.ExtendedKeyUsage([purpose]), *more):
+        issued = issued.add_extension(one, critical=False)
+    _write(folder, name, issued.sign(signer, hashes.SHA256()))
+
+
+def _new_key(folder: Path, name: str) -> ec.EllipticCurvePrivateKey:
+    key = ec.generate_private_key(ec.SECP256R1())
+    write_private(folder / f"{name}.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+    return key
+
+
+def _builder(
+    common_name: str, key: ec.EllipticCurvePrivateKey, authority: x509.Certificate | None = None
+) -> x509.CertificateBuilder:
+    """Begin a certificate of two days, signed by an authority or, without one, by itself."""
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]), datetime.now(UTC)
+    signer = key.public_key() if authority is None else authority.public_key()
+    assert isinstance(signer, ec.EllipticCurvePublicKey)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name if authority is None else authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(days=2))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
     )
-    _openssl(
-        "x509", "-req", "-days", "2", "-in", str(request), "-CA", str(folder / f"{signed_by}.pem"),
-        "-CAkey", str(folder / f"{signed_by}.key"), "-CAcreateserial", "-extfile", str(folder / "client.cnf"),
-        "-out", str(folder / f"{name}.pem"),
+
+
+def _usage(*allowed: str) -> x509.KeyUsage:
+    names = (
+        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+        "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
     )  # fmt: skip
+    return x509.KeyUsage(**{name: name in allowed for name in names})
+
+
+def _write(folder: Path, name: str, certificate: x509.Certificate) -> None:
+    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
 
 
 class TlsRedisServer(RedisServer):
-    """A Redis that listens with TLS too. Skips the test where openssl or a server built with TLS is missing."""
+    """A Redis that listens with TLS too. Skips the test where no server is built with TLS."""
 
     def __init__(self, folder: Path) -> None:
-        if shutil.which("openssl") is None:
-            pytest.skip("needs the openssl command line to make certificates")
         program = _with_tls(folder)
         make_certificates(folder)
         tls_port = free_port()
@@ -88,7 +121,3 @@ def _speaks_tls(program: Path, folder: Path) -> bool:
     command = [str(program), "--port", "0", "--tls-port", str(free_port()), "--dir", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     return "No tls-cert-file configured" in done.stdout + done.stderr
-
-
-def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -84,8 +83,6 @@ def cluster() -> Iterator[Cluster]:
 def test_a_service_account_logs_in_and_again_with_the_token_file_as_it_is_then(
     bao: Bao, cluster: Cluster, tmp_path: Path
 ) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command line to make certificates")
     bao.write("fleet/k8s", key=ONE)
     bao.client.sys.enable_auth_method("kubernetes")
     bao.client.sys.create_or_update_policy("k8s", 'path "secret/data/fleet/*" { capabilities = ["read"] }')
