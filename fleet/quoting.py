@@ -22,6 +22,8 @@ MAX_ERROR_BYTES = 1000
 MOST_NAMES = 5
 #: Characters of a word that is compared with known ones: comparing takes the square of them.
 _COMPARED_CHARS = 64
+#: Known words that are listed at most where none is near (count): a fleet has 10,000 bots.
+_MOST_NAMED = 60
 #: A time in UTC as ISO 8601 has it: so the fields of events hold it for programs.
 _ISO = re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:\+00:00|Z)")
 #: What no spreadsheet calculates with beyond its sign.
@@ -116,6 +118,11 @@ def _plain(name: object) -> str:
     return text if len(text) <= QUOTED_CHARS and text.isprintable() else quote(text)
 
 
+def named(name: str | None, noun: str) -> str:
+    """Return a pool, bot or API as people read it, also where a task has none (None, empty, `-`): `no pool`."""
+    return f"no {noun}" if name in (None, "", "-") else str(name)
+
+
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a count with its noun in the right form: `1 failure`, `2 failures`, `1,200 tasks`."""
     return f"{number:,} {noun_for(number, noun, plural)}"
@@ -140,7 +147,8 @@ def nearest(word: str, known: Iterable[str], *, prefix: str = "") -> str:
     near = difflib.get_close_matches(word.removeprefix(prefix)[:_COMPARED_CHARS], words, n=1)
     if near:
         return f"the nearest known one is `{prefix}{near[0]}`"
-    return f"expected one of {', '.join(f'{prefix}{name}' for name in words)}"
+    more = f" and {len(words) - _MOST_NAMED:,} more" if len(words) > _MOST_NAMED else ""
+    return f"expected one of {', '.join(f'{prefix}{name}' for name in words[:_MOST_NAMED])}{more}"
 
 
 def clock(at: float, now_s: float) -> str:

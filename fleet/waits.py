@@ -115,6 +115,11 @@ class Wait:
         return cls(**{name: value for name, value in fields.items() if name in cls.__slots__})
 
 
+def provider_without_key(about: str) -> str:
+    """Return the provider that has no key for what waits, whichever key; empty: it waits for one key, or a tool's."""
+    return about.removeprefix("[providers.").removesuffix("]") if about.startswith("[providers.") else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """What the fleet makes of a failed call.

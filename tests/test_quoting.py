@@ -28,6 +28,7 @@ def test_one_is_singular_and_the_others_are_not() -> None:
 def test_only_what_is_near_is_suggested_and_else_all_are_named() -> None:
     assert nearest("botz", ["bots", "model"]) == "the nearest known one is `bots`"
     assert nearest("xyzzy", ["bots", "model"]) == "expected one of bots, model"
+    assert nearest("xyzzy", [f"bot-{n:03d}" for n in range(70)]).endswith("bot-059 and 10 more")
     assert nearest("FLEET_HOEM", ["FLEET_HOME"], prefix="FLEET_") == "the nearest known one is `FLEET_HOME`"
     assert nearest("FLEET_QQQQ", ["FLEET_HOME"], prefix="FLEET_") == "expected one of FLEET_HOME"
 

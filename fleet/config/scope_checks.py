@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from fleet.config.hosts import host_of
 from fleet.config.providers import ProviderSettings
 from fleet.config.scopes import EVERYTHING, ScopeSettings, serves
 from fleet.config.sections import PoolSettings
-from fleet.quoting import quote
+from fleet.quoting import nearest, quote
 
 #: Hosts of vendors that are asked where no `base_url` says so.
 _HOSTS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com", "simulator": "127.0.0.1"}
@@ -66,6 +66,21 @@ def _check_served(where: str, scopes: list[ScopeSettings], wants: Mapping[str, S
         if not serving:
             raise ValueError(f"{where}.{what}: expected {quote(names[0])} among them, which {uses}")
         scopes = serving
+
+
+def unknown_name(scope: ScopeSettings, known: Mapping[str, Collection[str]]) -> str | None:
+    """Return what is wrong with the first name in a scope that stands for nothing that there is; None: each does.
+
+    Args:
+        scope: To look at.
+        known: The names that there are, by the part of the scope; parts that are left out may have any.
+    """
+    for what, names in known.items():
+        for pattern in getattr(scope, what) or ():
+            if not any(serves((pattern,), name) for name in names):
+                noun = what.removesuffix("s")
+                return f"expected a {noun} that there is, got {quote(pattern)}; {nearest(pattern.rstrip('*'), names)}"
+    return None
 
 
 def host_asked(provider: ProviderSettings) -> str:

@@ -195,8 +195,9 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         breakers(alpha=BreakerFacts(True, SINCE, "key", "401: bad key", failed=1)),
     ),
     (
-        "key_refused", "critical", "The key of provider alpha is not taken, 3 tasks wait: KEY is not set",
-        view_of(waits=[wait_line("research", "key", 3, about="provider alpha", told="KEY is not set")]), symptoms_of(),
+        "key_refused", "critical", "No key of alpha serves the tasks that wait, 3 tasks wait: KEY is not set",
+        view_of(waits=[wait_line("research", "key", 3, about="[providers.alpha]", told="KEY is not set")]),
+        symptoms_of(),
     ),
     (
         "out_of_money", "critical", "The account of alpha/m-1 is out of money or quota since 14:01:52 UTC: 402: pay",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,9 +11,11 @@ import click
 from fleet import config
 from fleet.cli.keys.delegating import scope_of, scope_options
 from fleet.cli.keys.places import METAVAR
+from fleet.config.scope_checks import host_asked, unknown_name
 from fleet.config.scopes import EVERYTHING, ScopeSettings
 from fleet.errors import ConfigurationError
-from fleet.quoting import quote
+from fleet.models import bot_name
+from fleet.quoting import nearest, quote
 
 if TYPE_CHECKING:
     from fleet.engine.operations.keys.scopes import ScopeView
@@ -47,10 +49,12 @@ def scope(key: str, reset: bool, as_json: bool, **said: Any) -> None:
     settings, wanted = config.current(), scope_of(said)
     known = scope_names(settings)
     if key not in known:
-        raise ConfigurationError(f"expected a key of {', '.join(known)}, got {quote(key)}")
+        raise ConfigurationError(f"expected a key that there is, got {quote(key)}; {nearest(key, known)}")
     if reset and wanted != EVERYTHING:
         raise click.UsageError("expected --reset alone, got what to set as well; run one after the other")
     provider, _, label = key.partition("/")
+    if (wrong := unknown_name(wanted, _names(settings, key))) is not None:
+        raise ConfigurationError(f"{wrong}; nothing is set")
     if tool := config.tool_of(key):
         _check_tool(settings, tool, wanted)
     elif wanted.usd_per_day is not None:
@@ -83,6 +87,20 @@ def used_lines(view: ScopeView) -> Iterator[str]:
     from fleet.engine.operations.keys.held import uses_of
 
     yield from (use.line for use in uses_of(view))
+
+
+def _names(settings: config.Settings, key: str) -> dict[str, Collection[str]]:
+    """Return the names that a scope of a key may limit it to; tenants and tools of tasks are whatever tasks name."""
+    bots = [bot_name(pool, number + 1) for pool, one in settings.pools.items() for number in range(one.bots)]
+    if config.tool_of(key):
+        return {"pools": settings.pools, "bots": bots}
+    provider = key.partition("/")[0]
+    models = {model for pool in settings.pools for name, model in settings.calls_of(pool) if name == provider}
+    models |= {name.partition("/")[2] for name in settings.limits if name.startswith(f"{provider}/")}
+    found: dict[str, Collection[str]] = {"pools": settings.pools, "bots": bots, "models": sorted(models)}
+    if host := host_asked(settings.provider_named(provider)):
+        found["hosts"] = [host]
+    return found
 
 
 def _check_prices(settings: config.Settings, provider: str) -> None:

@@ -20,7 +20,7 @@ from fleet.signals.ahead.outlook import FLOWING, Drain, drain_of
 from fleet.signals.crew import unserved_line
 from fleet.signals.view import WaitLine
 from fleet.vault.book import account_of
-from fleet.waits import LASTING, TRIED, UNUSUAL, Cause, Wait
+from fleet.waits import LASTING, SENTENCES, TRIED, UNUSUAL, Cause, Wait, provider_without_key
 
 #: What to do about each cause. `{pool}` and `{about}` are filled in.
 ADVICE: dict[Cause, str] = {
@@ -222,11 +222,13 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
             key=_key_in(wait.about),
         ),
     )
+    if wait.cause == "key" and (provider := provider_without_key(wait.about)):
+        line = f"no key of {provider} serves the tasks that wait: {wait.told or SENTENCES['key']}"
     if wait.cause == "key" and "`fleet keys scope" in wait.told:  # its own words say what to do
         advice = ""
     if wait.cause in {"key", "limit"} and ": run `" in wait.told:  # who tells of it knows better
         told, _, command = wait.told.rpartition(": run ")
-        line, advice = str(replace(wait, told=told)), f"run {command}"
+        line, advice = line.replace(wait.told, told), f"run {command}"
     if wait.cause == "money" and (scope := scope_in(wait.about)):
         advice = f"it opens with its new hour, day or month (UTC); or raise it: `fleet budgets set {scope}`"
         if (name := capped_by(scope)) is not None:
@@ -257,8 +259,8 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
 
 def _key_in(about: str) -> str:
     """Return the key that something waits for, as `fleet keys` names it."""
-    if about.startswith("[providers."):
-        return about.removeprefix("[providers.").removesuffix("]")
+    if without := provider_without_key(about):
+        return without
     provider, _, rest = about.partition("/")
     return account_of(provider, rest.rpartition("/")[2]) if rest else "PROVIDER"
 

@@ -11,7 +11,7 @@ from fleet.quoting import clock, counted, duration
 from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Help, Kind, diagnosis
 from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of, called
 from fleet.signals.limit_view import LimitView
-from fleet.waits import SENTENCES, UNUSUAL, Cause
+from fleet.waits import SENTENCES, UNUSUAL, Cause, provider_without_key
 
 #: Failed calls of the last minutes, and their share, from which an API is told although its breaker is closed.
 FAILING_CALLS, FAILING_SHARE = 8, 0.2
@@ -39,6 +39,8 @@ _OF_TOOLS: dict[Cause, str] = {
 }
 #: What is said instead of "is down" of an API that hangs: its calls are accepted, and not answered.
 _SILENT = "{api} answers nothing"
+#: What is said of a provider none of whose keys may be used for what waits: out of scope, revoked, missing.
+_NO_KEY = "No key of {api} serves the tasks that wait"
 
 
 class _Broken(NamedTuple):
@@ -91,7 +93,9 @@ def broken(case: Case) -> Iterator[Diagnosis]:
 
 
 def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, told: str, about: str) -> Diagnosis:
-    words, name = _BROKEN[cause], api_of(limit) or limit
+    words, name, without = _BROKEN[cause], api_of(limit) or limit, provider_without_key(limit)
+    if cause == "key" and without:
+        words = words._replace(head=_NO_KEY)
     if (facts := case.symptoms.breakers.get(limit)) is not None and facts.is_silent:
         words = words._replace(head=_SILENT)
     advice = _OF_TOOLS.get(cause, words.advice) if tool_of(limit) else words.advice
@@ -102,9 +106,9 @@ def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, to
     tasks = case.waiting(cause, *also, about=about)
     rest = ", its pools are served by their fallbacks" if has_way and not tasks else ""
     return diagnosis(
-        words.kind, "warning" if rest else "critical", _head(words, name), cause=f"{told}{rest}",
+        words.kind, "warning" if rest else "critical", _head(words, without or name), cause=f"{told}{rest}",
         now_s=case.now_s, about=name, since=since, tasks=tasks,
-        help=Help(advice=advice, command=words.command.format(api=name)),
+        help=Help(advice=advice, command=words.command.format(api=without or name)),
     )  # fmt: skip
 
 

@@ -87,6 +87,13 @@ def test_a_pool_that_takes_unsigned_tasks_too_is_told() -> None:
 def test_a_scope_is_shown_narrowed_and_taken_back() -> None:
     assert fleet("keys", "scope", "sim").startswith("sim: pools re*; 10 requests a day\n")
     assert "pools: expected no more than fleet.toml allows" in fleet("keys", "scope", "sim", "--pool", "open", code=2)
+    for option, wrong, near in (
+        ("pool", "reserach", "research"), ("pool", "reserach-*", "research"), ("bot", "research-03", "research-002"),
+        ("host", "127.0.0.2", "127.0.0.1"), ("model", "x", "expected one of"),
+    ):  # fmt: skip
+        told = fleet("keys", "scope", "sim", f"--{option}", wrong, code=2)
+        assert f"expected a {option} that there is, got '{wrong}'" in told and near in told and "nothing is set" in told
+    assert "the nearest known one is `sim`" in fleet("keys", "scope", "sin", code=2)
     told = fleet("keys", "scope", "sim", "--pool", "research", "--requests-per-day", "3")
     assert "sim: pools research; 3 requests a day" in told and "fleet.toml  pools re*" in told
     assert json.loads(fleet("keys", "scope", "sim", "--json"))["used_today"] == {"requests_per_day": 0}

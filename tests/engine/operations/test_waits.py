@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 
+from fleet.cli.setup.wait_checks import wait_checks
 from fleet.config import LimitSettings, PoolSettings, Settings, ToolSettings
 from fleet.engine.admission.gates import CLOSED, Waiting, set_gate
 from fleet.engine.messages import queues
@@ -115,6 +116,18 @@ def test_a_pool_says_which_tool_its_tasks_wait_for_in_their_slots(client: redis.
     assert stock.advice.startswith("give [tools.stock] a key that works")
     assert (mail.cause, mail.in_slots, mail.line) == ("limit", 2, "the tool mail: the limit lets calls go one by one")
     assert headline([stock, mail], time.time()) == ""
+
+
+def test_where_no_key_of_a_provider_serves_what_waits_all_say_so_with_the_count(client: redis.Redis) -> None:
+    serve(client, "fleet.a", "fleet.b")
+    queue(client, 3)
+    hold(client, Wait("key", time.time() + 5, "[providers.one]", "key a1b2 is revoked"))
+    seen = look(client, client, SETTINGS)
+    (line,) = seen.lines
+    assert line.line == "no key of one serves the tasks that wait: key a1b2 is revoked"
+    assert line.advice.startswith("give the provider a key that works: `fleet keys rotate one`")
+    (found,) = wait_checks(seen)
+    assert found.found.startswith("3 tasks of a: no key of one serves the tasks that wait: key a1b2 is revoked")
 
 
 def test_tasks_that_only_wait_for_their_turn_wait_for_nothing(client: redis.Redis) -> None:
