@@ -7,8 +7,9 @@ from typing import Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.quoting import named
 from fleet.signals import catalogue
-from fleet.signals.catalogue import Counter, ErrorField
+from fleet.signals.catalogue import NOBODY, Counter, ErrorField
 from tests.every import every
 
 
@@ -30,3 +31,7 @@ def test_an_error_field_reads_what_it_spelled_whatever_the_model_is_called(
 ) -> None:
     field = ErrorField(bot, api, kind, of)
     assert ErrorField.parse(field.spell()) == field
+
+
+def test_what_a_result_does_not_have_is_named_as_that() -> None:
+    assert [named(one, "pool") for one in (None, "", NOBODY, "research")] == ["no pool"] * 3 + ["research"]

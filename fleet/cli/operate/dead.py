@@ -14,7 +14,7 @@ import click
 from fleet import config, errors
 from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import fitted, say, table
-from fleet.quoting import counted, quote, stamp
+from fleet.quoting import counted, named, quote, stamp
 
 if TYPE_CHECKING:
     import redis
@@ -68,7 +68,9 @@ def _known_pool(ctx: click.Context, param: click.Parameter, value: str | None) -
     pools = config.current().pools if value not in (None, "-") else ()
     if value not in (None, "-", *pools):
         known = ", ".join(pools)
-        raise errors.ConfigurationError(f"--pool: expected one of {known}, or - for others, got {quote(value)}")
+        raise errors.ConfigurationError(
+            f"--pool: expected one of {known}, or - for tasks of no such pool, got {quote(value)}"
+        )
     return value
 
 
@@ -77,7 +79,7 @@ def _scope(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--reason", type=click.Choice(REASONS), metavar="ERROR", help="Only with this error type."),
         click.option(
-            "--pool", callback=_known_pool, help="Only of this pool; `-`: only of pools that are not configured."
+            "--pool", callback=_known_pool, help="Only of this pool; `-`: only what no pool of fleet.toml has."
         ),
     ):
         command = option(command)
@@ -135,7 +137,7 @@ def reasons(pool: str | None, reason: str | None, as_json: bool) -> None:
         return
     rows = [("POOL", "REASON", "LETTERS", "NEWEST", "REPLAY")]
     for group in groups:
-        rows.append((group.pool, group.reason, f"{group.count:,}", stamp(group.newest_at), _usd(group)))
+        rows.append((named(group.pool, "pool"), group.reason, f"{group.count:,}", stamp(group.newest_at), _usd(group)))
     for line in table(rows, left=(0, 1, 3)) if groups else ():
         click.echo(line)
     them = "them" if listed == total else f"{listed:,} of them"
@@ -358,7 +360,7 @@ def _table(letters: tuple[Filed, ...]) -> Iterator[str]:
         text = " ".join(letter.message.split())
         short = text if len(text) <= MESSAGE_COLUMNS else f"{text[: MESSAGE_COLUMNS - 1]}…"
         lives = str(len(letter.history))
-        rows.append((stamp(filed.died_at), letter.task_id, letter.pool or "-", letter.reason, lives, short))
+        rows.append((stamp(filed.died_at), letter.task_id, named(letter.pool, "pool"), letter.reason, lives, short))
     yield from table(rows, left=range(6)) if letters else ()
 
 
@@ -366,8 +368,8 @@ def _details(filed: Filed) -> Iterator[tuple[str, str]]:
     letter = filed.letter
     yield "task", letter.task_id
     yield "died", stamp(filed.died_at)
-    yield "pool", letter.pool or "-"
-    yield "kind", letter.kind or "-"
+    yield "pool", named(letter.pool, "pool") + ("" if letter.pool else ": its message never named one")
+    yield "kind", named(letter.kind, "kind")
     yield "priority", letter.priority.name.lower()
     yield "reason", f"{letter.reason} ({letter.cause})"
     yield "message", letter.message

@@ -13,7 +13,7 @@ import click
 
 from fleet import config
 from fleet.cli.operate import spans
-from fleet.quoting import duration, noun_for
+from fleet.quoting import duration, named, noun_for
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -221,7 +221,8 @@ def _errors(errors: Errors) -> RenderableType:
     )
     table = Figures("bot", "API", "error", "tasks", "calls", left=(0, 1, 2))
     for row in errors.rows[:ERROR_ROWS]:
-        table.add_row(_plain(row.bot), _plain(row.api), _plain(row.type), f"{row.failures:,}", f"{row.calls:,}")
+        who = _plain(named(row.bot, "bot")), _plain(named(row.api, "API"))
+        table.add_row(*who, _plain(row.type), f"{row.failures:,}", f"{row.calls:,}")
     more = len(errors.rows) + errors.rows_left_out - ERROR_ROWS
     return Group(
         head, counts, table, *([_plain(f"and {more:,} more {noun_for(more, 'row')}", "dim")] if more > 0 else [])

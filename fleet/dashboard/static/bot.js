@@ -1,6 +1,6 @@
 // One bot, opened: who it is, how it fares, what it did last, and the two things an operator can do with it.
 
-import { ago, by, clock, count, dollars, duration, h, percent, short, timeOfDay } from "./draw.js";
+import { ago, by, clock, count, dollars, duration, h, named, percent, short, timeOfDay } from "./draw.js";
 import { taskLink } from "./story.js";
 
 const REFRESH_MS = 3000;
@@ -95,8 +95,8 @@ export class BotDialog {
       h("h3", {}, "Last tasks"),
       list(bot.tasks, "No task yet.", ["task", "when", "status", "ran"], (task) => [taskLink(task.task_id), ago(task.at, now), h("span", { class: `pill ${{ ok: "good", degraded: "warn", failed: "bad" }[task.status]}` }, task.status), duration(task.ran_ms / 1000)]),
       h("h3", {}, "Errors"),
-      list(bot.errors, "None.", ["API", "error", "tasks", "calls"], (row) => [row.api, row.type, count(row.failures), count(row.calls)]),
-      ...(bot.failures.length ? [h("h3", {}, "Last failures"), list(bot.failures, "", ["task", "at (UTC)", "API", "error"], (row) => [taskLink(row.task_id), timeOfDay(row.at), row.api, row.type])] : []),
+      list(bot.errors, "None.", ["API", "error", "tasks", "calls"], (row) => [named(row.api, "API"), row.type, count(row.failures), count(row.calls)]),
+      ...(bot.failures.length ? [h("h3", {}, "Last failures"), list(bot.failures, "", ["task", "at (UTC)", "API", "error"], (row) => [taskLink(row.task_id), timeOfDay(row.at), named(row.api, "API"), row.type])] : []),
     );
     this.box.scrollTop = keep.top;
     if (keep.closing) this.box.querySelector("[aria-label=Close]").focus();

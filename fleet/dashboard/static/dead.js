@@ -1,6 +1,6 @@
 // Dead letters: counted by reason, opened to the newest ones, replayed and thrown away in bulk after a look at the cost.
 
-import { ago, attribute, by, count, counted, dollars, h, keyed, short, text } from "./draw.js";
+import { ago, attribute, by, count, counted, dollars, h, keyed, named, short, text } from "./draw.js";
 import { taskLink } from "./story.js";
 
 const open = new Set(); // reasons whose letters are listed
@@ -18,7 +18,7 @@ export function deadLetters(view, { store, act, mayAct }) {
     text(name, one.reason);
     text(figures.children[0], bound + count(one.count));
     text(figures.children[1], `last ${ago(one.newest_at, view.at)}`);
-    attribute(figures, "title", one.groups.map((group) => `${group.pool}: ${count(group.count)}`).join(", "));
+    attribute(figures, "title", one.groups.map((group) => `${named(group.pool, "pool")}: ${count(group.count)}`).join(", "));
     for (const [button, verb] of [[replay, "replay"], [purge, "purge"]]) {
       attribute(button, "disabled", mayAct ? null : "");
       attribute(button, "title", mayAct ? null : document.body.dataset.whyNot);
@@ -59,7 +59,7 @@ function row({ reason }, store) {
 async function letters(list, reason, store) {
   try {
     const { letters: found } = await store.get(`/dead?reason=${encodeURIComponent(reason)}`);
-    list.replaceChildren(...found.map((letter) => h("li", {}, taskLink(letter.task_id), h("span", { class: "muted" }, letter.pool ?? "no pool"), h("span", { class: "cut", title: letter.message }, letter.message))));
+    list.replaceChildren(...found.map((letter) => h("li", {}, taskLink(letter.task_id), h("span", { class: "muted" }, named(letter.pool, "pool")), h("span", { class: "cut", title: letter.message }, letter.message))));
     if (!found.length) list.append(h("li", { class: "note" }, "They are gone."));
   } catch (error) {
     list.replaceChildren(h("li", { class: "trouble" }, error.message));

@@ -80,6 +80,9 @@ export const count = (n) => WHOLE.format(n);
 /** A count with its noun: 1 failure, 2 failures. */
 export const counted = (n, noun, show = count) => `${show(n)} ${noun}${n === 1 ? "" : "s"}`;
 
+/** A pool, bot or API as people read it, also where a task has none. */
+export const named = (name, noun) => (!name || name === "-" ? `no ${noun}` : name);
+
 /** 1,234 stays; 12,345 is 12.3k; 1,234,567 is 1.23M. */
 export function short(n) {
   if (Math.abs(n) < 10000) return WHOLE.format(n);

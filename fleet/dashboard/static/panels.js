@@ -1,7 +1,7 @@
 // The panels beside the heat map: three signals, error matrix, pools, limits, cost, events. Drawn anew from each view.
 
 import { headlines, inWindow } from "./window.js";
-import { ago, attribute, bars, by, clock, count, counted, dayAndTime, decimal, dollars, duration, h, keyed, left, line, meter, percent, short, svg, text, widthOf } from "./draw.js";
+import { ago, attribute, bars, by, clock, count, counted, dayAndTime, decimal, dollars, duration, h, keyed, left, line, meter, named, percent, short, svg, text, widthOf } from "./draw.js";
 import { taskLink } from "./story.js";
 import { askPause } from "./safe.js";
 import { gateOf, speaking } from "./store.js";
@@ -153,9 +153,9 @@ function matrix(errors, open) {
   const more = errors.rows.length - rows.length;
   place.replaceChildren(
     h("table", { class: "matrix" },
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "bot"), ...apis.map((api) => h("th", { scope: "col", title: api }, api)), h("th", { scope: "col" }, "all"))),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "bot"), ...apis.map((api) => h("th", { scope: "col", title: named(api, "API") }, named(api, "API"))), h("th", { scope: "col" }, "all"))),
       h("tbody", {}, ...rows.map((row) => h("tr", {},
-        h("th", { scope: "row" }, row.bot === "-" ? "no bot" : h("button", { class: "link", type: "button", onclick: () => open(row.bot) }, row.bot)),
+        h("th", { scope: "row" }, row.bot === "-" ? named(row.bot, "bot") : h("button", { class: "link", type: "button", onclick: () => open(row.bot) }, row.bot)),
         ...fit(row.counts).map(cell), h("td", { class: "sum" }, count(row.total))))),
       h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "all bots"), ...fit(errors.api_totals).map((n) => h("td", { class: "sum" }, count(n))), h("td", { class: "sum" }, count(errors.failures))))),
     ...(more > 0 ? [h("button", { class: "link", type: "button", onclick: () => ((place.dataset.all = "yes"), matrix(errors, open)) }, `${counted(more + errors.rows_left_out, "more bot")}`)] : []),

@@ -1,7 +1,7 @@
 // Tasks found by what they are: `pool=research state=failed job=nightly` in the field that also opens a task by its id.
 // The address #find=... asks the same, so a search can be shared.
 
-import { ago, by, counted, h, text } from "./draw.js";
+import { ago, by, counted, h, named, text } from "./draw.js";
 import { taskLink } from "./story.js";
 
 export class TaskFinder {
@@ -80,7 +80,7 @@ export class TaskFinder {
 
 function row(task) {
   const pairs = Object.entries(task.metadata).map(([name, value]) => `${name}=${value}`).join(" ");
-  const who = [task.pool ?? "no pool", task.bot ?? task.kind].filter(Boolean).join(", ");
+  const who = [named(task.pool, "pool"), task.bot ?? task.kind].filter(Boolean).join(", ");
   const at = task.at === null ? "" : ago(task.at, Date.now() / 1000);
   return h("li", {}, taskLink(task.task_id), h("span", {}, task.error ? `${task.state}: ${task.error}` : task.state), h("span", { class: "muted" }, who), h("time", { class: "muted" }, at),
     h("span", { class: "cut", title: pairs }, [task.tenant && `tenant ${task.tenant}`, pairs].filter(Boolean).join(" · ")));

@@ -77,6 +77,20 @@ def test_a_list_as_json_can_be_narrowed_and_holds_no_prompt(client: redis.Redis)
     assert "secret" not in fleet("dead", "list", "--json").stdout
 
 
+def test_a_task_whose_message_named_no_pool_is_told_as_that(client: redis.Redis) -> None:
+    error = TaskError(type="InvalidTask", message="expected a task")
+    result = BotResult(task_id="t1", status="failed", error=error, attempts=0, finished_at=time.time())
+    burial = bury(result, headers={}, body=b"[[], {}, {}]")
+    assert burial is not None
+    keep(client, burial, config.current())
+    (row,) = fleet("dead", "list", "--pool", "-").stdout.splitlines()[1:]
+    assert row.split()[3:6] == ["t1", "no", "pool"], row
+    assert fleet("dead", "reasons").stdout.splitlines()[1].startswith("no pool  InvalidTask")
+    shown = fleet("dead", "show", "t1").stdout
+    assert "no pool: its message never named one" in shown and "no kind" in shown
+    assert json.loads(fleet("dead", "list", "--json").stdout)["letters"][0]["pool"] is None
+
+
 def test_an_empty_list_is_no_error(client: redis.Redis) -> None:
     done = fleet("dead", "list")
     assert (done.stdout, done.stderr) == ("", "fleet: 0 of 0 dead letters\n")
