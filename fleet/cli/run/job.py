@@ -119,6 +119,8 @@ class Job:
     _failed_before: int = field(default=0, init=False)
     _written: int = field(default=0, init=False)
     _in_flight: int = field(default=0, init=False)
+    _has_sent: bool = field(default=False, init=False)
+    _has_noted: bool = field(default=False, init=False)
     _waits: tuple[WaitLine, ...] = field(default=(), init=False)
     _purse: RunBudget | None = field(default=None, init=False)
 
@@ -143,8 +145,8 @@ class Job:
             try:
                 finished = self._run(out, signals, retry_failed=retry_failed, overwrite=overwrite)
             except ConfigurationError:
-                if out.created and out.empty and not out.note_path.exists():
-                    out.remove()
+                if out.created and out.empty and not self._has_sent:
+                    self._take_back(out)
                 raise
         if told := self._format.told_unused():
             click.echo(f"fleet: {told}", err=True)
@@ -162,6 +164,13 @@ class Job:
             self._waits,
             self._purse,
         )
+
+    def _take_back(self, out: AnswerFile) -> None:
+        """Leave no trace of a run that has sent nothing; the note of another one stays."""
+        if self._has_noted:
+            out.note_path.unlink(missing_ok=True)
+        if not out.note_path.exists():
+            out.remove()
 
     def _run(self, out: AnswerFile, signals: StopSignals, *, retry_failed: bool, overwrite: bool) -> bool:
         """Run what OUT lacks, then what failed; True at the end of IN, False when stopped."""
@@ -212,6 +221,7 @@ class Job:
         if self._purse is not None:  # what failed just now is asked again for the same money
             note = replace(note, max_usd=self._purse.max_usd, budget=self._purse.run_id)
         note.write(out.note_path)
+        self._has_noted = True
         return note
 
     def _retry(self, out: AnswerFile, signals: StopSignals) -> bool:
@@ -269,7 +279,7 @@ class Job:
                 patience=patience,
                 diagnose=lambda: nobody_serves(collector, pool, self.settings),
             )
-            finished = False
+            finished, self._has_sent = False, True
             try:
                 finished = flow.run(self._read(lines))
                 return finished

@@ -31,6 +31,7 @@ from fleet.engine.messages.producer import submit_many, task_id_of
 from fleet.store import keys
 from fleet.store.client import connect
 from fleet.store.private.embedded import ensure_redis, stop_redis
+from fleet.store.private.service import free_port
 from tests.every import every
 from tests.waiting import wait_until
 
@@ -483,6 +484,14 @@ def test_without_a_worker_a_run_says_so_again_and_again_and_can_be_stopped(
     assert every("celery -A fleet worker" in message for message in said)
     assert "5 tasks in flight" in said[1]
     assert queued(redis_url) - submitted == 5  # also after they were submitted again
+
+
+def test_a_run_without_a_redis_leaves_nothing_behind(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_REDIS__URL", f"redis://127.0.0.1:{free_port()}/0")
+    write(files, 5)
+    answer = run(files)
+    assert answer.exit_code == 2 and "expected a Redis that answers" in answer.stderr
+    assert [file.name for file in files.source.parent.iterdir()] == [files.source.name]
 
 
 def queued(url: str) -> int:
