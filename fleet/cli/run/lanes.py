@@ -19,8 +19,9 @@ from fleet.quoting import counted
 
 @dataclass(frozen=True, slots=True)
 class LaneRow:
-    """Tasks of one model and kind that have the same time, and what lanes offer one of them on average."""
+    """Tasks of one pool, model and kind that have the same time, and what lanes offer one of them on average."""
 
+    pool: str
     api: str
     kind: str
     by_s: float
@@ -57,7 +58,7 @@ def lane_rows(
     for (pool, api, kind, by_s), tasks in groups.items():
         if by_s is not None:
             offered = _offered(parts[pool, api, kind], by_s, expected, settings, price, known)
-            rows.append(LaneRow(api, kind, by_s, tasks, offered))
+            rows.append(LaneRow(pool, api, kind, by_s, tasks, offered))
     return sorted(rows, key=lambda row: -row.tasks)
 
 
@@ -84,7 +85,8 @@ def lanes_json(rows: Iterable[LaneRow]) -> list[dict[str, Any]]:
     """Return rows for programs."""
     return [
         {
-            "model": row.api, "kind": row.kind, "by_s": row.by_s, "tasks": row.tasks, "takes": row.taken.lane,
+            "pool": row.pool, "model": row.api, "kind": row.kind, "by_s": row.by_s, "tasks": row.tasks,
+            "takes": row.taken.lane,
             "offers": [
                 {
                     "lane": offer.lane, "within_s": round(offer.within_s, 1), "why_not": offer.why_not,
@@ -101,7 +103,7 @@ def lane_lines(rows: Iterable[LaneRow], usd: Callable[[float], str], length: Cal
     """Yield rows for a person; `usd` and `length` write money and time."""
     for row in rows:
         taken = row.taken
-        what = f"{counted(row.tasks, 'task')} of {row.api}, kind {row.kind}"
+        what = f"{counted(row.tasks, 'task')} of {row.pool}, {row.api}, kind {row.kind}"
         yield f"lanes     {what}, needed within {length(row.by_s)}: {taken.lane}"
         for offer in row.offered:
             cost = "no price" if offer.usd_picos is None else usd(row.picos(offer))

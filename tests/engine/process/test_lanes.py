@@ -105,6 +105,7 @@ def test_a_dry_run_tells_each_lane_and_a_wrong_time_is_refused_in_words(
     assert (row["takes"], row["tasks"], row["by_s"]) == ("flex", 10, 28_800)
     assert costs["flex"] * 2 == pytest.approx(costs["standard"], rel=0.01)
     shown = " ".join(run("--by", "8h").split())
+    assert row["pool"] == "research" and "10 tasks of research, " in shown
     assert "needed within 8 h: flex" in shown and "> flex" in shown
     assert json.loads(run("--json"))["lanes"] == []
     for wrong in ("soon", "0", "-3h", "9w", "nan"):
