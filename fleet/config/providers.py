@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from fleet.config.exchange import ExchangeSettings
-from fleet.config.hosts import host_of, is_local
+from fleet.config.hosts import host_of, is_local, is_vendors
 from fleet.config.scopes import ScopeSettings, serves
 from fleet.config.sections import Section
 from fleet.quoting import quote
@@ -36,6 +36,12 @@ LABEL, MOST_KEYS = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", 64
 
 #: Vendors whose limits do not count input that they read from their cache: kinds, names before the model's, hosts.
 _UNCOUNTED = frozenset({"anthropic", "bedrock", "groq"})
+
+#: Service tiers that the vendors' own APIs take, and Fleet's words for them, by kind.
+_TIERS = {
+    "openai": ("standard", "flex", "priority", "auto", "default", "fast", "scale"),
+    "anthropic": ("standard", "priority", "auto", "default", "standard_only"),
+}
 
 #: Vendors whose keys come from a cloud's own variables and files, by its SDK.
 _AMBIENT = ("bedrock", "google-cloud")
@@ -138,6 +144,13 @@ class ProviderSettings(KeySettings):
         """Return after how many days a key is due: as its own table says, else its provider's; None: never."""
         own = self.key_at(label).rotate_days
         return self.rotate_days if own is None else own
+
+    @property
+    def known_tiers(self) -> tuple[str, ...]:
+        """The service tiers that its API takes; none are known of other vendors', and behind an address of its own."""
+        if self.kind == "simulator" and self.base_url is None:
+            return (*dict.fromkeys(tier for tiers in _TIERS.values() for tier in tiers),)
+        return _TIERS.get(self.kind, ()) if is_vendors(self.base_url) else ()
 
     @property
     def needs_key(self) -> bool:

@@ -20,7 +20,7 @@ from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_WAITS
 from fleet.cli.finite import FiniteRange
 from fleet.cli.spans import SpanType
 from fleet.cli.terminal import say
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, InvalidTask
 from fleet.models import MAX_BY_S, Priority
 from fleet.quoting import quote
 from fleet.usage import told
@@ -98,6 +98,13 @@ def checked_options(settings: Settings, **options: Any) -> dict[str, Any]:
         raise ConfigurationError(f"--pool: expected one of {', '.join(settings.pools)}, got {quote(task.pool)}")
     if task.pool is None and not any(not p.kinds or task.kind in p.kinds for p in settings.pools.values()):
         raise ConfigurationError(f"--kind: expected one that a pool takes, got {quote(task.kind)}; or name a --pool")
+    if task.tier is not None:
+        from fleet.engine.messages.pool_choice import candidates
+
+        try:
+            candidates(task, settings)
+        except InvalidTask as error:
+            raise ConfigurationError(f"--{error}") from None
     return given
 
 

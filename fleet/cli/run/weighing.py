@@ -15,7 +15,7 @@ from fleet.config import Settings
 from fleet.conversation import Message
 from fleet.economy.estimate import Weighed
 from fleet.economy.habits import JSON_CALLS, PLAIN_CALLS
-from fleet.engine.messages.pool_choice import candidates
+from fleet.engine.messages.pool_choice import asks_of_pools, candidates
 from fleet.errors import InvalidTask
 from fleet.models import Bot, BotTask
 from fleet.money import PICOS
@@ -116,10 +116,10 @@ class Scales:
 
     def _pool_for(self, task: BotTask) -> str:
         key = (task.pool, task.kind)
-        taking = None if task.extra_body or task.extra_headers else self._taking.get(key)
+        taking = None if asks_of_pools(task) else self._taking.get(key)
         if taking is None:
             taking = candidates(task, self._settings)
-            if not (task.extra_body or task.extra_headers):
+            if not asks_of_pools(task):
                 self._taking[key] = taking
         if len(taking) == 1:
             return taking[0]

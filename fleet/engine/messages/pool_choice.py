@@ -35,9 +35,12 @@ def candidates(task: BotTask, settings: Settings) -> list[str]:
     """Return the pools a task may go to: the one it names, else all that take its kind and allow its further fields.
 
     Raises:
-        InvalidTask: When the named pool does not exist, no pool takes the task's kind, or none allows its fields.
+        InvalidTask: When the named pool does not exist, no pool takes the task's kind, or none allows its fields or
+            has its tier.
     """
     taking = _taking(task, settings)
+    if task.tier is not None:
+        taking = _having(task.tier, taking, settings)
     return _allowing(task, taking, settings) if task.extra_body or task.extra_headers else taking
 
 
@@ -63,6 +66,31 @@ def _allowing(task: BotTask, taking: list[str], settings: Settings) -> list[str]
         f"{field}: expected names that its pool allows, got {listed(names, len(names))}; add them to `allow` in "
         f"[pools.{taking[0]}], or set them there for all tasks"
     )
+
+
+def asks_of_pools(task: BotTask) -> bool:
+    """True when a task asks for what some of the pools that take its kind may not have."""
+    return bool(task.extra_body or task.extra_headers) or task.tier is not None
+
+
+def _having(tier: str, taking: list[str], settings: Settings) -> list[str]:
+    """Return those pools whose API takes a service tier, as far as that is known."""
+    known = {name: _tiers_of(name, settings) for name in taking}
+    if having := [name for name in taking if not known[name] or tier in known[name]]:
+        return having
+    pool = settings.pools[taking[0]]
+    raise InvalidTask(
+        f"tier: expected one of {', '.join(known[taking[0]])}, which the API of its pool has, got {quote(tier)}; if "
+        f'that is one of them, price it: [prices."{pool.provider}/{pool.model}".tiers.{tier}]'
+    )
+
+
+def _tiers_of(pool: str, settings: Settings) -> tuple[str, ...]:
+    """Return the tiers that a pool's API is known to take, with those that have prices of their own; empty: any."""
+    found = settings.pools[pool]
+    known = settings.provider_named(found.provider).known_tiers
+    price = settings.prices.get(f"{found.provider}/{found.model}")
+    return (*known, *(() if price is None else price.tiers)) if known else ()
 
 
 def _named(pools: Collection[str]) -> str:
@@ -155,7 +183,7 @@ class Dispatcher:
     def choose(self, task: BotTask) -> str:
         """Return the pool for one task; raises like `candidates`."""
         taking = self._taking.get((task.pool, task.kind))
-        if task.extra_body or task.extra_headers:
+        if asks_of_pools(task):
             taking = candidates(task, self._settings)
         elif taking is None:
             taking = self._taking[(task.pool, task.kind)] = candidates(task, self._settings)

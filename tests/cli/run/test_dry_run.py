@@ -50,6 +50,13 @@ def test_it_sends_nothing_starts_no_redis_and_says_that_nothing_is_learnt(tmp_pa
     assert not (fleet_home / "redis.json").exists()
 
 
+def test_a_tier_that_there_is_not_is_refused_before_anything_is_read_or_sent(tmp_path: Path):
+    source = write(tmp_path / "in.jsonl", {"prompt": "x"}, {"prompt": "y", "tier": "nope"})
+    refused = dry_run(source, "--tier", "nope")
+    assert refused.exit_code == 2 and "--tier: expected one of standard, flex, priority" in refused.stderr
+    assert told(source, "--tier", "flex")["wrong"] == 1
+
+
 def test_lines_that_are_answered_are_left_out_and_tell_of_the_others(tmp_path: Path):
     tasks = [{"prompt": f"What is {n}?"} for n in range(100)]
     source, out = write(tmp_path / "in.jsonl", *tasks), tmp_path / "out.jsonl"

@@ -7,8 +7,10 @@ import time
 import pytest
 
 from fleet import config
-from fleet.config import PoolSettings
-from fleet.engine.messages.pool_choice import UNSERVED, Dispatcher, backlog_keys, lowest_of
+from fleet.config import PoolSettings, ProviderSettings
+from fleet.config.prices import PriceSettings
+from fleet.engine.messages.pool_choice import UNSERVED, Dispatcher, backlog_keys, candidates, lowest_of
+from fleet.errors import InvalidTask
 from fleet.models import BotTask
 from fleet.waits import Wait
 
@@ -53,3 +55,25 @@ def test_no_task_goes_to_a_held_pool_with_a_backlog() -> None:
     waiting = [3 if pool == "open" else 1 for pool, _ in places]
     dispatcher.learn(places, waiting, [None, None, None, hold(time.time() - 5), None])
     assert {dispatcher.choose(BotTask(prompt="x")) for _ in range(50)} == {"open"}
+
+
+def test_a_tier_that_no_api_of_its_pools_has_is_refused_with_those_that_it_has() -> None:
+    """Given a vendor's own API, one behind an address of its own, and one with a price for another tier."""
+    apis = {
+        "own": ProviderSettings(kind="anthropic"), "proxy": ProviderSettings(kind="openai", base_url="http://10.0.0.1"),
+        "priced": ProviderSettings(kind="openai"),
+    }  # fmt: skip
+    pools = {name: PoolSettings(bots=1, provider=name, model="m") for name in apis}
+    prices = {
+        "priced/m": PriceSettings.model_validate(
+            {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1, "tiers": {"night": {}}}
+        )
+    }
+    settings = config.load().model_copy(update={"pools": pools, "providers": apis, "prices": prices})
+    with pytest.raises(InvalidTask, match=r"tier: expected one of standard, priority, .*got 'nope'"):
+        candidates(BotTask(prompt="x", pool="own", tier="nope"), settings)
+    assert candidates(BotTask(prompt="x", tier="nope"), settings) == ["proxy"]
+    assert candidates(BotTask(prompt="x", tier="night"), settings) == ["proxy", "priced"]
+    assert candidates(BotTask(prompt="x", tier="priority"), settings) == ["own", "proxy", "priced"]
+    dispatcher = Dispatcher(None, settings)
+    assert dispatcher.choose(BotTask(prompt="x", tier="nope")) == "proxy", "whatever it has chosen before"
