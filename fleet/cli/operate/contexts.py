@@ -125,7 +125,7 @@ def show(context_id: str, as_json: bool) -> None:
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def remove(ids: tuple[str, ...], as_json: bool) -> None:
-    """Remove documents. Tasks that name one wait until it is added again; workers let go of it within a minute.
+    """Remove documents. Tasks that name one wait until it is added again; workers let go of it within 30 seconds.
 
     \b
     Examples:

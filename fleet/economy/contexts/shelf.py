@@ -1,18 +1,20 @@
-"""The documents of a worker process: read from Redis once, kept while they are named, looked for again in a while."""
+"""The documents of a worker process: read from Redis once, kept for the next task, looked for again in a while."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fleet.economy.contexts.documents import read_facts
-from fleet.errors import InvalidTask, NotStored
+from fleet.errors import FleetError, InvalidTask, NotStored
 from fleet.store import context_keys
 from fleet.store.client import Store
 
-#: Seconds after which a document is looked for again: one that was removed is gone from workers that soon.
+#: Seconds after which a document is looked for again, named or not: one that was removed is gone from workers by then.
 LOOK_AGAIN_S = 30.0
 #: Bytes of documents that a process keeps; those named least lately go first.
 KEPT_BYTES = 64_000_000
@@ -56,6 +58,8 @@ class Shelf:
         self._clock = clock
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._joined: OrderedDict[tuple[str, ...], Documents] = OrderedDict()
+        #: The next look at all that is held, and the one that goes on; None: nothing is held.
+        self._next_look: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
     async def opened(self, ids: Sequence[str], tenant: str) -> Documents:
         """Return the documents that a task names, in its order; one round trip when this process has not all of them.
@@ -87,6 +91,7 @@ class Shelf:
         if known is not None:
             self._joined.move_to_end(tuple(ids))
             return known
+        self._watch()
         text = "\n\n".join(f"<document>\n{mine[one].text}\n</document>" for one in ids)
         known = self._joined[tuple(ids)] = Documents(text, self._count(text))
         self._bound()
@@ -109,6 +114,31 @@ class Shelf:
                 if text is not None:
                     found[one] = self._held[one] = _Held(text.decode("utf-8", "replace"), len(text), known.tenant, now)
         return found
+
+    def _watch(self) -> None:
+        """Look again in a while for all that is held, named or not: what was erased must not stay in this memory."""
+        if self._next_look is None and self._held:
+            loop = asyncio.get_running_loop()
+            self._next_look = loop.call_later(LOOK_AGAIN_S * random.uniform(0.8, 1.0), self._look_again)
+
+    def _look_again(self) -> None:
+        self._next_look = asyncio.get_running_loop().create_task(self._let_go())
+
+    async def _let_go(self) -> None:
+        """Drop what is stored no longer; one command. While Redis is away, what is held stays."""
+        ids, now = list(self._held), self._clock()
+        try:
+            facts = await self._state.command("HMGET", context_keys.documents(), *ids) if ids else []
+            for one, raw in zip(ids, facts, strict=True):
+                if read_facts(raw) is None:
+                    self._drop(one)
+                elif (held := self._held.get(one)) is not None:
+                    held.looked_at = now
+        except FleetError:
+            pass
+        finally:
+            self._next_look = None
+            self._watch()
 
     def _drop(self, context_id: str) -> None:
         self._held.pop(context_id, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -95,6 +96,28 @@ def test_a_worker_gets_documents_in_the_tasks_order_and_lets_go_of_a_removed_one
         assert (failed.value.wait().cause, failed.value.wait().about) == ("document", first)
         add(client, "first one")
         assert (await shelf.opened([second, first], "")).text == one.text
+
+    with_shelf(redis_url, work)
+
+
+def test_a_worker_lets_go_of_an_erased_document_that_nobody_names_any_more(
+    client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf_module, "LOOK_AGAIN_S", 0.05)
+    erased, kept = add(client, "theirs", "acme"), add(client, "ours")
+
+    async def work(shelf: Shelf, now: list[float]) -> None:
+        await shelf.opened([erased, kept], "acme")
+        await shelf.opened([kept], "")
+        documents.remove(client, erased)
+        ends = time.monotonic() + 10
+        while erased in shelf._held and time.monotonic() < ends:
+            await asyncio.sleep(0.01)
+        assert list(shelf._held) == [kept] and list(shelf._joined) == [(kept,)]
+        documents.remove(client, kept)
+        while shelf._next_look is not None and time.monotonic() < ends:
+            await asyncio.sleep(0.01)
+        assert not shelf._held and shelf._next_look is None, "nothing is held, and nobody looks"
 
     with_shelf(redis_url, work)
 
