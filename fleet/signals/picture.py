@@ -14,6 +14,8 @@ from fleet.quoting import duration, with_clocks
 from fleet.signals import catalogue
 from fleet.signals.bot_table import BotState, BotTable, HealthColumns
 from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
+from fleet.signals.crew import Trouble
+from fleet.signals.recorder import WorkerReport
 from fleet.signals.series import spent_in
 from fleet.signals.sketch import quantiles
 from fleet.signals.spread import gini_index, jain_index, share_of, verdict_of
@@ -27,6 +29,7 @@ from fleet.signals.view import (
     MatrixRow,
     Quantiles,
     Recent,
+    ResourcesView,
     Series,
 )
 from fleet.signals.windows import (
@@ -268,3 +271,26 @@ def _said(name: str, text: str, at: float) -> str:
     if words == "s" or words.endswith(" s"):
         return f"{words[:-1].strip() or 'for'} {duration(float(text)) if _NUMBER.fullmatch(text) else text}"
     return f"{words} {with_clocks(text, at)}"
+
+
+def resources_view(
+    workers: Sequence[WorkerReport], heard: Sequence[WorkerReport], troubles: tuple[Trouble, ...], redis_bytes: int
+) -> ResourcesView:
+    """Return what workers use now.
+
+    Args:
+        workers: All that are not given up yet, with those that have died a moment ago.
+        heard: Those of them that still report: they alone have slots.
+        troubles: What is wrong with them as a crew.
+        redis_bytes: Memory of the state Redis.
+    """
+    return ResourcesView(
+        # what is right or wrong about queues and settings is told; they would make up most of the page's figures
+        workers=tuple(worker.model_copy(update={"queues": None, "settings": {}}) for worker in workers),
+        troubles=troubles,
+        slots=sum(worker.slots for worker in heard),
+        busy=sum(worker.busy for worker in heard),
+        cpu_percent=round(sum(worker.cpu_percent for worker in heard), 1),
+        rss_mb=round(sum(worker.rss_mb for worker in heard), 1),
+        redis_mb=round(redis_bytes / 2**20, 1),
+    )

@@ -41,7 +41,7 @@ from fleet.signals.ahead.dead_view import DeadGroup
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
-from fleet.signals.crew import Trouble, takers, troubles_of
+from fleet.signals.crew import takers, troubles_of
 from fleet.signals.diagnosis.engine import diagnose, untold
 from fleet.signals.diagnosis.long_waits import outlook
 from fleet.signals.diagnosis.verdict import judge
@@ -50,7 +50,7 @@ from fleet.signals.limit_view import LimitView
 from fleet.signals.marks import marks_of
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
-from fleet.signals.recorder import SILENT_S, WorkerReport, split_reports
+from fleet.signals.recorder import SILENT_S, split_reports
 from fleet.signals.rungs import LadderView, ladder_view
 from fleet.signals.series import cost_of_answer, day_in, last_hour, minutes_in, series_of
 from fleet.signals.spans import Span, spans_in, spans_of, trends_of
@@ -58,7 +58,6 @@ from fleet.signals.view import (
     BotDetail,
     FleetView,
     PoolView,
-    ResourcesView,
     WaitLine,
 )
 from fleet.store import keys
@@ -186,7 +185,9 @@ class Overview:
             keys=read_key_views(self._state, settings, living),
             bill=self._billing.read(self._state, now_s),
             events=events[:EVENTS_SHOWN],
-            resources=_resources(living, troubles_of(speaking, settings, now_s=now_s), reading.redis_bytes),
+            resources=picture.resources_view(
+                living, speaking, troubles_of(speaking, settings, now_s=now_s), reading.redis_bytes
+            ),
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
             health=fleet_health(bots, readings, settings, now_s=now_s),
             diversity=diversity_views(reading.classes),
@@ -385,16 +386,3 @@ def _windows_of(pool: str) -> tuple[str, str, str, str]:
 def _now_us(client: redis.Redis) -> int:
     seconds, micros = client.time()
     return seconds * 1_000_000 + micros
-
-
-def _resources(workers: Sequence[WorkerReport], troubles: tuple[Trouble, ...], redis_bytes: int) -> ResourcesView:
-    return ResourcesView(
-        # what is right or wrong about queues and settings is told; they would make up most of the page's figures
-        workers=tuple(worker.model_copy(update={"queues": None, "settings": {}}) for worker in workers),
-        troubles=troubles,
-        slots=sum(worker.slots for worker in workers),
-        busy=sum(worker.busy for worker in workers),
-        cpu_percent=round(sum(worker.cpu_percent for worker in workers), 1),
-        rss_mb=round(sum(worker.rss_mb for worker in workers), 1),
-        redis_mb=round(redis_bytes / 2**20, 1),
-    )

@@ -24,7 +24,7 @@ from fleet.signals.bot_table import bot_page
 from fleet.signals.crew import takers
 from fleet.signals.events import record_event, record_event_now
 from fleet.signals.metrics import exposition
-from fleet.signals.recorder import STALE_S, Recorder, WorkerReport, forget_gone_workers, report_worker
+from fleet.signals.recorder import SILENT_S, STALE_S, Recorder, WorkerReport, forget_gone_workers, report_worker
 from fleet.signals.windows import HOURS, MINUTES, RESOURCE, ResourcePeriod
 from fleet.store import keys
 from fleet.store.client import Store
@@ -256,6 +256,19 @@ def test_a_page_of_bots_is_sorted_filtered_and_cut(working_fleet: WorkingFleet) 
     assert bot_page(table, pool="b", offset=1, limit=1).bots.name == ("b-002",)
     assert bot_page(table, search="-003", state="idle").bots.name == ("a-003", "b-003")
     assert bot_page(table, search="nobody").total == 0
+
+
+def test_a_worker_that_died_a_moment_ago_is_shown_and_its_slots_are_nobodys(
+    working_fleet: WorkingFleet, client: redis.Redis
+) -> None:
+    for name, ago_s in (("lives", 1.0), ("died", SILENT_S + 5)):
+        one = WorkerReport(
+            name=name, pid=1, process=name, cpu_percent=50, rss_mb=100, slots=60, busy=30, at=time.time() - ago_s
+        )
+        client.hset(keys.workers(), name, one.model_dump_json())
+    told = working_fleet.overview.read().resources
+    assert {worker.name for worker in told.workers} == {"lives", "died"}
+    assert (told.slots, told.busy, told.cpu_percent, told.rss_mb) == (60, 30, 50.0, 100.0)
 
 
 def test_suspects_are_counted_where_they_wait_and_where_they_run(
