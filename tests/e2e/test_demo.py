@@ -59,7 +59,7 @@ def test_the_demo_answers_every_task_shows_the_three_signals_and_leaves_nothing_
         out, talk = process.communicate(timeout=SLOW_S)
     assert process.returncode == 0, talk
     assert "60 of 60 done" in talk
-    for words in ("Answers", "done      60", "Completions", "Errors", "Resources", "API budget", "the simulator"):
+    for words in ("Answers", "done      60", "Completions", "Errors", "Resources", "API limits", "the simulator"):
         assert words in out
     assert "by the simulator: 60 of 60" in out
     assert "Flower http://127.0.0.1:" in picture.read_text(encoding="utf-8").replace("&#160;", " ")

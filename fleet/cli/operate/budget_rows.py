@@ -1,4 +1,4 @@
-"""The API budget part of the third signal: what each limit allows a minute, and what is used of it."""
+"""The part of API limits of the third signal: what each limit allows a minute, and what is used of it."""
 
 from __future__ import annotations
 

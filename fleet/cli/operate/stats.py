@@ -267,7 +267,7 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
             table.add_row(_plain(row.name), str(row.pid), *numbers, _plain(off, "yellow"))
         parts.append(table)
     if used.budgets:
-        table = Figures("API budget", "requests/min", "tokens/min", "", left=(0, 3))
+        table = Figures("API limits", "requests/min", "tokens/min", "", left=(0, 3))
         for budget in used.budgets:
             table.add_row(*_budget_row(budget, now_s))
         parts.append(table)

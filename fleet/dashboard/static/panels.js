@@ -102,7 +102,7 @@ function resources(view, { series: shown, marks }) {
   const gauges = [
     { name: "CPU", value: cores(used.cpu_percent), values: upTo(shown.cpu_percent, used.cpu_percent), show: cores },
     { name: "Memory", value: `${short(used.rss_mb)} MB`, values: upTo(shown.rss_mb, used.rss_mb), show: (v) => `${short(v)} MB` },
-    { name: "API budget", value: tightest ? percent(tightest.share) : "no limit", values: isTokens ? shown.tokens : shown.calls, show: (v) => `${short(v)} ${isTokens ? "tokens" : "calls"}`, most: (allowed * (shown.at[1] - shown.at[0])) / 60, hint: tightest ? `${tightest.what} of ${tightest.limit}` : "" },
+    { name: "API limits", value: tightest ? percent(tightest.share) : "no limit", values: isTokens ? shown.tokens : shown.calls, show: (v) => `${short(v)} ${isTokens ? "tokens" : "calls"}`, most: (allowed * (shown.at[1] - shown.at[0])) / 60, hint: tightest ? `${tightest.what} of ${tightest.limit}` : "" },
   ];
   keyed(by("gauges"), gauges, (g) => g.name, (g) => h("div", { class: "gauge" }, h("span", {}, g.name), h("b"), h("div", { class: "chart" })), (node, g) => {
     const [label, value, chart] = node.children;
