@@ -120,7 +120,9 @@ def _case(watched: Watched, share: float, until_what: str, rung: int) -> list[Fi
             f"{usual:.0f} / {float(alarm['score']):.0f} / {after:.0f}",
             after >= 0.9 * usual,
         ),
-        Figure(f"{name}: verdicts", f"{rung} helped", ", ".join(f"{one['rung']} {one['verdict']}" for one in verdicts)),
+        Figure(
+            f"{name}: verdicts", f"{rung} helped", ", ".join(f"{one['remedy']} {one['verdict']}" for one in verdicts)
+        ),
         Figure(
             f"{name}: likeness left in the control group",
             "0.8 to 1.2",
@@ -139,7 +141,7 @@ def _relearn(watched: Watched) -> None:
 
 
 def _helped(verdicts: list[dict[str, str]], rung: int) -> bool:
-    return any(one["verdict"] == "helped" and one["rung"] == str(rung) for one in verdicts)
+    return any(one["verdict"] == "helped" and one["remedy"] == str(rung) for one in verdicts)
 
 
 def _costs(watched: Watched) -> Figure:

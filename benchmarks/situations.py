@@ -158,7 +158,7 @@ def _collapse(stage: Stage) -> None:
         trial=Trial(
             aspect="across", rung=1, since=9, counted=9, treated=(5, 6), control=(7, 8), alike=0.4,
             treated_pairs=Pairs(total=4.0, count=100), control_pairs=Pairs(total=39.0, count=100),
-        ), verdict="rung 1: did not help",
+        ), verdict="remedy 1: did not help",
     )  # fmt: skip
     stage.client.hset(keys.answer_counts(), "research|default", 1000)
     stage.client.hset(keys.diversity_states(), "research|default", state.model_dump_json())

@@ -187,7 +187,7 @@ def _prescribe(state: ClassState, trial: Trial) -> tuple[ClassState, list[Happen
     remedy = Remedy(rung=trial.rung, generation=_generation(trial.since))
     remedies = state.remedies | dict.fromkeys(trial.treated, remedy)
     facts: dict[str, str | int | float] = {
-        "rung": trial.rung, "treated": len(trial.treated), "control": len(trial.control)
+        "remedy": trial.rung, "treated": len(trial.treated), "control": len(trial.control)
     }  # fmt: skip
     return state.but(phase="treating", trial=trial, remedies=remedies), [Happening("diversity_treatment", facts)]
 
@@ -217,8 +217,8 @@ def _try(state: ClassState, look: Look) -> tuple[ClassState, list[Happening]]:
 
 def _decide(state: ClassState, trial: Trial, look: Look) -> tuple[ClassState, list[Happening]]:
     verdict = _verdict(trial)
-    state = state.but(verdict=f"rung {trial.rung}: {verdict}", trial=None)
-    happened = [Happening("diversity_verdict", {"rung": trial.rung, "verdict": verdict, **_shares(trial)})]
+    state = state.but(verdict=f"remedy {trial.rung}: {verdict}", trial=None)
+    happened = [Happening("diversity_verdict", {"remedy": trial.rung, "verdict": verdict, **_shares(trial)})]
     if verdict in ("helped", "recovered"):
         remedy = Remedy(rung=trial.rung, generation=_generation(trial.since))
         remedies = state.remedies | dict.fromkeys(trial.control, remedy)
@@ -268,7 +268,7 @@ def _hold(state: ClassState, look: Look, fallen: dict[Aspect, Likeness]) -> tupl
         return state, []
     if rung <= 1:
         return end(state, [])
-    return _step(state, rung - 1), [Happening("diversity_step_down", {"rung": rung - 1})]
+    return _step(state, rung - 1), [Happening("diversity_step_down", {"remedy": rung - 1})]
 
 
 def _relapse(
@@ -280,7 +280,7 @@ def _relapse(
     """
     if rung < state.good_rung:
         state = _step(state, state.good_rung).but(hold=min(2 * state.hold, LONGEST_HOLD_WINDOWS))
-        return state, [Happening("diversity_relapse", {"rung": state.good_rung, "hold_windows": state.hold})]
+        return state, [Happening("diversity_relapse", {"remedy": state.good_rung, "hold_windows": state.hold})]
     flagged = _culprits(state, fallen)
     if not flagged:
         return state, []
@@ -299,7 +299,7 @@ def _spread(state: ClassState, look: Look, new: Sequence[int]) -> tuple[ClassSta
         remedies=state.remedies | dict.fromkeys(new, remedy), fallen=0, calm=0,
         flagged=tuple(sorted({*state.flagged, *new})),
     )  # fmt: skip
-    return state, [Happening("diversity_treatment", {"rung": remedy.rung, "treated": len(new), "control": 0})]
+    return state, [Happening("diversity_treatment", {"remedy": remedy.rung, "treated": len(new), "control": 0})]
 
 
 def _step(state: ClassState, rung: int) -> ClassState:

@@ -233,10 +233,14 @@ CONTEXT_REMOVED = Event("context_removed", "info", "A shared document was remove
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
 DEAD_LETTER = Event("dead_letter", "error", "Tasks fail for good: pool, reason, task. Once a minute and pool.")
 DIVERSITY_ALARM = Event("diversity_alarm", "error", "Bots answer alike: pool, kind, score, near_share, flagged.")
-DIVERSITY_TREATMENT = Event("diversity_treatment", "info", "Half of the flagged bots get a remedy: pool, kind, rung.")
+DIVERSITY_TREATMENT = Event("diversity_treatment", "info", "Half of the flagged bots get a remedy: pool, kind, remedy.")
 DIVERSITY_VERDICT = Event("diversity_verdict", "info", "Treated and untreated bots were compared: pool, kind, verdict.")
-DIVERSITY_STEP_DOWN = Event("diversity_step_down", "info", "A remedy that worked is taken back by a rung: pool, kind.")
-DIVERSITY_RELAPSE = Event("diversity_relapse", "warning", "Bots were alike again after a step down: pool, kind, rung.")
+DIVERSITY_STEP_DOWN = Event(
+    "diversity_step_down", "info", "A remedy that worked makes room for the weaker one: pool, kind."
+)
+DIVERSITY_RELAPSE = Event(
+    "diversity_relapse", "warning", "Bots were alike again after a step down: pool, kind, remedy."
+)
 DIVERSITY_EXHAUSTED = Event("diversity_exhausted", "error", "No remedy helped, all were taken back: pool, kind.")
 DIVERSITY_ENDED = Event("diversity_ended", "info", "All remedies of a class were taken back: pool, kind.")
 DIVERSITY_RECOVERED = Event("diversity_recovered", "info", "A class in alarm is diverse again: pool, kind.")

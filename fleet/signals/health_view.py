@@ -78,7 +78,7 @@ class ClassDiversity(Frozen):
     share_of_usual: float | None = Field(None, description="The lowest score by what is usual; None: not known yet.")
     culprits: tuple[str, ...] = Field((), description="Bots that the alarm names; at most 8 of them.")
     flagged: int = Field(0, description="How many it names.")
-    rung: int = Field(0, description="Highest remedy that a bot is under; 0: none is.")
+    remedy: int = Field(0, description="Highest remedy that a bot is under; 0: none is.")
     treated: int = Field(0, description="Bots under a remedy.")
     control: int = Field(0, description="Flagged bots that are left as they are, to compare with.")
     treated_left: float | None = Field(None, description="While a remedy is tried: likeness by that at the alarm.")

@@ -158,7 +158,7 @@ class HealthView(Frozen):
 
     quarantine: QuarantineLine | None
     probation_tasks_left: int | None = Field(description="To do well until it is fully back; None: not on probation.")
-    remedy_rung: int | None = Field(description="What is done because it answers like others: see diversity.")
+    remedy: int | None = Field(description="What is done because it answers like others: see diversity.")
     judged_tasks: int
     quarantines: int = Field(description="Lately; each makes the next one longer.")
     tests: tuple[HealthTest, ...]

@@ -46,7 +46,7 @@ COLLAPSED = ClassState(
         aspect="across", rung=1, since=9, counted=9, treated=(5, 6), control=(7, 8), alike=0.4,
         treated_pairs=Pairs(total=4.0, count=100), control_pairs=Pairs(total=39.0, count=100),
     ),
-    verdict="rung 1: did not help",
+    verdict="remedy 1: did not help",
 )  # fmt: skip
 
 
@@ -192,10 +192,10 @@ def _the_panel_of_diversity_tells_and_relearns(page: Browser, client: redis.Redi
     chat = '#diversity li[data-key="good chat"]'
     assert page.text("#diversity-note") == "2 classes of tasks, 1 alarm, by their last answers"
     told = page.text(chat)
-    assert "4 bots answer alike: 2 get rung 1, context reshuffled, 2 are left as they are, to compare" in told
+    assert "4 bots answer alike: 2 get remedy 1, context reshuffled, 2 are left as they are, to compare" in told
     assert "9 of usually 180; near 60%, usually 1%" in told and "Alike: good-005, good-006, good-007, good-008" in told
     assert "2 bots, 10% of the likeness left" in told and "2 bots, 98% of the likeness left" in told
-    assert "Last verdict: rung 1: did not help." in told
+    assert "Last verdict: remedy 1: did not help." in told
     assert "Learning what is usual: 12 answers so far" in page.text('#diversity li[data-key="slow default"]')
     page.click(f"{chat} button.end")
     assert page.text(f"{chat} button.end") == "Relearn: sure?"

@@ -60,7 +60,7 @@ def test_the_ladder_stops_at_the_rung_that_helps_the_treated_and_not_the_control
     while played.state.phase == "treating":
         played.windows(0.25)
     verdict = played.last("diversity_verdict")
-    assert (verdict["rung"], verdict["verdict"]) == (rung, "helped")
+    assert (verdict["remedy"], verdict["verdict"]) == (rung, "helped")
     assert float(verdict["treated_share"]) < 0.1
     assert 0.8 < float(verdict["control_share"]) < 1.2
     assert {one.rung for one in played.state.remedies.values()} == {rung}
@@ -84,7 +84,7 @@ def test_a_ladder_that_helps_nobody_ends_without_remedies_and_with_a_lasting_ala
     played.windows(6)
     played.answers = collapsed(bad_bots(0.4), cured_at=4)
     played.until("diversity_exhausted")
-    rungs = [one.facts["rung"] for one in played.happened if one.name == "diversity_verdict"]
+    rungs = [one.facts["remedy"] for one in played.happened if one.name == "diversity_verdict"]
     assert rungs == [1, 2, 3]
     assert played.state.remedies == {}
     assert played.windows(5) == []

@@ -245,8 +245,8 @@ def _health(health: HealthView) -> Iterator[str]:
         yield f"quarantined: since {stamp(out.since)} until {until}, by {out.by}{why}"
     if health.probation_tasks_left is not None:
         yield f"probation: {health.probation_tasks_left} tasks to do well until it is fully back"
-    if health.remedy_rung is not None:
-        yield f"remedy: rung {health.remedy_rung}, because it answers like others (fleet diversity)"
+    if health.remedy is not None:
+        yield f"remedy: {health.remedy}, because it answers like others (fleet diversity)"
     for test in health.tests:
         yield f"{test.name}: {test.share:.0%} of its last tasks, evidence {test.evidence:.1f} of {test.enough}"
     if health.judged_tasks:

@@ -134,7 +134,7 @@ def _row(state: ClassState, answers: int) -> dict[str, Any]:
 
 
 def _lines(state: ClassState, answers: int) -> Iterator[str]:
-    from fleet.engine.operations.sameness import RUNGS, phase_of, sentence_of
+    from fleet.engine.operations.sameness import REMEDIES, phase_of, sentence_of
 
     yield f"{state.pool} {state.kind}{'  ALARM' if state.alarm else ''}"
     yield f"  {phase_of(state):<9} {counted(answers, 'answer')} so far"
@@ -152,7 +152,7 @@ def _lines(state: ClassState, answers: int) -> Iterator[str]:
         yield f"  alike     {counted(len(state.flagged), 'bot')}: {shown}{more}"
     if state.remedies:
         rungs = [remedy.rung for remedy in state.remedies.values()]
-        counts = ", ".join(f"{rungs.count(rung)} {RUNGS[rung]}" for rung in sorted(set(rungs)))
+        counts = ", ".join(f"{rungs.count(rung)} {REMEDIES[rung]}" for rung in sorted(set(rungs)))
         yield f"  remedies  {counts}{f'; {len(state.trial.control)} held back as control' if state.trial else ''}"
     if state.verdict:
         yield f"  verdict   {state.verdict}"

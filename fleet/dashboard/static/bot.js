@@ -13,12 +13,12 @@ function sampling({ temperature, effort, verbosity, model }) {
 }
 
 // What is known of a bot's health, as pairs of name and text.
-function healthFacts({ quarantine, probation_tasks_left, remedy_rung, judged_tasks, quarantines, tests, skills }) {
+function healthFacts({ quarantine, probation_tasks_left, remedy, judged_tasks, quarantines, tests, skills }) {
   return [
     ...(quarantine ? [["out since", clock(quarantine.since)], ["out until", quarantine.until === null ? "it is released" : clock(quarantine.until)],
       ["by", quarantine.by || "–"], ["reason", quarantine.reason || "–"]] : []),
     ...(probation_tasks_left === null ? [] : [["on probation", `${count(probation_tasks_left)} tasks to do well`]]),
-    ...(remedy_rung === null ? [] : [["remedy", `rung ${remedy_rung}, it answers like others`]]),
+    ...(remedy === null ? [] : [["remedy", `${remedy}, it answers like others`]]),
     ...tests.map((test) => [test.name, `${percent(test.share)} of its last tasks, evidence ${test.evidence.toFixed(1)} of ${test.enough}`]),
     ...(judged_tasks ? [["judged tasks", count(judged_tasks)], ["quarantines lately", count(quarantines)]] : []),
     ...skills.map((skill) => [`skill: ${skill.kind}`, `${percent(skill.good)} good of its last ${count(skill.tasks)}${skill.better === null ? "" : `, specialist: ${percent(skill.better)} better than its pool`}`]),

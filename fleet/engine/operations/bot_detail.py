@@ -106,7 +106,7 @@ def _health(
     return HealthView(
         quarantine=out and QuarantineLine(since=out.since, until=out.until, by=out.by, reason=out.reason),
         probation_tasks_left=None if trial is None else round(trial),
-        remedy_rung=None if remedy is None else int(remedy.decode().partition("|")[0]),
+        remedy=None if remedy is None else int(remedy.decode().partition("|")[0]),
         judged_tasks=health.tasks,
         quarantines=health.quarantines,
         tests=tuple(HealthTest(name=what, share=rate, evidence=weight, enough=enough) for what, rate, weight in tests),

@@ -11,8 +11,8 @@ from fleet.signals.health_view import ClassDiversity, DiversityPhase, ScoreView
 
 #: Bots that an alarm names, in a view; `fleet diversity --json` has all of them.
 CULPRITS = 8
-#: What the rungs do, in few words.
-RUNGS = {1: "context reshuffled", 2: "persona drawn anew", 3: "temperature raised"}
+#: What the remedies do, in few words.
+REMEDIES = {1: "context reshuffled", 2: "persona drawn anew", 3: "temperature raised"}
 
 
 def diversity_views(classes: Iterable[tuple[ClassState, int]]) -> tuple[ClassDiversity, ...]:
@@ -43,20 +43,20 @@ def _view(state: ClassState, answers: int) -> ClassDiversity:
         scores=tuple(ScoreView(aspect=aspect, **reading.model_dump()) for aspect, reading in state.readings.items()),
         share_of_usual=round(min(shares), 3) if shares else None,
         culprits=tuple(bot_name(state.pool, bot) for bot in state.flagged[:CULPRITS]), flagged=len(state.flagged),
-        rung=_rung(state), treated=len(state.remedies), control=len(trial.control) if trial else 0,
+        remedy=_remedy(state), treated=len(state.remedies), control=len(trial.control) if trial else 0,
         treated_left=left[0], control_left=left[1], verdict=state.verdict,
         line=sentence_of(state, answers), advice=_advice(state),
     )  # fmt: skip
 
 
-def _rung(state: ClassState) -> int:
+def _remedy(state: ClassState) -> int:
     return max((remedy.rung for remedy in state.remedies.values()), default=0)
 
 
 def sentence_of(state: ClassState, answers: int) -> str:
     """Return in one sentence how a class stands."""
-    bots, rung = counted(len(state.flagged), "bot"), _rung(state)
-    done = f"rung {rung}, {RUNGS.get(rung, 'a remedy')}"
+    bots, rung = counted(len(state.flagged), "bot"), _remedy(state)
+    done = f"remedy {rung}, {REMEDIES.get(rung, 'unknown')}"
     match phase_of(state):
         case "learning":
             return f"learning what is usual: {counted(answers, 'answer')} so far"

@@ -31,7 +31,9 @@ def test_a_class_is_told_in_lines_and_in_json_and_relearnt(redis_url: str, monke
         remember(client, state, 1000)
     text = fleet("diversity").stdout
     assert text.startswith("research chat  ALARM\n  treating  1,000 answers so far\n")
-    assert "  now       3 bots answer alike: 2 get rung 2, persona drawn anew, 1 is left as it is, to compare\n" in text
+    assert (
+        "  now       3 bots answer alike: 2 get remedy 2, persona drawn anew, 1 is left as it is, to compare\n" in text
+    )
     assert "  alike     3 bots: research-001, research-002, research-003\n" in text
     (row,) = json.loads(fleet("diversity", "--json").stdout)["classes"]
     assert (row["alarm_at"], row["control"], row["remedies"]) == (

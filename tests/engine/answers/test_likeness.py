@@ -106,15 +106,15 @@ def test_collapsed_bots_are_named_half_of_them_treated_and_all_once_it_helps(
             assert len(named & bad) >= 0.9 * max(len(named), len(bad))
             assert abs(len(trial["treated"]) - len(trial["control"])) <= 1
             assert {int(bot) for bot in during["remedies"]} == set(trial["treated"]) == named - set(trial["control"])
-            after = talk.feed_until(verdict="rung 1: helped")
+            after = talk.feed_until(verdict="remedy 1: helped")
             assert {int(bot) for bot in after["remedies"]} >= named
-            verdict = "diversity_verdict pool=talk kind=talk rung=1 verdict=helped"
+            verdict = "diversity_verdict pool=talk kind=talk remedy=1 verdict=helped"
             wait_until(lambda: verdict in worker.log, what="the verdict in the log")
         finally:
             worker.kill()
     assert "Question" not in worker.log
     text = CliRunner().invoke(main, ["diversity"]).stdout
-    assert "rung 1: helped" in text
+    assert "remedy 1: helped" in text
     assert CliRunner().invoke(main, ["diversity", "relearn", "talk", "other"]).exit_code == 2
     assert CliRunner().invoke(main, ["diversity", "relearn", "talk", "talk"]).exit_code == 0
     assert (shown()["phase"], shown()["remedies"]) == ("learning", {})

@@ -85,7 +85,7 @@ def test_alike_bots_are_named_by_class_by_pool_and_in_the_metrics_until_the_clas
     remember(client, ClassState(pool="b", kind="calm", readings={"across": FALLEN["within"]}), 900)
     state = ClassState(
         pool="a", kind="chat", phase="treating", alarm=True, alarm_at=50.0, flagged=(1, 2, 3), remedies=remedies,
-        readings=FALLEN, trial=TRIAL, verdict="rung 1: did not help",
+        readings=FALLEN, trial=TRIAL, verdict="remedy 1: did not help",
     )  # fmt: skip
     remember(client, state, 1000)
     remember(client, ClassState(pool="gone", kind="chat", alarm=True), 5)
@@ -95,10 +95,10 @@ def test_alike_bots_are_named_by_class_by_pool_and_in_the_metrics_until_the_clas
     chat, calm = view.diversity
     assert (chat.pool, chat.kind, chat.answers, chat.alarm_at, chat.flagged) == ("a", "chat", 1000, 50.0, 3)
     assert chat.culprits == ("a-001", "a-002", "a-003")
-    assert (chat.rung, chat.treated, chat.control, chat.share_of_usual) == (2, 2, 1, 0.05)
+    assert (chat.remedy, chat.treated, chat.control, chat.share_of_usual) == (2, 2, 1, 0.05)
     assert (chat.treated_left, chat.control_left) == (pytest.approx(0.1), pytest.approx(1.0))
-    assert chat.line == "3 bots answer alike: 2 get rung 2, persona drawn anew, 1 is left as it is, to compare"
-    assert chat.verdict == "rung 1: did not help" and "fleet diversity relearn a chat" in chat.advice
+    assert chat.line == "3 bots answer alike: 2 get remedy 2, persona drawn anew, 1 is left as it is, to compare"
+    assert chat.verdict == "remedy 1: did not help" and "fleet diversity relearn a chat" in chat.advice
     assert (calm.alarm, calm.line, calm.share_of_usual) == (False, "answers differ as usual", 0.5)
     shown = exposition(view).decode()
     for line in (
@@ -138,7 +138,7 @@ def test_alike_bots_are_named_by_class_by_pool_and_in_the_metrics_until_the_clas
                 remedies={1: Remedy(rung=1, generation=1)},
                 flagged=(1,),
             ),
-            "1 bot keeps rung 1, context reshuffled: the answers differ again",
+            "1 bot keeps remedy 1, context reshuffled: the answers differ again",
             False,
         ),
     ],
