@@ -70,7 +70,8 @@ def show(kind: str, as_json: bool) -> None:
 
 
 @alerts.command()
-def test() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def test(as_json: bool) -> None:
     """Send a message that says that messages arrive.
 
     \b
@@ -81,6 +82,9 @@ def test() -> None:
 
     settings = config.current()
     Alerter(settings).post(trial(settings))
+    if as_json:
+        click.echo(json.dumps({"is_taken": True}))
+        return
     say("the webhook has taken a message")
 
 

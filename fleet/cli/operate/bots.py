@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -125,7 +125,8 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("names", metavar="BOT...", nargs=-1, required=True)
 @click.option("--reason", default="", help="Why; shown to all. Asked for at a terminal.")
 @click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Release them after, e.g., 10m, 2h.")
-def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def quarantine(names: tuple[str, ...], reason: str, for_s: float | None, as_json: bool) -> None:
     """Give bots no new tasks; what they run goes on. When all bots of a pool are out, its tasks wait.
 
     \b
@@ -143,6 +144,9 @@ def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None
         reason = click.prompt("Why", default="", show_default=False, err=True)
     with two_redis(settings) as clients:
         are_new = quarantine_bots(clients.state, settings, names, by=operator_name(), reason=reason, for_s=for_s)
+    if as_json:
+        click.echo(json.dumps({"bots": [{"bot": name, "is_new": is_new} for name, is_new in are_new.items()]}))
+        return
     for name, is_new in are_new.items():
         say(f"{name}: {'quarantined' if is_new else 'was quarantined already; its end and reason are renewed'}")
 
@@ -150,7 +154,8 @@ def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None
 @bots.command()
 @click.argument("names", metavar="[BOT...]", nargs=-1)
 @click.option("--pool", help="All bots of this pool that are quarantined.")
-def release(names: tuple[str, ...], pool: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def release(names: tuple[str, ...], pool: str | None, as_json: bool) -> None:
     """Let quarantined bots take tasks again, at once.
 
     \b
@@ -168,6 +173,9 @@ def release(names: tuple[str, ...], pool: str | None) -> None:
         _check_pool(pool, settings)
         with two_redis(settings) as clients:
             released = release_pool(clients.state, settings, pool, by=operator_name())
+        if as_json:
+            _tell_released(dict.fromkeys(released, True))
+            return
         said = f"{counted(len(released), 'bot')} {noun_for(len(released), 'takes', 'take')} tasks again"
         say(f"{pool}: {said if released else 'no bot was quarantined'}")
         return
@@ -175,8 +183,15 @@ def release(names: tuple[str, ...], pool: str | None) -> None:
         pool_of(name, settings)
     with two_redis(settings) as clients:
         were_out = release_bots(clients.state, settings, names, by=operator_name())
+    if as_json:
+        _tell_released(were_out)
+        return
     for name, was_out in were_out.items():
         say(f"{name}: {'takes tasks again' if was_out else 'was not quarantined'}")
+
+
+def _tell_released(were_out: Mapping[str, bool]) -> None:
+    click.echo(json.dumps({"bots": [{"bot": name, "was_quarantined": was_out} for name, was_out in were_out.items()]}))
 
 
 def _check_pool(pool: str | None, settings: config.Settings) -> None:

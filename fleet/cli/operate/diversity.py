@@ -91,7 +91,8 @@ def _list(wanted: tuple[str, str] | None, *, as_json: bool) -> None:
 @diversity.command()
 @click.argument("pool")
 @click.argument("kind")
-def relearn(pool: str, kind: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def relearn(pool: str, kind: str, as_json: bool) -> None:
     """Take a class's answers of now as normal: forget earlier ones, end its alarm and remedies.
 
     \b
@@ -105,6 +106,9 @@ def relearn(pool: str, kind: str) -> None:
     _check_pool(pool, settings)
     with state_client(settings) as client:
         relearn_class(client, settings, pool, kind, by=operator_name())
+    if as_json:
+        click.echo(json.dumps({"pool": pool, "kind": kind, "phase": "learning"}))
+        return
     click.echo(f"{pool} {kind}: learning anew, its remedies end")
 
 

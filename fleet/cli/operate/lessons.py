@@ -142,7 +142,8 @@ def _check_form(api: str, settings: config.Settings) -> None:
 @click.command()
 @click.argument("api", metavar="PROVIDER/MODEL")
 @click.argument("what", metavar="[FIELD]", required=False)
-def forget(api: str, what: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def forget(api: str, what: str | None, as_json: bool) -> None:
     """Forget what a model has taught: what it refuses, how it counts. Its next calls find out again.
 
     FIELD is a name that `fleet limits` shows, or `role:system`, `ratio`, `window`; without it, everything goes.
@@ -168,10 +169,12 @@ def forget(api: str, what: str | None) -> None:
         for lesson in gone:
             forgotten = _SIZES.get(lesson.what, lesson.what)
             record_deed(client, catalogue.LESSON_FORGOTTEN, operator_name(), api=api, what=forgotten)
-    names = (
-        ", ".join(_SIZES.get(lesson.what, lesson.what.removeprefix(UNSENT)) for lesson in gone) or "nothing was known"
-    )
-    click.echo(f"{api}: forgot {counted(len(gone), 'lesson')}: {names}" if gone else f"{api}: {names}")
+    names = [_SIZES.get(lesson.what, lesson.what.removeprefix(UNSENT)) for lesson in gone]
+    if as_json:
+        click.echo(json.dumps({"api": api, "forgot": names}))
+        return
+    told = f"forgot {counted(len(gone), 'lesson')}: {', '.join(names)}" if names else "nothing was known"
+    click.echo(f"{api}: {told}")
 
 
 lessons.add_command(forget)

@@ -102,7 +102,8 @@ limits.add_command(breakers.reset_breaker)
 @click.option(
     "--reset", "is_reset", is_flag=True, help="Go back to fleet.toml, and begin anew but for what was used today."
 )
-def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def set_limit(limit: str, is_reset: bool, as_json: bool, **numbers: float | None) -> None:
     """Change a limit on all workers at once, until it is reset or unused for 30 days.
 
     \b
@@ -130,17 +131,22 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
             live.reset(both.state, name, configured=configured)
             record_deed(both.state, catalogue.LIMIT_RESET, operator_name(), limit=name)
             let_go(both.broker, settings, [name], ("limit", "hold", "requests", "money"))
-            click.echo(f"{name}: as configured; what was used today stays counted")
+            told = {"limit": name, "is_reset": True}
+            click.echo(json.dumps(told) if as_json else f"{name}: as configured; what was used today stays counted")
             return
         held = live.change(both.state, name, changes, configured=configured)
         record_deed(both.state, catalogue.LIMIT_CHANGED, operator_name(), limit=name, **changes)
         let_go(both.broker, settings, [name], ("limit", "requests", "money"))
+    if as_json:
+        click.echo(json.dumps({"limit": name, "is_reset": False, "set": held}))
+        return
     click.echo(f"{name}: {', '.join(f'{key} {_number(key, value)}' for key, value in held.items())}")
 
 
 @limits.command(name="release")
 @click.argument("limit", metavar="PROVIDER/MODEL[/KEY]")
-def release_limit(limit: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def release_limit(limit: str, as_json: bool) -> None:
     """End the hold after a 429, whatever time it named; calls go at the paced rate, and what was learnt stays.
 
     \b
@@ -160,7 +166,7 @@ def release_limit(limit: str) -> None:
         live.release(both.state, name, configured=settings.limits_by_key[name])
         record_deed(both.state, catalogue.LIMIT_RELEASED, operator_name(), limit=name)
         let_go(both.broker, settings, [name], ("hold",))
-    click.echo(f"{name}: not held any more")
+    click.echo(json.dumps({"limit": name, "is_held": False}) if as_json else f"{name}: not held any more")
 
 
 def _number(name: str, value: float) -> str:

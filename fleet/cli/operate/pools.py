@@ -126,7 +126,8 @@ def _list(names: Sequence[str], *, as_json: bool) -> None:
 @click.argument("names", metavar="POOL...", nargs=-1, required=True)
 @click.option("--below", type=click.Choice(PRIORITIES[:-1]), help="Pause only what is less urgent than this.")
 @click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Resume after, e.g., 90s, 10m, 2h.")
-def pause(names: tuple[str, ...], below: str | None, for_s: float | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def pause(names: tuple[str, ...], below: str | None, for_s: float | None, as_json: bool) -> None:
     """Stop workers from taking tasks of pools, all of them or none. What runs goes on; what waits keeps its order.
 
     \b
@@ -143,13 +144,18 @@ def pause(names: tuple[str, ...], below: str | None, for_s: float | None) -> Non
     lowest = CLOSED if below is None else PRIORITIES.index(below)
     with two_redis(settings) as clients:
         gate = pause_pools(clients.state, clients.broker, chosen, lowest=lowest, for_s=for_s, by=operator_name())
+    if as_json:
+        told = {"gate": str(gate), "lowest": gate.lowest, "left_s": gate.left_s}
+        click.echo(json.dumps({"pools": [{"pool": name, **told} for name in chosen]}))
+        return
     for name in chosen:
         say(f"{name}: {gate}")
 
 
 @pools.command()
 @click.argument("names", metavar="POOL...", nargs=-1, required=True)
-def resume(names: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def resume(names: tuple[str, ...], as_json: bool) -> None:
     """Let workers take all tasks of pools again, at once: of all of them or none.
 
     \b
@@ -163,6 +169,9 @@ def resume(names: tuple[str, ...]) -> None:
     _check(chosen, settings)
     with two_redis(settings) as clients:
         opened = resume_pools(clients.state, clients.broker, chosen, by=operator_name())
+    if as_json:
+        click.echo(json.dumps({"pools": [{"pool": name, "was_paused": name in opened} for name in chosen]}))
+        return
     for name in chosen:
         say(f"{name}: open" if name in opened else f"{name}: was open")
 

@@ -41,6 +41,8 @@ def test_a_class_is_told_in_lines_and_in_json_and_relearnt(redis_url: str, monke
     )  # fmt: skip
     wrong = fleet("diversity", "relearn", "research", "chta")
     assert wrong.exit_code != 0
+    told = json.loads(fleet("diversity", "relearn", "research", "chat", "--json").stdout)
+    assert told == {"pool": "research", "kind": "chat", "phase": "learning"}
     done = fleet("diversity", "relearn", "research", "chat")
     assert done.stdout == "research chat: learning anew, its remedies end\n"
     assert "  now       learning what is usual: 1,000 answers so far\n" in fleet("diversity").stdout
