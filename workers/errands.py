@@ -26,6 +26,7 @@ class Errand:
         caller: For whom: the limiter orders waiting calls by it.
         patience_s: How far away its turn may be.
         offers: Tools that it offers to the model.
+        head: Stands for the beginning of its prompt, where its provider has several keys; None: no cache has it.
     """
 
     pool: str
@@ -37,6 +38,7 @@ class Errand:
     caller: Caller
     patience_s: float
     offers: tuple[str, ...] = ()
+    head: int | None = None
 
     @property
     def task(self) -> str:
@@ -51,6 +53,7 @@ class KeySeeker(NamedTuple):
     caller: Caller
     task: str
     offers: tuple[str, ...] = ()
+    head: int | None = None
 
 
 class Sent(Protocol):

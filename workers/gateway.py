@@ -28,6 +28,7 @@ from fleet.workers.frameworks.exchanges import Exchanges
 from fleet.workers.frameworks.passing import Passing
 from fleet.workers.frameworks.raw import Onlooker, RawAnswer
 from fleet.workers.judge import broken_off, is_known
+from fleet.workers.keys import head_of
 from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.lanes import LaneRoads
 from fleet.workers.load import UNSEEN_TOKENS, is_plain, may_write_for_an_hour, most_tokens, sent_tokens
@@ -187,7 +188,8 @@ class Gateway:
         most = _dearest(given, made, for_an_hour=may_write_for_an_hour(messages, wishes))
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)
         offers = tuple(tool.name for tool in wishes.tools)
-        errand = Errand(pool, route, most, wishes.tier, deadline, meter, caller, patience_s, offers)
+        head = head_of((*offers, *(message.text for message in messages))) if route.keys else None
+        errand = Errand(pool, route, most, wishes.tier, deadline, meter, caller, patience_s, offers, head)
         if wishes.by_at is not None and self.lanes is not None:
             with deadline.standing():
                 taken = await self.lanes.take(errand, call)

@@ -7,7 +7,7 @@ beginning of the prompt). Which of them takes the call in the end is the limiter
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from fleet.config.scopes import ScopeAsk
@@ -17,6 +17,26 @@ from fleet.workers.rungs import Route
 
 #: Keys that one question to the limiter names at most: each costs it a look of its own (8 keys of Redis).
 MOST_ASKED = 8
+
+
+#: Characters of a prompt by which its key is chosen, about 1,024 tokens: providers cache no shorter one. Prompts that
+#: part before that share less than a cache's least piece.
+HEAD_CHARS = 4096
+
+
+def head_of(texts: Iterable[str]) -> int | None:
+    """Return a number that stands for how a prompt begins; None for one that no provider caches.
+
+    Args:
+        texts: All that it holds, in its order.
+    """
+    left, found = HEAD_CHARS, 0
+    for text in texts:
+        found = zlib.crc32(text[:left].encode("utf-8", "replace"), found)
+        left -= len(text)
+        if left <= 0:
+            return found
+    return None
 
 
 class Seeker(Protocol):
@@ -40,6 +60,11 @@ class Seeker(Protocol):
     @property
     def offers(self) -> tuple[str, ...]:
         """Tools that it offers to the model."""
+        ...
+
+    @property
+    def head(self) -> int | None:
+        """Stands for the beginning of its prompt; None: no provider caches one as short."""
         ...
 
 
@@ -84,8 +109,9 @@ class KeyChoice:
     def of(self, route: Route, asking: Seeker, without: Collection[str] = ()) -> Sequence[Route]:
         """Return the keys that a call may go with, best first; none that waits, unless all do.
 
-        Of several that are free equally soon the limiter takes the first. So bots begin with different ones, and each
-        with the same again: what a provider has cached of its prompt is cached by key.
+        Of several that are free equally soon the limiter takes the first. What a provider has cached of a prompt is
+        cached by key, so prompts that begin alike begin with the same key, whichever bot asks; bots with short prompts
+        begin with different ones. Nobody asks Redis for that: a key that is full leaves calls to the next one.
 
         Args:
             route: Where the call goes.
@@ -108,7 +134,8 @@ class KeyChoice:
             keys = [key for key in keys if key.limit not in without]
         if len(keys) < 2:
             return keys
-        first = zlib.crc32(asking.caller.bot.encode()) % len(keys)
+        home = zlib.crc32(asking.caller.bot.encode()) if asking.head is None else asking.head
+        first = home % len(keys)
         turned = (*keys[first:], *keys[:first])
         free = [key for key in turned if not self._stands(key.limit)]
         return (free or turned)[:MOST_ASKED]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fleet.config import PersonaSettings
 from fleet.config.scopes import ScopeAsk
 from fleet.errors import (
     BadRequest,
@@ -25,10 +26,11 @@ from fleet.models import BotTask
 from fleet.outcome import NOTHING_BEFORE, Outcome
 from fleet.waits import Ruling, Wait
 from fleet.workers.agent import Agent
+from fleet.workers.bot.persona import make_bot
 from fleet.workers.calls import Call, Completion
 from fleet.workers.errands import KeySeeker
 from fleet.workers.gateway import Gateway
-from fleet.workers.keys import MOST_ASKED, KeyChoice, ScopedKeys
+from fleet.workers.keys import MOST_ASKED, KeyChoice, ScopedKeys, head_of
 from fleet.workers.ladders import Ladders
 from fleet.workers.rungs import Route, Rung
 from tests.workers.fakes import FakeBreakers, FakeLimiter, FakeProvider, a_bot, said, settings_of
@@ -247,6 +249,36 @@ def test_of_many_keys_a_few_are_asked_those_that_wait_last() -> None:
     choice = KeyChoice(lambda limit: limit != limit_of("k7"))
     assert [key.limit for key in choice.of(house.route, asking("x"))] == [limit_of("k7")]
     assert len(KeyChoice(lambda limit: True).of(house.route, asking("x"))) == MOST_ASKED
+
+
+def test_prompts_that_begin_alike_begin_with_the_same_key_whichever_bot_asks_and_short_ones_with_the_bots() -> None:
+    house, choice = House(KeyedProvider(), *KEYS), KeyChoice(lambda limit: False)
+
+    def first(bot: str, *texts: str) -> str:
+        return choice.of(house.route, asking(bot)._replace(head=head_of(texts)))[0].limit
+
+    bots, handbook = [f"bot-{n}" for n in range(20)], "A handbook. " * 400
+    assert len({first(bot, "Be brief.", f"{handbook} Question {bot}") for bot in bots}) == 1
+    assert {first("bot-1", f"Case {n}. {handbook}") for n in range(20)} == {limit_of(key) for key in KEYS}
+    assert {first(bot, "Be brief.", "2+2?") for bot in bots} == {limit_of(key) for key in KEYS}
+    assert head_of(("Be brief.", "2+2?")) is None and head_of((handbook[:5], handbook[5:])) == head_of((handbook,))
+
+
+def test_a_long_prompt_of_a_task_goes_with_the_key_that_others_of_its_beginning_have_warmed() -> None:
+    house = House(KeyedProvider(), *KEYS)
+
+    async def run() -> None:
+        agent = Agent(house.gateway, settings_of(), share=lambda: 0.0)
+        for number in range(1, 6):
+            bot = make_bot(
+                "research", number, PersonaSettings(archetypes=("analytical",), context_windows_tokens=(8192,))
+            )
+            task = BotTask(prompt=f"{'A page of the harbour book. ' * 200} Question {number}")
+            await agent.run(task, bot, task_id=f"t{number}", before=NOTHING_BEFORE)
+        await agent.close()
+
+    asyncio.run(run())
+    assert len(set(house.provider.keys)) == 1 and len(house.provider.keys) == 5
 
 
 def test_a_key_that_comes_back_step_by_step_holds_up_nobody() -> None:

@@ -103,6 +103,13 @@ Odd behaviour, as real providers were seen to show it: ask for the model `odd-NA
 @click.option("--cache-write-usd-per-mtok", type=float, help="Of input written to it.  [default: as input]")
 @click.option("--cache-write-1h-usd-per-mtok", type=float, help="The same, kept for an hour.  [default: as input]")
 @click.option(
+    "--cache-places",
+    type=int,
+    default=_DEFAULT.cache_places,
+    show_default=True,
+    help="Places of prompts that the prefix caches remember, one in 512 characters.",
+)
+@click.option(
     "--flex-factor", type=float, default=_DEFAULT.flex_factor, show_default=True, help="Price of `flex` calls."
 )
 @click.option(

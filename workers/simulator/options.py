@@ -43,6 +43,7 @@ class SimulatorOptions:
         cached_usd_per_mtok: Price of a million input tokens read from the prefix cache; None: as other input.
         cache_write_usd_per_mtok: Price of a million input tokens written to it for 5 minutes; None: as other input.
         cache_write_1h_usd_per_mtok: The same for those that are kept for an hour.
+        cache_places: Places of prompts that the prefix caches remember, one in 512 characters (150 bytes each).
         flex_factor: Price of the tier `flex` against the standard one.
         priority_factor: Price of the tier `priority` against the standard one.
         batch_factor: Price of a batch against the standard one.
@@ -83,6 +84,7 @@ class SimulatorOptions:
     cached_usd_per_mtok: float | None = None
     cache_write_usd_per_mtok: float | None = None
     cache_write_1h_usd_per_mtok: float | None = None
+    cache_places: int = 100_000
     flex_factor: float = 0.5
     priority_factor: float = 2.0
     batch_factor: float = 0.5
@@ -100,6 +102,7 @@ class SimulatorOptions:
                 raise ConfigurationError(f"{one.name}: expected a finite number, got {quote(value)}")
         self._check("rpm", self.rpm >= 1, "at least 1")
         self._check("tpm", self.tpm >= 1, "at least 1")
+        self._check("cache_places", self.cache_places >= 0, "0 or more")
         self._check("mode", self.mode in get_args(Mode), f"one of {', '.join(get_args(Mode))}")
         self._check("headers", self.headers in get_args(Family), f"one of {', '.join(get_args(Family))}")
         for name in ("rpd", "in_flight", "batch_queue_tokens"):

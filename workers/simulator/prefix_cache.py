@@ -1,7 +1,8 @@
 """The prefix caches of both vendors: which beginning of a prompt has been seen before, and until when it is kept.
 
-OpenAI's is automatic: from 1,024 tokens on, in steps of 128. Anthropic's caches what a request marks, for 5 minutes or
-an hour, and bills what is written. Both belong to one key and model. No clock: time is an argument.
+OpenAI's is automatic: from 1,024 tokens on, in steps of 128, for 5 minutes or, where a request asks so, for a day.
+Anthropic's caches what a request marks, for 5 minutes or an hour, and bills what is written. Both belong to one key and
+model. No clock: time is an argument.
 """
 
 from __future__ import annotations
@@ -21,10 +22,8 @@ STEP_TOKENS = 128
 PIECE_CHARS = 512
 #: Seconds for which OpenAI's cache keeps what nobody asks for, and Anthropic's by default.
 KEPT_S = 300.0
-#: Seconds of Anthropic's other choice.
-KEPT_LONG_S = 3600.0
-#: Places that are remembered; the oldest are forgotten (about 15 MB).
-MAX_PLACES = 100_000
+#: Seconds of Anthropic's other choice, and of OpenAI's (`prompt_cache_retention`).
+KEPT_LONG_S, KEPT_A_DAY_S = 3600.0, 86_400.0
 
 
 class Cached(NamedTuple):
@@ -39,9 +38,14 @@ NOTHING = Cached()
 
 
 class PrefixCache:
-    """All prefixes that were seen."""
+    """All prefixes that were seen.
 
-    def __init__(self) -> None:
+    Args:
+        places: That are remembered; the oldest are forgotten (about 150 bytes each).
+    """
+
+    def __init__(self, places: int) -> None:
+        self._most = places
         self._until: OrderedDict[bytes, float] = OrderedDict()
 
     def look(self, owner: str, places: Sequence[CachePlace], now_s: float) -> Cached:
@@ -78,16 +82,17 @@ class PrefixCache:
                 self._until[digest] = max(kept_s, now_s + place.ttl_s)
             elif kept_s > now_s:
                 self._until[digest] = max(kept_s, now_s + KEPT_S)
-        while len(self._until) > MAX_PLACES:
+        while len(self._until) > self._most:
             self._until.popitem(last=False)
 
 
-def automatic_places(texts: Iterable[str], tokens: int) -> list[CachePlace]:
+def automatic_places(texts: Iterable[str], tokens: int, kept_s: float = KEPT_S) -> list[CachePlace]:
     """Return the places of OpenAI's cache: one a piece, told in whole steps of tokens.
 
     Args:
         texts: All that the prompt holds, in its order.
         tokens: Of all of it.
+        kept_s: Seconds for which what nobody asks for is kept.
     """
     whole = "\x1e".join(texts)
     places: list[CachePlace] = []
@@ -95,7 +100,7 @@ def automatic_places(texts: Iterable[str], tokens: int) -> list[CachePlace]:
     for end in range(PIECE_CHARS, len(whole) + 1, PIECE_CHARS):
         running.update(whole[end - PIECE_CHARS : end].encode("utf-8", "surrogatepass"))
         known = tokens * end // len(whole) // STEP_TOKENS * STEP_TOKENS
-        places.append(CachePlace(running.digest(), known, KEPT_S))
+        places.append(CachePlace(running.digest(), known, kept_s))
     return places
 
 

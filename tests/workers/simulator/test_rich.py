@@ -17,6 +17,8 @@ import pytest
 from anthropic.types import Message, ModelInfo
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from fleet.workers.simulator.prefix_cache import PrefixCache
+from fleet.workers.simulator.wires.openai_wire import OpenAIWire
 from tests.every import every
 from tests.workers.simulator.running import Reply, chat, running, send, total
 
@@ -375,6 +377,31 @@ def test_a_long_prompt_is_read_from_the_cache_the_second_time() -> None:
         counters = total(own)
         assert counters["cached_tokens"] == cached
         assert counters["billed_usd_micros"] == counters["input_tokens"] - cached
+
+
+@pytest.mark.parametrize(("kept", "is_read"), [(None, False), ("in_memory", False), ("24h", True)])
+def test_openais_cache_forgets_in_minutes_or_asked_so_in_a_day(kept: str | None, is_read: bool) -> None:
+    asked = {} if kept is None else {"prompt_cache_retention": kept}
+    body = {"model": "m", "messages": [{"role": "user", "content": LONG}], **asked}
+    wanted = OpenAIWire().read(body, {}).wanted
+    assert wanted is not None
+    cache = PrefixCache(places=1000)
+    cache.keep("key/m", wanted.places, now_s=0.0)
+    assert cache.look("key/m", wanted.places, now_s=299.0).read >= 1024
+    assert (cache.look("key/m", wanted.places, now_s=3601.0).read >= 1024) is is_read
+    assert cache.look("key/m", wanted.places, now_s=86_401.0).read == 0
+
+
+def test_a_time_that_openais_cache_does_not_have_is_refused(url: str) -> None:
+    refused = chat(url, LONG, prompt_cache_retention="1h")
+    assert (refused.status, refused.json["error"]["param"]) == (400, "prompt_cache_retention")
+
+
+def test_a_cache_remembers_no_more_places_than_it_has() -> None:
+    with running(cache_places=0) as own:
+        for number in range(2):
+            checked(chat(own, f"{LONG} Question {number}"))
+        assert total(own)["cached_tokens"] == 0
 
 
 def test_anthropics_cache_is_written_where_it_is_marked_and_bills_by_its_time_to_live() -> None:

@@ -38,7 +38,7 @@ class SimulatedModel:
         self._options = options
         self._voices = Voices()
         self.collapse, self.bad_bots = Collapse(self._voices), BadBots(self._voices)
-        self._cache = PrefixCache()
+        self._cache = PrefixCache(options.cache_places)
         self._casts = self._load_answers()
 
     def hear(self, asked: CompletionRequest) -> Conduct | None:

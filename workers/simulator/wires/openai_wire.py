@@ -10,7 +10,7 @@ from fleet.quoting import quote
 from fleet.schema import compiled
 from fleet.workers.context import count_tokens
 from fleet.workers.simulator.answers import SimulatedAnswer
-from fleet.workers.simulator.prefix_cache import MIN_TOKENS, automatic_places
+from fleet.workers.simulator.prefix_cache import KEPT_A_DAY_S, KEPT_S, MIN_TOKENS, automatic_places
 from fleet.workers.simulator.rich import strict
 from fleet.workers.simulator.rich.spoken import Choice, Spoken
 from fleet.workers.simulator.rich.streaming import openai_events
@@ -112,7 +112,7 @@ class OpenAIWire(Untranslated):
                 "total_tokens": request.input_tokens + spoken.tokens,
                 "prompt_tokens_details": {
                     "cached_tokens": spoken.cached.read,
-                    "cache_write_tokens": spoken.cached.written,
+                    "cache_write_tokens": spoken.cached.written + spoken.cached.written_long,
                     "audio_tokens": wanted.audio_tokens,
                     "image_tokens": wanted.image_tokens,
                 },
@@ -209,7 +209,8 @@ def _read_wanted(body: dict[str, Any], turns: Turns, tokens: int, media: Media) 
 def _places(body: dict[str, Any], turns: Turns, tokens: int) -> list[CachePlace]:
     """Return where the automatic cache looks: tools come first in a prompt."""
     texts = [encode_json(body.get("tools") or []), *(f"{role}\x1f{text}" for role, text in turns)]
-    return automatic_places(texts, tokens)
+    kept = read_choice(body.get("prompt_cache_retention"), ("in_memory", "24h"), "prompt_cache_retention")
+    return automatic_places(texts, tokens, KEPT_A_DAY_S if kept == "24h" else KEPT_S)
 
 
 def _read_format(body: dict[str, Any], turns: Turns) -> Mapping[str, Any] | None:

@@ -24,7 +24,9 @@ from fleet.workers.simulator.wires.wire import CompletionRequest
 #: Items of a conversation at most.
 MAX_ITEMS = 10_000
 #: Fields that are called the same in a chat completion.
-_SAME = ("model", "temperature", "top_p", "service_tier", "parallel_tool_calls", "stream")
+_SAME = (
+    "model", "temperature", "top_p", "service_tier", "parallel_tool_calls", "stream", "prompt_cache_retention",
+)  # fmt: skip
 #: Fields that stand in the response as the request had them, and what they are when it had none.
 _REPEATED: Mapping[str, Any] = {
     "instructions": None, "metadata": {}, "parallel_tool_calls": True, "previous_response_id": None, "store": True,
