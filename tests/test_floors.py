@@ -16,7 +16,8 @@ import pytest
 from tests.house import ROOT, Import, all_imports, circles, graph_of, modules_of, sources
 
 DEPARTMENTS = tuple(
-    f"fleet.{name}" for name in ("limiter", "roster", "diversity", "economy", "resilience", "signals", "vault")
+    f"fleet.{name}"
+    for name in ("limiter", "roster", "diversity", "answers", "economy", "resilience", "signals", "vault")
 )
 
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
