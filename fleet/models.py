@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from fleet import bounds
-from fleet.asking import Asks, asks, check_tool_choice
+from fleet.asking import Asks, Seated, asks, check_tool_choice
 from fleet.conversation import Message, ToolCall, check_marks, texts_in_order
 from fleet.errors import Blame, FleetError, InvalidTask
 from fleet.frozen import Frozen
@@ -89,7 +89,7 @@ PriorityName = Annotated[
 ]
 
 
-class BotTask(Asks):
+class BotTask(Asks, Seated):
     """What a producer submits: a prompt (or messages) plus options."""
 
     prompt: str | None = Field(None, min_length=1, description="The user's text. Give this or `messages`.")

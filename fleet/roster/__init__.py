@@ -3,7 +3,7 @@
 Bots are data in Redis. A quarantined bot takes no new task. Personas are in `workers/bot/persona.py`.
 """
 
-from fleet.roster.drawing import WantedBot, fitting_windows
+from fleet.roster.drawing import WantedBot, fitting_windows, seated
 from fleet.roster.health import (
     ENOUGH,
     HEALTH,
@@ -60,4 +60,5 @@ __all__ = [
     "release",
     "release_all",
     "row_of",
+    "seated",
 ]  # fmt: skip

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fleet.asking import Seat
 from fleet.config import PoolSettings
-from fleet.models import Bot, bot_name
+from fleet.models import Bot, BotTask, bot_name
 
 #: Bots among which the least loaded is taken (count), and how many are looked at for them.
 AMONG, LOOKED_AT = 16, 64
@@ -24,10 +25,19 @@ class WantedBot:
     Args:
         least_window_tokens: Its context window has at least so many.
         models: Those whose bots come first; empty: all alike.
+        seat: Of whose bots it is one, when its task is a member of an ask.
     """
 
     least_window_tokens: int
     models: frozenset[str] = frozenset()
+    seat: str | None = None
+
+
+def seated(task: BotTask, wanted: WantedBot | None) -> WantedBot | None:
+    """Return what the bot of a task must be like beside `wanted`: one of its seat's, if it has one."""
+    if task.seat is None:
+        return wanted
+    return replace(wanted or WantedBot(0), seat=task.seat)
 
 
 def fitting_windows(windows: Sequence[int], wanted: WantedBot) -> list[int]:
@@ -49,7 +59,9 @@ def drawn(
     """
     windows = settings.persona.context_windows_tokens
     places = fitting_windows(windows, wanted)
-    if settings.bots <= LOOKED_AT:
+    if wanted.seat is not None:
+        numbers = Seat.read(wanted.seat).bots(settings.bots, most=LOOKED_AT, draw=draw)
+    elif settings.bots <= LOOKED_AT:
         numbers = draw.sample(range(1, settings.bots + 1), settings.bots)
     elif places:
         rounds = -(-settings.bots // len(windows))

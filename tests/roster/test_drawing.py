@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from fleet.asking import Seat
 from fleet.config import PersonaSettings, PoolSettings, Settings
 from fleet.errors import BotsQuarantined
-from fleet.models import Bot, Remedy
-from fleet.roster import Roster, WantedBot, quarantine
+from fleet.models import Bot, BotTask, Remedy
+from fleet.roster import Roster, WantedBot, quarantine, seated
 from fleet.roster.drawing import AMONG, drawn
 from fleet.store.client import Store, connect
 from fleet.workers.bot.persona import worker_bot_of
@@ -118,3 +119,51 @@ def test_a_task_waits_when_all_bots_that_fit_are_out_though_others_are_not(redis
             await roster.check_out("p", task_id="t", token="k2", wanted=WantedBot(4096), besides=besides)
 
     with_roster(redis_url, settings, work)
+
+
+@pytest.mark.parametrize("bots", [7, 30, 900])
+def test_members_of_an_ask_never_share_a_bot_however_often_each_is_tried(redis_url: str, bots: int) -> None:
+    settings, met = settings_of(bots), dict[int, set[str]]()
+
+    async def work(roster: Roster) -> None:
+        await roster.seed()
+        for attempt in range(6):
+            wanted = [seated(BotTask(prompt="-", seat=f"0123456789ab:{n}/7"), None) for n in range(1, 8)]
+            tries = [
+                roster.check_out("p", task_id=f"t{n}", token=f"{n}-{attempt}", wanted=one)
+                for n, one in enumerate(wanted)
+            ]
+            for number, found in enumerate(await asyncio.gather(*tries)):
+                assert found is not None
+                met.setdefault(number, set()).add(found.bot)
+
+    with_roster(redis_url, settings, work)
+    assert sum(map(len, met.values())) == len(set().union(*met.values())) >= 7
+
+
+def test_a_member_waits_when_all_bots_of_its_seat_are_out_and_its_window_counts_too(redis_url: str) -> None:
+    settings = settings_of(9)
+    seat = Seat("0123456789ab", 2, 3)
+    mine = [f"p-{number:03d}" for number in seat.bots(9, most=9, draw=random.Random(0))]
+    large = {name for name in mine if worker_bot_of(name, settings).persona.context_window_tokens == 8192}
+
+    async def work(roster: Roster) -> None:
+        await roster.seed()
+        wanted = seated(BotTask(prompt="-", seat=str(seat)), WantedBot(8192))
+        if large:
+            found = await roster.check_out("p", task_id="t", token="k", wanted=wanted)
+            assert found is not None and found.bot in large
+        with connect(redis_url) as client:
+            for name in mine:
+                quarantine(client, "p", name, by="test")
+        with pytest.raises(BotsQuarantined):
+            await roster.check_out(
+                "p", task_id="t", token="k2", wanted=seated(BotTask(prompt="-", seat=str(seat)), None)
+            )
+
+    with_roster(redis_url, settings, work)
+
+
+def test_a_task_that_is_no_member_wants_nothing() -> None:
+    assert seated(BotTask(prompt="-"), None) is None
+    assert seated(BotTask(prompt="-"), WantedBot(5)) == WantedBot(5)

@@ -56,7 +56,7 @@ from fleet.errors import (
 from fleet.models import Bot, BotResult, BotTask
 from fleet.outcome import NOTHING_BEFORE, Before, Parking
 from fleet.quoting import brief
-from fleet.roster import Checkout, WantedBot
+from fleet.roster import Checkout, WantedBot, seated
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import keys
@@ -179,7 +179,7 @@ class DataPlane:
         self, delivery: Delivery, task: BotTask, pool: str, before: Before, wanted: WantedBot | None = None
     ) -> Done | Stay:
         """Check a bot out and let it work; `wanted` says what it must be like."""
-        started_s = time.monotonic()
+        started_s, wanted = time.monotonic(), seated(task, wanted)
         try:
             with self._telemetry.step("checkout"):
                 checkout = await self._checkouts.check_out(pool, task, delivery, before, wanted)
