@@ -212,6 +212,8 @@ class Gateway:
                 pool, messages, temperature=temperature, max_output_tokens=max_output_tokens, deadline=deadline,
                 meter=meter, caller=caller, wishes=wishes, streaming=streaming, patience_s=patience_s, route=route,
             )  # fmt: skip
+        if call.wishes is not PLAIN and self.lanes is not None:
+            self.lanes.used(route.priced_as, call, completion.usage)
         if most.input_tokens >= TEACHING_TOKENS and is_plain(call):
             true = completion.usage.input_tokens
             self._lessons.counted(route.priced_as, estimated=most.input_tokens, true=true)

@@ -5,7 +5,8 @@ How prices and times decide is `fleet/economy/lanes/`; what becomes of a batch i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fleet.batches import Leaving
@@ -18,6 +19,43 @@ from fleet.workers.roads import Roads
 
 #: The tier by which calls of a batch are priced.
 BATCH = "batch"
+#: Characters that messages before the last one have at least for a cache to hold them: about 1,024 tokens.
+LEAST_PREFIX_CHARS = 3000
+#: Hexadecimal digits of a beginning's name: 96 bits.
+PREFIX_DIGITS = 24
+#: By what OpenAI is told which calls begin alike.
+CACHE_KEY = "prompt_cache_key"
+
+
+def named_prefix(prefix: str, extra_body: Mapping[str, object]) -> str:
+    """Return the name of how a task's calls begin, by its documents or its own `prompt_cache_key`; empty: by neither.
+
+    Args:
+        prefix: Name of its documents; empty: it has none.
+        extra_body: Further fields of its requests.
+    """
+    own = extra_body.get(CACHE_KEY) if extra_body else None
+    return prefix if prefix or not isinstance(own, str) else _digest(own)
+
+
+def prefix_of(call: Call) -> str:
+    """Return the name of how a call begins; empty: nobody needs to know.
+
+    By its documents or `prompt_cache_key`; else, where it says by when it is needed, by all that stands before its last
+    message, if that is long enough for a cache.
+    """
+    wishes = call.wishes
+    named = named_prefix(wishes.prefix, wishes.extra_body)
+    leading = call.messages[:-1]
+    if named or wishes.by_at is None or sum(len(one.text) for one in leading) < LEAST_PREFIX_CHARS:
+        return named
+    tools = (tool.model_dump_json() for tool in wishes.tools)
+    schema = "" if wishes.schema is None else wishes.schema.text
+    return _digest("\0".join((*tools, schema, *(one.model_dump_json() for one in leading))))
+
+
+def _digest(words: str) -> str:
+    return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:PREFIX_DIGITS]
 
 
 class LaneRoads:
@@ -50,10 +88,17 @@ class LaneRoads:
         lane = self._lanes.lane(
             errand.pool, errand.route.priced_as, errand.caller.kind, input_tokens=errand.most.input_tokens,
             output_tokens=errand.most.output_tokens, by_s=by_at - self._now_s(), may_batch=may_leave,
+            prefix=prefix_of(call),
         )  # fmt: skip
         if lane == BATCH and isinstance(provider, BatchingProvider):
             await self._leave(errand, call, provider, by_at)
         return None if lane == "standard" else lane
+
+    def used(self, api: str, call: Call, usage: Usage) -> None:
+        """Note what an answered call has used, if it is known how it begins. Never waits."""
+        prefix = prefix_of(call)
+        if prefix:
+            self._lanes.used(api, call.wishes.tier, prefix, usage)
 
     def busy(self, api: str, tier: str) -> None:
         """Note that a tier had no room for a call."""
@@ -85,6 +130,7 @@ class LaneRoads:
         answer = replace(provider.later_answer(call, came), tier=BATCH)
         usage: Usage = answer.usage
         picos, _ = self._passages.priced(errand.route, usage, BATCH)
+        self.used(errand.route.priced_as, replace(call, wishes=replace(call.wishes, tier=BATCH)), usage)
         errand.meter.calls += 1
         errand.meter.charge(usage, picos)
         return answer

@@ -15,6 +15,7 @@ from fleet.errors import Waits
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.lessons import SLOW, Measure
 from fleet.rates import RateReadings
+from fleet.usage import Usage
 from fleet.waits import Ruling, Wait
 from fleet.workers.calls import Call, Completion, Delta
 
@@ -205,8 +206,9 @@ class Lanes(Protocol):
     """Which way to its model a call takes."""
 
     def lane(
-        self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool
-    ) -> str:
+        self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool,
+        prefix: str = "",
+    ) -> str:  # fmt: skip
         """Return the lane that a call takes: `batch`, `standard`, or the service tier by that name. Never waits.
 
         Args:
@@ -217,7 +219,12 @@ class Lanes(Protocol):
             output_tokens: Of the longest answer.
             by_s: Seconds until the answer is needed.
             may_batch: Its task may leave its slot, and come back hours later.
+            prefix: Name of how it begins; empty: nobody knows it by that.
         """
+        ...
+
+    def used(self, api: str, tier: str | None, prefix: str, usage: Usage) -> None:
+        """Note what a call of a beginning has used on a lane. Never waits, never raises."""
         ...
 
     def busy(self, api: str, tier: str) -> None:

@@ -37,6 +37,7 @@ class Weighed(NamedTuple):
         most_picos: `max_cost_usd` in 10^-12 dollars; None: it has none.
         tenant: For whom it is; empty: nobody in particular.
         by_s: Seconds from its submission until its answer is needed; None: it does not say.
+        prefix: Name of how its prompt begins, as that of others does; empty: nobody knows it by that.
     """
 
     pool: str
@@ -51,6 +52,7 @@ class Weighed(NamedTuple):
     most_picos: int | None = None
     tenant: str = ""
     by_s: float | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

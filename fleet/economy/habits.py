@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from fleet.economy.lanes.choice import LaneFacts, Way
+from fleet.economy.lanes.prefixes import Begun
 
 #: Kind of tasks that name none: they may have nothing in common.
 DEFAULT_KIND = "default"
@@ -197,6 +198,7 @@ class Experience:
         backlog: Waiting tasks that go before, by pool.
         opinions: Bots that a task is given to at most, while answers seem bad.
         lanes: Of lanes, by `provider/model`, kind and lane.
+        prefixes: Of beginnings of prompts, by `provider/model`, lane and name.
         batches: Of the times of batches, by `provider/model`.
         is_learnt: False: no Redis was asked.
     """
@@ -212,6 +214,7 @@ class Experience:
     backlog: Mapping[str, int] = field(default_factory=dict)
     opinions: int = 1
     lanes: Mapping[Way, LaneFacts] = field(default_factory=dict)
+    prefixes: Mapping[Begun, LaneFacts] = field(default_factory=dict)
     batches: Mapping[str, LaneFacts] = field(default_factory=dict)
     is_learnt: bool = False
 

@@ -55,6 +55,11 @@ def lane_times(api: str) -> str:
     return f"{TAG}:lanes:times:{api}"
 
 
+def lane_reads(step: int) -> str:
+    """Hash, lives three hours: of one hour, what calls of a beginning read from caches, by model and lane."""
+    return f"{TAG}:lanes:reads:{step}"
+
+
 _BUILDERS = plain_builders(globals(), besides=())
 
 

@@ -12,14 +12,21 @@ from fleet.economy.estimate import Estimate, Part, Weighed
 from fleet.economy.habits import Experience
 from fleet.economy.lanes.access import lanes_of_api
 from fleet.economy.lanes.choice import LANES, UNLEARNT, Lane, LaneFacts, Offer, Shape, choose, offers
+from fleet.economy.lanes.prefixes import with_prefix
 from fleet.economy.lanes.times import with_times
 from fleet.economy.prices import Price
 from fleet.quoting import counted
 
+#: Digits by which a beginning is told to a person.
+SHOWN_DIGITS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class LaneRow:
-    """Tasks of one pool, model and kind that have the same time, and what lanes offer one of them on average."""
+    """Tasks of one pool, model and kind that have the same time, and what lanes offer one of them on average.
+
+    Those of a beginning of which it is known what caches hold stand apart: `prefix` is its name.
+    """
 
     pool: str
     api: str
@@ -27,6 +34,7 @@ class LaneRow:
     by_s: float
     tasks: int
     offered: tuple[Offer, ...]
+    prefix: str = ""
 
     @property
     def taken(self) -> Offer:
@@ -52,18 +60,22 @@ def lane_rows(
         price: Cost of one call.
         known: What the fleet has learnt.
     """
-    groups = Counter((one.pool, one.api, one.kind, one.by_s) for one in asked if one.by_s is not None and not one.tier)
+    seen = {(api, prefix) for api, _, prefix in known.prefixes}
+    groups = Counter(
+        (one.pool, one.api, one.kind, one.by_s, one.prefix if (one.api, one.prefix) in seen else "")
+        for one in asked if one.by_s is not None and not one.tier
+    )  # fmt: skip
     parts = {(part.pool, part.api, part.kind): part for part in expected.parts}
     rows = []
-    for (pool, api, kind, by_s), tasks in groups.items():
+    for (pool, api, kind, by_s, prefix), tasks in groups.items():
         if by_s is not None:
-            offered = _offered(parts[pool, api, kind], by_s, expected, settings, price, known)
-            rows.append(LaneRow(pool, api, kind, by_s, tasks, offered))
+            offered = _offered(parts[pool, api, kind], by_s, prefix, expected, settings, price, known)
+            rows.append(LaneRow(pool, api, kind, by_s, tasks, offered, prefix))
     return sorted(rows, key=lambda row: -row.tasks)
 
 
 def _offered(
-    part: Part, by_s: float, expected: Estimate, settings: Settings, price: Price, known: Experience
+    part: Part, by_s: float, prefix: str, expected: Estimate, settings: Settings, price: Price, known: Experience
 ) -> tuple[Offer, ...]:
     given, made = (round(figure.expected / part.tasks) for figure in (part.input_tokens, part.output_tokens))
     ends = expected.duration.seconds
@@ -74,6 +86,7 @@ def _offered(
     learnt["batch"] = with_times(learnt["batch"], known.batches.get(part.api))
     for lane in ("standard", "priority"):
         learnt[lane] = learnt[lane].at_once(at_once_s)
+    learnt = with_prefix(learnt, known.prefixes, part.api, prefix)
     has = lanes_of_api(settings, part.api) - ({"batch"} if settings.pools[part.pool].own_bot else set())
     return offers(
         Shape(given, made, prefix_tokens=given), by_s, lambda usage, tier: price(part.api, usage, tier), learnt,
@@ -86,7 +99,7 @@ def lanes_json(rows: Iterable[LaneRow]) -> list[dict[str, Any]]:
     return [
         {
             "pool": row.pool, "model": row.api, "kind": row.kind, "by_s": row.by_s, "tasks": row.tasks,
-            "takes": row.taken.lane,
+            "takes": row.taken.lane, "prefix": row.prefix,
             "offers": [
                 {
                     "lane": offer.lane, "within_s": round(offer.within_s, 1), "why_not": offer.why_not,
@@ -103,7 +116,12 @@ def lane_lines(rows: Iterable[LaneRow], usd: Callable[[float], str], length: Cal
     """Yield rows for a person; `usd` and `length` write money and time."""
     for row in rows:
         taken = row.taken
+<<<<<<< HEAD
         what = f"{counted(row.tasks, 'task')} of {row.pool}, {row.api}, kind {row.kind}"
+=======
+        what = f"{counted(row.tasks, 'task')} of {row.api}, kind {row.kind}"
+        what += f", beginning {row.prefix[:SHOWN_DIGITS]}" if row.prefix else ""
+>>>>>>> c332f81f (Choose a lane by what caches hold of a call's own beginning)
         yield f"lanes     {what}, needed within {length(row.by_s)}: {taken.lane}"
         for offer in row.offered:
             cost = "no price" if offer.usd_picos is None else usd(row.picos(offer))

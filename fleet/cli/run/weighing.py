@@ -30,6 +30,7 @@ from fleet.workers.context import (
     count_tokens,
     room_for_input,
 )
+from fleet.workers.lanes import named_prefix
 from fleet.workers.load import beside_tokens
 
 #: Bots of a pool whose personas are looked at: with the built-in ones all have come round by then.
@@ -112,6 +113,7 @@ class Scales:
             most_picos=None if usd is None else round(usd * PICOS),
             tenant=task.tenant,
             by_s=task.by_s,
+            prefix=named_prefix(task.prefix, wishes.extra_body) if task.by_s is not None else "",
         )
 
     def _pool_for(self, task: BotTask) -> str:

@@ -28,6 +28,7 @@ from fleet.economy.lanes.choice import (
 )
 from fleet.economy.lanes.jobs import Enrolled, JobStore
 from fleet.economy.lanes.learnt import read_learnt
+from fleet.economy.lanes.prefixes import Begun, PrefixCounter, read_prefixes, with_prefix
 from fleet.economy.lanes.times import read_shut, read_times, with_times
 from fleet.economy.prices import Price
 from fleet.errors import FleetError, NotSoon
@@ -35,6 +36,7 @@ from fleet.models import Norms
 from fleet.store.client import Store, connect, store_errors
 from fleet.store.clock import CLOCK
 from fleet.store.private.embedded import state_url
+from fleet.usage import Usage
 from fleet.waits import Wait
 
 logger = logging.getLogger("fleet.worker")
@@ -84,6 +86,8 @@ class LaneChooser:
         self._settings, self._price, self._norms_of = settings, price, norms_of
         self._clock, self._share, self._lets_leave = clock, share, lets_leave
         self._jobs = JobStore(store)
+        self._counter = PrefixCounter(store)
+        self._prefixes: Mapping[Begun, LaneFacts] = {}
         self._learnt: Mapping[Way, LaneFacts] = {}
         self._times: Mapping[str, LaneFacts] = {}
         self._shut: Collection[str] = ()
@@ -92,8 +96,9 @@ class LaneChooser:
         self._is_asked = asyncio.Event()
 
     def lane(
-        self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool
-    ) -> Lane:
+        self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool,
+        prefix: str = "",
+    ) -> Lane:  # fmt: skip
         """Return the lane that a call takes. Never waits.
 
         Args:
@@ -104,10 +109,12 @@ class LaneChooser:
             output_tokens: Of the longest answer, where nothing is learnt.
             by_s: Seconds until the answer is needed.
             may_batch: Its task may leave its slot, and come back hours later.
+            prefix: Name of how it begins; empty: nobody knows it by that.
         """
         self._is_asked.set()
         known = {lane: self._learnt.get((api, kind, lane), UNLEARNT) for lane in LANES}
         known["batch"] = with_times(known["batch"], self._times.get(api))
+        known = with_prefix(known, self._prefixes, api, prefix)
         made = max((one.output_tokens for one in known.values()), default=0) or output_tokens
         norms = self._norms_of(pool, kind)
         within_s = None if norms is None else norms.ran_ms / 1000 * P95_OF_MEDIAN
@@ -176,6 +183,12 @@ class LaneChooser:
         at = max(until, CLOCK.now_s() + LATE_S)
         return NotSoon(Wait("batch", at, limit, is_everyones=False))
 
+    def used(self, api: str, tier: str | None, prefix: str, usage: Usage) -> None:
+        """Note what a call of a beginning has used on a lane. Never waits, never raises."""
+        lane = next((lane for lane, priced in TIER_OF.items() if priced == tier), None)
+        if lane is not None:
+            self._counter.count((api, lane, prefix), usage)
+
     def busy(self, api: str, tier: str) -> None:
         """Note that a tier had no room for a call: the next ones leave it alone for a while. Never waits."""
         self._busy[api, tier] = self._clock() + BUSY_S * (0.5 + self._share())
@@ -194,14 +207,17 @@ class LaneChooser:
             await self._is_asked.wait()
             self._is_asked.clear()
             try:
-                self._learnt, self._times, self._shut = await asyncio.to_thread(self._read)
+                self._learnt, self._prefixes, self._times, self._shut = await asyncio.to_thread(self._read)
             except FleetError as error:
                 logger.warning("lanes not read error=%s", type(error).__name__)
             await asyncio.sleep(READ_EVERY_S * (0.75 + 0.5 * self._share()))
 
-    def _read(self) -> tuple[Mapping[Way, LaneFacts], Mapping[str, LaneFacts], Collection[str]]:
+    def _read(
+        self,
+    ) -> tuple[Mapping[Way, LaneFacts], Mapping[Begun, LaneFacts], Mapping[str, LaneFacts], Collection[str]]:
         url = state_url(self._settings)
         apis = {"/".join(call) for pool in self._settings.pools for call in self._settings.calls_of(pool)}
         with connect(url, timeout_s=self._settings.redis.socket_timeout_s) as state, store_errors(url):
             now_s = float(state.time()[0])
-            return read_learnt(state, now_s), read_times(state, apis), read_shut(state, now_s)
+            learnt, prefixes = read_learnt(state, now_s), read_prefixes(state, now_s)
+            return learnt, prefixes, read_times(state, apis), read_shut(state, now_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from click.testing import CliRunner
 
 from fleet import config
 from fleet.cli.main import main
+from fleet.economy.lanes.prefixes import step_of
 from fleet.engine.messages.producer import submit_many
 from fleet.models import BotResult
+from fleet.store import lane_keys
+from fleet.store.client import connect
 from tests.engine.conftest import StartWorker
 from tests.every import every
+from tests.waiting import wait_until
 from tests.workers.simulator.running import running, send, total
 
 WAIT_S = 120
@@ -145,3 +150,51 @@ def test_tasks_with_a_day_of_time_go_in_a_batch_hold_no_slot_and_come_back_by_th
         assert send(url, "/v1/files").json["data"] == [], "its words are deleted at the vendor's"
 
         assert {result.tier for result in answers(5, by_s=80_000)} == {"flex"}, "a batch promises a day, no less"
+
+
+CACHED = """
+[prices."openai/gpt-sim".tiers.flex]
+input_usd_per_mtok = 0.075
+cached_usd_per_mtok = 0.075
+output_usd_per_mtok = 0.3
+"""
+
+
+def test_a_warm_document_takes_the_lane_with_a_discount_for_it_and_a_cold_one_of_the_same_kind_another(
+    redis_url: str, start_worker: StartWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANE_KEY", "test-key")
+    with running(cached_usd_per_mtok=0.015) as url:
+        usual = CONFIG.split("[prices", maxsplit=1)[0]
+        prices = '[prices."openai/gpt-sim"]\ninput_usd_per_mtok = 0.15\ncached_usd_per_mtok = 0.015\n'
+        text = f"{usual}{prices}output_usd_per_mtok = 0.6\n{CACHED}"
+        (tmp_path / "fleet.toml").write_text(text.format(url=url))
+        config.current.cache_clear()
+        start_worker()
+        warm, cold = (stored(tmp_path, f"{name} says that all is well. " * 900) for name in ("Ann", "Bob"))
+        assert {one.tier for one in answers(12, context=[warm])} == {None}
+
+        def taken(context: str) -> set[str | None]:
+            return {one.tier for one in answers(1, context=[context], by_s=3600)}
+
+        # The first that says by when it is needed makes its worker read what is known.
+        with connect(redis_url) as client:
+            wait_until(lambda: client.hgetall(lane_keys.lane_reads(step_of(time.time()))), 30, "nothing was counted")
+        wait_until(lambda: taken(warm) == {None}, 150, "the warm document never took the usual lane")
+        assert taken(cold) == {"flex"}
+
+        (tmp_path / "asked.jsonl").write_text('{"prompt": "Is it?", "kind": "sum"}\n')
+        asked = ["run", str(tmp_path / "asked.jsonl"), "--pool", "work", "--dry-run", "--by", "1h", "--json"]
+        rows = [
+            json.loads(CliRunner().invoke(main, [*asked, "--context", one]).stdout)["lanes"] for one in (warm, cold)
+        ]
+        assert [(row["takes"], bool(row["prefix"])) for (row,) in rows] == [("standard", True), ("flex", False)]
+
+
+def stored(tmp_path: Path, text: str) -> str:
+    """Store a document, return its id."""
+    file = tmp_path / "document.md"
+    file.write_text(text)
+    done = CliRunner().invoke(main, ["context", "add", str(file), "--json"])
+    assert done.exit_code == 0, done.output
+    return str(json.loads(done.stdout)["contexts"][0]["id"])

@@ -107,5 +107,6 @@ LANES: dict[str, Holding] = {
         "erased",
         "by the tenant in it, or once its task has a result; the vendor's files go when the batch ends",
     ),
+    "lane_reads": Holding("nothing", "expires", "digests of how prompts begin, for three hours"),
     **_none("gathering", "gathered_limits", "jobs", "job", "job_tasks", "lane_turn", "lane_shut", "lane_times"),
 }

@@ -24,6 +24,7 @@ from fleet.economy.habits import (
     Range,
 )
 from fleet.economy.lanes.learnt import read_learnt
+from fleet.economy.lanes.prefixes import read_prefixes
 from fleet.economy.lanes.times import read_times
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.answers.lessons import read_lessons
@@ -161,6 +162,7 @@ def read_experience(
         },
         opinions=bare.opinions,
         lanes=read_learnt(state, seconds),
+        prefixes=read_prefixes(state, seconds),
         batches=read_times(state, limits),
         is_learnt=True,
     )
