@@ -183,7 +183,7 @@ class Gateway:
         route = route or self._routes[pool]
         if wishes.prefix and self.contexts is not None:
             caller = replace(caller, warm=self.contexts.limits(wishes.prefix, meter.who))
-            wishes = replace(wishes, keep=self.contexts.keeps(wishes.prefix))
+            wishes = replace(wishes, keep=self.contexts.keeps(wishes.prefix, route.limit))
         given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
         most = _dearest(given, made, for_an_hour=may_write_for_an_hour(messages, wishes))
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)

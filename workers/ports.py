@@ -330,7 +330,7 @@ class Contexts(Protocol):
         """True for the task for the beginning of whose answer others wait."""
         ...
 
-    def keeps(self, prefix: str) -> Kept | None:
+    def keeps(self, prefix: str, limit: str) -> Kept | None:
         """Return how long a provider is to keep a beginning where that costs more than to read it; None: not at all."""
         ...
 

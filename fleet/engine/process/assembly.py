@@ -197,7 +197,7 @@ async def assemble(
         room_of=lambda pool, window, answer: room_of(window, answer, gateway.measure(own[pool])),
         tokens_of=lambda task: count_message_tokens(task.conversation()), warmth=Warmth(state),
         reads=ReadCounter(state), limits_of=gateway.ladders.limits_of,
-        models={route.limit: route.model for route in routes}, broker=broker,
+        models={route.limit: route.model for route in routes}, broker=broker, price=price,
     )  # fmt: skip
     gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
         state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached

@@ -15,10 +15,11 @@ from typing import Any
 
 from fleet.config import PoolSettings, Settings
 from fleet.conversation import Kept
-from fleet.economy.contexts.keeping import keeping
+from fleet.economy.contexts.keeping import cache_cost, keeping
 from fleet.economy.contexts.reads import ReadCounter
 from fleet.economy.contexts.shelf import Documents, Shelf
 from fleet.economy.contexts.warmth import LONG_S, SHORT_S, Warmth
+from fleet.economy.prices import Price
 from fleet.engine.outcomes.results import Done
 from fleet.engine.transport.parking.opening import open_early, open_some
 from fleet.errors import DocumentsTooLarge, FleetError, NotSoon
@@ -56,6 +57,7 @@ class SharedContexts:
         limits_of: Returns the limits under which a pool's next calls may go.
         models: The model of each limit.
         reads: Counts what calls read from providers' caches.
+        price: Cost of one call.
         broker: Where tasks wait.
     """
 
@@ -70,6 +72,7 @@ class SharedContexts:
         limits_of: Callable[[str], Sequence[str]],
         models: Mapping[str, str],
         reads: ReadCounter,
+        price: Price,
         broker: Store,
     ) -> None:
         self._pools = settings.pools
@@ -85,7 +88,7 @@ class SharedContexts:
         #: Those whose first call reads nothing, and the first document and the tokens behind a beginning's name.
         self._cold: set[tuple[str, str]] = set()
         self._named: OrderedDict[str, tuple[str, int]] = OrderedDict()
-        self._reads = reads
+        self._reads, self._price = reads, price
         self._jobs: set[asyncio.Future[None]] = set()
         self._room_of = room_of
         self._tokens_of = tokens_of
@@ -157,13 +160,13 @@ class SharedContexts:
     def begun(self, prefix: str, limit: str, who: str) -> None:
         """Note that an answer has begun, and let those go that wait for it. Never waits."""
         about = self._first.pop((prefix, who), "")
-        kept_s = LONG_S if limit in self._kept and self.keeps(prefix) == "1h" else SHORT_S
+        kept_s = LONG_S if limit in self._kept and self.keeps(prefix, limit) == "1h" else SHORT_S
         if self._warmth.begun(prefix, limit, who, kept_s=kept_s) and about:
             self._do(self._open(about))
 
-    def keeps(self, prefix: str) -> Kept | None:
-        """Return how long a provider is to keep a beginning, by how its answers have followed each other."""
-        return keeping(*self._warmth.habits(prefix))
+    def keeps(self, prefix: str, limit: str) -> Kept | None:
+        """Return how long a provider is to keep a beginning, by its prices and how answers have followed each other."""
+        return keeping(*self._warmth.habits(prefix), cache_cost(self._price, limit.rpartition("/")[0]))
 
     def came(self, prefix: str, limit: str, who: str, cached_tokens: int) -> None:
         """Note a whole answer, and what its call has read from the provider's cache. Never waits."""

@@ -49,7 +49,7 @@ class Stored:
     def is_first(self, prefix: str, who: str) -> bool:
         return self.goes_first
 
-    def keeps(self, prefix: str) -> Kept | None:
+    def keeps(self, prefix: str, limit: str) -> Kept | None:
         return "5m"
 
     def begun(self, prefix: str, limit: str, who: str) -> None:
