@@ -298,7 +298,7 @@ class Gateway:
             self._note_thinking(route, call, answered.text)
             settlement.answered(completion.usage, completion.tier, completion.headers)
             if shared is not None:
-                shared.came(call.wishes.prefix, route.limit, who, completion.usage.cached_tokens)
+                shared.came(call.wishes.prefix, route.limit, who, completion.usage, completion.tier)
             if completion.left_out or refused:
                 self._learn_unsent(route.priced_as, call, completion.left_out, refused)
                 errand.meter.left_out = errand.meter.left_out.union(asked_of(completion.left_out, call.wishes))

@@ -338,8 +338,8 @@ class Contexts(Protocol):
         """Note that an answer to a prompt that begins so has begun, under a limit. Never waits."""
         ...
 
-    def came(self, prefix: str, limit: str, who: str, cached_tokens: int) -> None:
-        """Note a whole answer, and what its call has read from the provider's cache. Never waits."""
+    def came(self, prefix: str, limit: str, who: str, usage: Usage, tier: str | None) -> None:
+        """Note a whole answer: what its call has read from the provider's cache, and the tier. Never waits."""
         ...
 
 

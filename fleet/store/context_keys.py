@@ -29,6 +29,11 @@ def reads(step: int) -> str:
     return f"{TAG}:context_reads:{step}"
 
 
+def read_totals() -> str:
+    """Hash, expires after a month without a call: the sums of all documents' reads since counting began."""
+    return f"{TAG}:context_totals"
+
+
 _BUILDERS = plain_builders(globals(), besides=())
 
 

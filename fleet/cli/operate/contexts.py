@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from fleet import config
 from fleet.bounds import MAX_DOCUMENT_CHARS
 from fleet.cli.terminal import say, table
 from fleet.errors import ConfigurationError, InvalidTask
+from fleet.money import dollars_of
 from fleet.quoting import brief, counted, quote, stamp
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from fleet.config import Settings
     from fleet.economy.contexts.documents import Document
+    from fleet.economy.contexts.told import Reads
     from fleet.signals.catalogue import Event
 
 #: What a tenant's name may be (`fleet/models.py`).
@@ -150,21 +152,33 @@ def remove(ids: tuple[str, ...], as_json: bool) -> None:
 def _list(*, as_json: bool) -> None:
     from fleet.cli.operate.two_redis import state_client
     from fleet.economy.contexts import documents
+    from fleet.economy.contexts.told import Reads, read_contexts
 
     with state_client(config.current()) as client:
         found = list(documents.listed(client))
+        reads = {one.id: one.reads for one in read_contexts(client, float(client.time()[0])).documents}
     if as_json:
-        click.echo(json.dumps({"contexts": [asdict(one) for one in found]}, indent=2))
+        none = Reads()
+        rows = [{**asdict(one), "reads": asdict(reads.get(one.id, none))} for one in found]
+        click.echo(json.dumps({"contexts": rows}, indent=2))
         return
     if not found:
         click.echo("no documents are stored: `fleet context add FILE` stores one")
         return
-    click.echo("\n".join(table([("ID", "TOKENS", "TENANT", "ADDED", "NAME"), *_cells(found)], left=(0, 2, 3, 4))))
+    head = ("ID", "TOKENS", "CALLS", "READ", "SAVED", "TENANT", "ADDED", "NAME")
+    click.echo("\n".join(table([head, *_cells(found, reads)], left=(0, 5, 6, 7))))
 
 
-def _cells(found: Iterable[Document]) -> Iterable[tuple[str, ...]]:
+def _cells(found: Iterable[Document], reads: Mapping[str, Reads]) -> Iterable[tuple[str, ...]]:
+    """Yield a line of each document; calls are those of the last 70 minutes at least."""
     for one in found:
-        yield one.id, f"{one.tokens:,}", one.tenant or "everybody's", stamp(one.added_at), one.name
+        read = reads.get(one.id)
+        of_late = ("0", "", "") if read is None else (f"{read.calls:,}", f"{read.share:.0%}", _saved(read.saved_picos))
+        yield one.id, f"{one.tokens:,}", *of_late, one.tenant or "everybody's", stamp(one.added_at), one.name
+
+
+def _saved(picos: int) -> str:
+    return f"{'-' if picos < 0 else ''}${dollars_of(abs(picos)):,.4f}"
 
 
 def _became(one: Document, name: str, *, is_new: bool) -> str:

@@ -90,7 +90,7 @@ def _findings(view: FleetView) -> list[Text]:
 
 def _of_bill(bill: BillView) -> Iterator[Text]:
     """Yield what is not known of today's bill, and what will be on it later."""
-    from fleet.money import dollars_in_full
+    from fleet.money import dollars_in_full, dollars_of
     from fleet.quoting import counted, stamp
 
     day, later = bill.day, bill.batches
@@ -98,6 +98,11 @@ def _of_bill(bill: BillView) -> Iterator[Text]:
         by = "" if later.latest_by is None else f", the first needed by {stamp(later.latest_by)}"
         line = f"{counted(later.tasks, 'task')} in {counted(later.batches, 'batch', 'batches')}{by}"
         yield _plain(f"{line}; {later.gathering:,} more wait for one").append("  (fleet lanes)", "dim")
+    read = bill.contexts.lately
+    if calls := read.hit + read.cold + read.missed:
+        share = f"{read.hit / calls:.0%} of {calls:,} calls of late have read their documents from a cache"
+        saved = f"{'-' if read.saved_picos < 0 else ''}${dollars_of(abs(read.saved_picos)):,.4f} saved"
+        yield _plain(f"{share}, {saved}").append("  (fleet context)", "dim")
     if day.unknown_calls:
         line = f"bill of today: {day.unknown_calls:,} of {day.calls:,} calls are unknown"
         reserved = f"  ${dollars_in_full(day.unknown_usd_picos)} is reserved for them (fleet bill unknown)"

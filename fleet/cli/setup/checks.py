@@ -12,6 +12,7 @@ from typing import Any
 
 from fleet.cli.setup.api_checks import api_checks
 from fleet.cli.setup.check import Check, fail, ok, warn
+from fleet.cli.setup.context_checks import context_checks
 from fleet.cli.setup.diagnosis_checks import alert_checks, diagnosis_checks
 from fleet.cli.setup.findings import Findings, HostFacts
 from fleet.cli.setup.key_checks import key_checks
@@ -74,6 +75,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *crew_checks(facts.crew),
         *key_checks(settings, facts.keys),
         *wait_checks(facts.waits),
+        *context_checks(facts.documents),
         *diagnosis_checks(facts.diagnoses),
         *alert_checks(settings, facts.host.variables),
         *lesson_checks(settings, facts.lessons),

@@ -19,6 +19,7 @@ import psutil
 import redis
 
 from fleet.cli.setup.apis import ApiFacts, ask_apis
+from fleet.cli.setup.context_checks import read_documents
 from fleet.cli.setup.diagnosis_checks import read_diagnoses
 from fleet.cli.setup.key_checks import KeyFacts, key_facts
 from fleet.cli.setup.lesson_checks import known_lessons
@@ -28,6 +29,7 @@ from fleet.cli.setup.wait_checks import read_waits
 from fleet.cli.shadow import shadow
 from fleet.config import TOOLS, KeySettings, Settings, ToolSettings, config_path, home_path
 from fleet.economy.bill.export import trouble_of
+from fleet.economy.contexts.told import ContextBoard
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.operations.waits import Standings
 from fleet.errors import FleetError, KeyMissing
@@ -141,6 +143,8 @@ class Findings:
     waits: Standings | None = None
     #: What is wrong with the fleet at work, worst first; None: nobody knows.
     diagnoses: tuple[Diagnosis, ...] | None = None
+    #: Documents that tasks share; None: nobody knows.
+    documents: ContextBoard | None = None
     #: Scopes and delegations.
     keys: KeyFacts = field(default_factory=KeyFacts)
 
@@ -175,6 +179,7 @@ def _local(settings: Settings) -> Findings:
         waits=read_waits(settings),
         diagnoses=read_diagnoses(settings),
         keys=key_facts(settings),
+        documents=read_documents(settings),
     )
 
 

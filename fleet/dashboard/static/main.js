@@ -3,6 +3,7 @@
 import { bill } from "./bill.js";
 import { BotDialog } from "./bot.js";
 import { budgets } from "./budgets.js";
+import { contexts } from "./contexts.js";
 import { keys } from "./keys.js";
 import { diagnoses } from "./diagnosis.js";
 import { deadLetters } from "./dead.js";
@@ -78,6 +79,7 @@ function draw() {
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
   budgets(view);
   keys(view);
+  contexts(view);
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
   bill(view);
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });

@@ -1,4 +1,4 @@
-"""What calls with documents have read from their providers' caches: counted in steps of ten minutes, for the alarm.
+"""What calls with documents have read from their providers' caches: counted in steps of ten minutes, and in all.
 
 A call is `cold` that went first, because no key was believed to have the documents; else it is `hit` or `missed`.
 """
@@ -16,12 +16,16 @@ from fleet.store.client import Script, Store
 
 What = Literal["cold", "hit", "missed"]
 WHATS: tuple[What, ...] = get_args(What)
-#: Seconds of one step, and the life of its counts.
-STEP_S, LIFE_S = 600, 7200
+#: Sums beside the counts: tokens read from caches, and what caches have saved, in 10^-12 dollars.
+READ, SAVED = "read_tokens", "saved_picos"
+#: Seconds of one step, the life of its counts, and that of the sums over all after their last call.
+STEP_S, LIFE_S, TOTALS_LIFE_S = 600, 7200, 31 * 86_400
+#: Steps that are shown (count): as many as live for sure.
+STEPS = 8
 #: Seconds for which a process keeps its counts before they go to Redis.
 KEEP_S = 5.0
 
-_COUNT = Script.beside(__file__, "count.lua", keys="reads", argv="life_s pairs*")
+_COUNT = Script.beside(__file__, "count.lua", keys="reads totals", argv="life_s totals_life_s pairs*")
 
 
 class ReadCounter:
@@ -35,22 +39,29 @@ class ReadCounter:
         self._state = state
         self._counts = Counter[str]()
 
-    def count(self, document: str, limit: str, what: What) -> None:
+    def count(
+        self, document: str, limit: str, what: What, *, read_tokens: int = 0, saved_picos: int = 0
+    ) -> None:  # fmt: skip
         """Count one call. Never waits.
 
         Args:
             document: The first of its documents.
             limit: Under which it went.
             what: What became of it.
+            read_tokens: That it has read from the cache.
+            saved_picos: What it would have cost more without a cache, in 10^-12 dollars; below 0: less.
         """
         if not self._counts:
             asyncio.get_running_loop().call_later(KEEP_S, self._send)
-        self._counts[f"{document}|{what}|{limit}"] += 1
+        for name, more in ((what, 1), (READ, read_tokens), (SAVED, saved_picos)):
+            if more:
+                self._counts[f"{document}|{name}|{limit}"] += more
 
     def _send(self) -> None:
         counts, self._counts = self._counts, Counter()
         call = _COUNT.call(
-            reads=context_keys.reads(step_of(time.time())), life_s=LIFE_S,
+            reads=context_keys.reads(step_of(time.time())), totals=context_keys.read_totals(), life_s=LIFE_S,
+            totals_life_s=TOTALS_LIFE_S,
             pairs=[part for pair in counts.items() for part in pair],
         )  # fmt: skip
         self._state.send(_COUNT, *call)

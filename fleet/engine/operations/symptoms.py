@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import redis
 
 from fleet.economy.bill.notes import lives, read_note
-from fleet.economy.contexts.reads import counts_in, step_of
+from fleet.economy.contexts.reads import STEPS, counts_in, step_of
 from fleet.resilience import BreakerView
 from fleet.roster import PoolBots, Quarantine
 from fleet.signals.diagnosis.symptoms import BreakerFacts, CacheReads, OpenCalls, OutBot, Symptoms
@@ -21,8 +21,8 @@ from fleet.store import context_keys, keys, vault_keys
 
 #: Calls under way of each limit whose age is looked at, at most; and tasks at work from which they are (count).
 OPEN_CALLS, FEWEST_CALLS = 50, 5
-#: Steps of ten minutes in which it is looked what was read from caches (count), and those of them that are now.
-STEPS, NEWEST_STEPS = 8, 2
+#: Steps of ten minutes that are now, of those in which it is looked what was read from caches (count).
+NEWEST_STEPS = 2
 FAILED_STATUS = STATUSES.index("failed")
 
 

@@ -28,6 +28,7 @@ from fleet.roster import WantedBot
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.patience import patiently
+from fleet.usage import Usage
 from fleet.waits import Wait
 
 logger = logging.getLogger("fleet.worker")
@@ -41,6 +42,14 @@ MOST_NAMED = 10_000
 #: Seconds over which those look again who wait for a task whose worker may have died: the first of them goes first.
 SPREAD_S = 30.0
 
+#: Classes of usage that there would not be without a cache.
+OF_CACHE = (
+    "cached_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "cached_audio_tokens",
+    "cached_image_tokens",
+)
 #: Tokens beside its documents that a task's bot has room for at least, if the task has as many: the rest may be cut.
 BESIDE_TOKENS = 512
 
@@ -168,14 +177,24 @@ class SharedContexts:
         """Return how long a provider is to keep a beginning, by its prices and how answers have followed each other."""
         return keeping(*self._warmth.habits(prefix), cache_cost(self._price, limit.rpartition("/")[0]))
 
-    def came(self, prefix: str, limit: str, who: str, cached_tokens: int) -> None:
-        """Note a whole answer, and what its call has read from the provider's cache. Never waits."""
+    def came(self, prefix: str, limit: str, who: str, usage: Usage, tier: str | None) -> None:
+        """Note a whole answer: what its call has read from the provider's cache, and the tier. Never waits."""
         self.begun(prefix, limit, who)
         if (named := self._named.get(prefix)) is not None:
             is_cold = (prefix, who) in self._cold
             self._cold.discard((prefix, who))
-            has_read = cached_tokens >= named[1] * READ_SHARE
-            self._reads.count(named[0], limit, "hit" if has_read else "cold" if is_cold else "missed")
+            has_read = usage.cached_tokens >= named[1] * READ_SHARE
+            self._reads.count(
+                named[0], limit, "hit" if has_read else "cold" if is_cold else "missed",
+                read_tokens=usage.cached_tokens, saved_picos=self._saved(limit, usage, tier),
+            )  # fmt: skip
+
+    def _saved(self, limit: str, usage: Usage, tier: str | None) -> int:
+        """Return what a call would have cost more without a cache, in 10^-12 dollars; 0 where it has no price."""
+        api = limit.rpartition("/")[0]
+        without = usage.model_copy(update=dict.fromkeys(OF_CACHE, 0))
+        whole, paid = self._price(api, without, tier), self._price(api, usage, tier)
+        return 0 if whole is None or paid is None else whole - paid
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         job = asyncio.ensure_future(work)

@@ -36,6 +36,33 @@ class BatchesView(Frozen):
     latest_by: float | None = Field(None, description="Unix time (s) by which the first of them is needed; None: none.")
 
 
+class ReadsView(Frozen):
+    """What calls with documents have read from providers' caches."""
+
+    hit: int = Field(0, description="Calls that have read them.")
+    cold: int = Field(0, description="Calls that went first, because no key was believed to have them.")
+    missed: int = Field(0, description="Calls that should have read them, and did not.")
+    read_tokens: int = Field(0, description="Tokens read from caches.")
+    saved_picos: int = Field(0, description="What caches have saved, less surcharges for writing, in 10^-12 dollars.")
+
+
+class ContextRow(Frozen):
+    """One document."""
+
+    id: str
+    name: str = Field(description="That of its file; empty: it is not stored any more.")
+    reads: ReadsView
+
+
+class ContextsView(Frozen):
+    """Documents that tasks share, and what providers' caches make of them."""
+
+    stored: int = Field(0, description="Documents.")
+    rows: tuple[ContextRow, ...] = Field((), description="Those asked about within 70 minutes, the most calls first.")
+    lately: ReadsView = Field(ReadsView(), description="Of all documents in that time.")
+    ever: ReadsView = Field(ReadsView(), description="Of all documents since counting began.")
+
+
 class BillView(Frozen):
     """The bill just now. Hours and days are those of UTC."""
 
@@ -43,4 +70,5 @@ class BillView(Frozen):
     day: BillSums = Field(BillSums(), description="Since midnight UTC.")
     ever: BillSums = Field(BillSums(), description="Since counting began.")
     rows: tuple[BillRow, ...] = Field((), description="By pool and model, today's dearest first.")
+    contexts: ContextsView = Field(ContextsView(), description="Documents that tasks share.")
     batches: BatchesView = Field(BatchesView(), description="Tasks in batches, and on their way there.")

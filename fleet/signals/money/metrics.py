@@ -30,6 +30,15 @@ BILL_RESERVED = Metric("fleet_bill_unknown_usd", "gauge", "US dollars reserved f
 BATCH_TASKS = Metric(
     "fleet_batch_tasks", "gauge", "Tasks that gather for a batch, and tasks in batches at vendors.", ("state",)
 )
+CONTEXT_CALLS = Metric(
+    "fleet_context_calls", "counter",
+    "Calls with shared documents: that read them from a provider's cache (hit), went first (cold), or missed them.",
+    ("what",),
+)  # fmt: skip
+CONTEXT_TOKENS = Metric("fleet_context_read_tokens", "counter", "Tokens that those have read from caches.")
+CONTEXT_SAVED = Metric(
+    "fleet_context_saved_usd", "gauge", "US dollars that caches have saved them, less surcharges for what was written."
+)
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 SLOT_HOURS = Metric(
     "fleet_day_slot_hours", "gauge", "Hours of slots with a task and without, last 24 hours.", ("state",)
@@ -40,7 +49,7 @@ COMPUTE_COST = Metric(
 
 MONEY_METRICS = (
     DAY_COST, SLOT_HOURS, COMPUTE_COST, BUDGET_USD, BUDGET_FULLEST, BILL, BILL_CALLS, BILL_UNPRICED, BILL_UNKNOWN,
-    BILL_RESERVED, BATCH_TASKS,
+    BILL_RESERVED, BATCH_TASKS, CONTEXT_CALLS, CONTEXT_TOKENS, CONTEXT_SAVED,
 )  # fmt: skip
 
 
@@ -52,6 +61,10 @@ def money(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _bill(view.bill.rows)
     batches = view.bill.batches
     yield BATCH_TASKS, [(("gathering",), batches.gathering), (("sent",), batches.tasks)]
+    read = view.bill.contexts.ever
+    yield CONTEXT_CALLS, [(("hit",), read.hit), (("cold",), read.cold), (("missed",), read.missed)]
+    yield CONTEXT_TOKENS, [((), read.read_tokens)]
+    yield CONTEXT_SAVED, [((), read.saved_picos / PICOS)]
 
 
 def _budgets(budgets: Iterable[BudgetScopeView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

@@ -12,6 +12,7 @@ from fleet.conversation import Kept, Message, TextPart
 from fleet.errors import ContextTooLong, DocumentsTooLarge, NotStored
 from fleet.models import BotTask, Remedy
 from fleet.outcome import NOTHING_BEFORE, Outcome
+from fleet.usage import Usage
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import treated
 from fleet.workers.context import count_message_tokens, count_tokens
@@ -55,7 +56,7 @@ class Stored:
     def begun(self, prefix: str, limit: str, who: str) -> None:
         self.begins.append((prefix, limit, who))
 
-    def came(self, prefix: str, limit: str, who: str, cached_tokens: int) -> None:
+    def came(self, prefix: str, limit: str, who: str, usage: Usage, tier: str | None) -> None:
         self.begun(prefix, limit, who)
 
 

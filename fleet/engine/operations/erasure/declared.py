@@ -98,6 +98,7 @@ CONTEXTS: dict[str, Holding] = {
     "text": Holding("words", "erased", "with what is known of it"),
     "warmth": Holding("nothing", "stays"),
     "reads": Holding("nothing", "expires", "ids of documents, for two hours"),
+    "read_totals": Holding("nothing", "stays"),
 }
 
 #: Function of `fleet/store/lane_keys.py` -> what its key holds.

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import redis
 
 from fleet.economy.bill.reader import read_now
 from fleet.economy.bill.rows import Sums
+from fleet.economy.contexts.told import ContextBoard, Reads, read_contexts
 from fleet.economy.lanes.board import LaneBoard, read_board
-from fleet.signals.money.bill_view import BatchesView, BillRow, BillSums, BillView
+from fleet.signals.money.bill_view import (
+    BatchesView,
+    BillRow,
+    BillSums,
+    BillView,
+    ContextRow,
+    ContextsView,
+    ReadsView,
+)
 
 #: Rows from which a reading is kept for a while (count), and for how long (s): reading 10,000 takes 0.1 s of Python.
 MANY, KEPT_S = 500, 10.0
+#: Documents that are shown (count).
+MOST_DOCUMENTS = 50
 #: Nothing.
 _NOTHING = Sums()
 
@@ -46,7 +58,7 @@ class Billing:
         self._view = BillView(
             hour=_whole(hour), day=_whole(day), ever=_whole(ever),
             rows=tuple(sorted(lines, key=lambda row: (-row.day.usd_picos, -row.ever.usd_picos, row.pool, row.model))),
-            batches=_batches(read_board(client)),
+            batches=_batches(read_board(client)), contexts=_contexts(read_contexts(client, now_s)),
         )  # fmt: skip
         return self._view
 
@@ -58,6 +70,19 @@ def _batches(board: LaneBoard) -> BatchesView:
         batches=len(board.jobs),
         latest_by=min((job.by_at for job in board.jobs), default=None),
     )
+
+
+def _contexts(board: ContextBoard) -> ContextsView:
+    return ContextsView(
+        stored=board.stored, lately=_reads(board.lately), ever=_reads(board.totals),
+        rows=tuple(
+            ContextRow(id=one.id, name=one.name, reads=_reads(one.reads)) for one in board.documents[:MOST_DOCUMENTS]
+        ),
+    )  # fmt: skip
+
+
+def _reads(reads: Reads) -> ReadsView:
+    return ReadsView(**asdict(reads))
 
 
 def _whole(sums: Mapping[tuple[str, str], Sums]) -> BillSums:
