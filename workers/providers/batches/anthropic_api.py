@@ -47,7 +47,8 @@ class AnthropicBatchApi:
     async def create(self, job: str, file: str, requests: list[BatchRequest]) -> VendorBatch:
         """Make the batch."""
         rows = b",".join(b'{"custom_id":"%b","params":%b}' % (one.custom_id.encode(), one.body) for one in requests)
-        return _sent(await self._http.json("POST", PATH, data=b'{"requests":[%b]}' % rows))
+        bodies = [one.body for one in requests]
+        return _sent(await self._http.json("POST", PATH, data=b'{"requests":[%b]}' % rows, bodies=bodies))
 
     async def find(self, manifest: Manifest) -> VendorBatch | None:
         """Return the batch of a job; None: there is none.

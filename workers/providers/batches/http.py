@@ -1,21 +1,22 @@
-"""One HTTP request about a batch, over the session of its provider's adapter. Never repeats any."""
+"""One HTTP request about a batch, over the session of its provider's adapter. Never repeats any.
+
+What a refusal means: `refusals.py`.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
 import pydantic_core
 from yarl import URL
 
-from fleet.errors import FleetError, ProviderUnavailable
+from fleet.errors import ProviderUnavailable
 from fleet.usage import Usage
 from fleet.workers.providers.base import HttpProvider
-from fleet.workers.providers.problem import read_problem
+from fleet.workers.providers.batches.refusals import Refused, meaning_of
 from fleet.workers.providers.usage import read_told_usage
-from fleet.workers.providers.verdict import error_of
 
 #: Seconds for one request; an upload of a hundred MB is among them.
 TIMEOUT_S = 120.0
@@ -36,8 +37,9 @@ class BatchHttp:
         self.host = provider.host
 
     async def send(
-        self, method: str, path: str, *, data: Any = None, is_json: bool = True, missing_ok: bool = False
-    ) -> bytes:
+        self, method: str, path: str, *, data: Any = None, is_json: bool = True, missing_ok: bool = False,
+        bodies: Sequence[bytes] = (),
+    ) -> bytes:  # fmt: skip
         """Send one request; return the answer's body, empty for a 404 where that is no error.
 
         Args:
@@ -46,6 +48,7 @@ class BatchHttp:
             data: Body.
             is_json: It is JSON, and not a form.
             missing_ok: What is gone need not be there.
+            bodies: Requests of a batch that it carries.
 
         Raises:
             FleetError: As `Provider.complete`.
@@ -66,7 +69,7 @@ class BatchHttp:
         if status == 404 and missing_ok:
             return b""
         if not 200 <= status < 300:
-            raise self.refusal(status, raw, told, key)
+            raise meaning_of(Refused(self.host, status, raw, told), key=key, bodies=bodies)
         return raw
 
     async def json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
@@ -89,10 +92,6 @@ class BatchHttp:
         if not isinstance(told, dict):
             raise ProviderUnavailable(f"{self.host}: expected JSON, got {len(raw)} bytes of something else")
         return told
-
-    def refusal(self, status: int, raw: bytes, headers: Mapping[str, str], key: str) -> FleetError:
-        """Return what a refusal means."""
-        return error_of(self.host, status, read_problem(raw, secrets=(key,), texts=()), headers, now_s=time.time())
 
 
 def usage_of(body: Mapping[str, Any]) -> Usage:

@@ -15,6 +15,7 @@ from fleet.batches import BatchAnswer, BatchRequest, Manifest, VendorBatch
 from fleet.errors import ProviderUnavailable
 from fleet.workers.providers.base import encode_json
 from fleet.workers.providers.batches.http import BatchHttp, usage_of
+from fleet.workers.providers.batches.refusals import word_of
 
 #: What the requests of a batch ask.
 ENDPOINT = "/v1/chat/completions"
@@ -47,8 +48,8 @@ class OpenAIBatchApi:
         form = aiohttp.FormData()
         form.add_field("purpose", "batch")
         form.add_field("file", _lines(requests), filename=_name(job), content_type="application/jsonl")
-        told = await self._http.json("POST", "/files", data=form, is_json=False)
-        return _id(told)
+        sent = await self._http.json("POST", "/files", data=form, is_json=False, bodies=_bodies(requests))
+        return _id(sent)
 
     async def find_file(self, job: str) -> str | None:
         """Return the file that was uploaded for a job; None: there is none."""
@@ -69,7 +70,7 @@ class OpenAIBatchApi:
         body = {
             "input_file_id": file, "endpoint": ENDPOINT, "completion_window": WINDOW, "metadata": {MARK: job},
         }  # fmt: skip
-        return _sent(await self._http.json("POST", "/batches", data=encode_json(body)))
+        return _sent(await self._http.json("POST", "/batches", data=encode_json(body), bodies=_bodies(requests)))
 
     async def find(self, manifest: Manifest) -> VendorBatch | None:
         """Return the batch of a job; None: there is none."""
@@ -137,6 +138,10 @@ def _lines(requests: list[BatchRequest]) -> bytes:
     )
 
 
+def _bodies(requests: list[BatchRequest]) -> list[bytes]:
+    return [one.body for one in requests]
+
+
 def _data(page: dict[str, Any]) -> list[dict[str, Any]]:
     found = page.get("data")
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
@@ -151,7 +156,7 @@ def _id(told: dict[str, Any]) -> str:
 
 def _sent(told: dict[str, Any]) -> VendorBatch:
     status, errors = told.get("status"), (told.get("errors") or {}).get("data") or []
-    codes = [str(one.get("code")) for one in errors if isinstance(one, dict)]
+    codes = [word_of(one.get("code")) for one in errors if isinstance(one, dict)]
     files = (told.get("input_file_id"), told.get("output_file_id"), told.get("error_file_id"))
     done = (told.get("request_counts") or {}).get("completed") or 0
     return VendorBatch(

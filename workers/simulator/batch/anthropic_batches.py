@@ -15,7 +15,7 @@ from fleet.quoting import quote
 from fleet.workers.simulator.batch.answering import BATCH, Answerer
 from fleet.workers.simulator.batch.book import JobBook
 from fleet.workers.simulator.batch.clock import Clock
-from fleet.workers.simulator.batch.desk import NoSuch, body_of, lost
+from fleet.workers.simulator.batch.desk import QUOTED, NoSuch, body_of, lost
 from fleet.workers.simulator.batch.faults import BatchFaults
 from fleet.workers.simulator.batch.jobs import CANCELLED_S, WINDOW_S, BatchJob, Item, between, planned, takes_s
 from fleet.workers.simulator.batch.listing import page_of
@@ -108,6 +108,8 @@ class MessageBatches:
         requests = read_requests(read_object(raw))
         if self._faults.meets("refused_create"):
             return {"refused": True}
+        if self._faults.meets("bad_create"):
+            raise WireError(f"requests.0.params: Invalid request {encode_json(requests[0][1])[:QUOTED]}")
         now_s, options, chance = self._clock.now_s(), self._provider.options, self._provider.model.chance
         draw = chance.draw(key, raw)
         takes = takes_s(draw, median_s=options.batch_median_s, p95_s=options.batch_p95_s)

@@ -26,6 +26,8 @@ from fleet.workers.simulator.wires.wire import Wire, encode_json, read_object
 FILES, BATCHES = "/v1/files", "/v1/batches"
 #: Bytes that are read at once of an upload.
 CHUNK_BYTES = 1 << 20
+#: Characters that a refusal quotes of what it refuses.
+QUOTED = 400
 
 
 class NoSuch(Exception):
@@ -115,6 +117,8 @@ class BatchDesk:
     async def _upload(self, request: web.BaseRequest, key: str) -> dict[str, Any] | None:
         parts, filename, content = await _read_parts(request)
         purpose, kept_s = read_upload(parts, filename, content)
+        if self._faults.meets("refused_upload"):
+            raise WireError(f"Invalid file: {(content or b'').decode('utf-8', 'replace')[:QUOTED]}", param="file")
         now_s = self._clock.now_s()
         expires_s = None if kept_s is None else now_s + kept_s
         file = StoredFile(f"file-{uuid.uuid4().hex}", key, filename, purpose, content or b"", now_s, expires_s)
@@ -132,6 +136,8 @@ class BatchDesk:
             )
         if self._faults.meets("refused_create"):
             return {"refused": True}
+        if self._faults.meets("bad_create"):
+            raise WireError(f"Invalid request: {file.content.decode('utf-8', 'replace')[:QUOTED]}")
         lines, errors = await asyncio.to_thread(openai_batches.read_lines, file.content, told["endpoint"])
         if not errors and self._faults.meets("failed_validation"):
             errors = [openai_batches.BAD_LINE]

@@ -11,9 +11,11 @@ from fleet.workers.simulator.voices import read_query
 
 #: All of them, and what they do.
 FAULTS: Mapping[str, str] = {
+    "refused_upload": "400 in place of a file, which quotes what is in it",
     "lost_upload": "the file is kept, the reply is lost",
     "lost_create": "the batch is made, the reply is lost",
     "refused_create": "429 in place of a batch",
+    "bad_create": "400 in place of a batch, which quotes its first request",
     "failed_validation": "the batch fails for a bad line in its file",
     "stuck": "half of the batch is never answered, and its window ends it",
     "gone_output": "the batch completes, and its output cannot be read",
