@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from fleet.errors import BadRequest, FleetError, KeySpent
-from fleet.workers.providers.batches.refusals import Refused, meaning_of, word_of
+from fleet.workers.providers.batches.refusals import RefusedBatch, meaning_of, word_of
 
 PROMPT = "Tell Jane Doe of Elm Street that her credit balance is too low to access the API."
 
@@ -13,7 +13,7 @@ PROMPT = "Tell Jane Doe of Elm Street that her credit balance is too low to acce
 def meant(message: str, *prompts: str) -> FleetError:
     bodies = [json.dumps({"messages": [{"role": "user", "content": prompt}]}).encode() for prompt in prompts]
     raw = json.dumps({"error": {"type": "invalid_request_error", "message": message}}).encode()
-    return meaning_of(Refused("api", 400, raw, {}), key="a-secret-key", bodies=bodies)
+    return meaning_of(RefusedBatch("api", 400, raw, {}), key="a-secret-key", bodies=bodies)
 
 
 def test_no_sentence_of_a_refusal_is_shown_not_even_one_that_was_not_sent_with_this_request() -> None:

@@ -15,7 +15,7 @@ from yarl import URL
 from fleet.errors import ProviderUnavailable
 from fleet.usage import Usage
 from fleet.workers.providers.base import HttpProvider
-from fleet.workers.providers.batches.refusals import Refused, meaning_of
+from fleet.workers.providers.batches.refusals import RefusedBatch, meaning_of
 from fleet.workers.providers.usage import read_told_usage
 
 #: Seconds for one request; an upload of a hundred MB is among them.
@@ -69,7 +69,7 @@ class BatchHttp:
         if status == 404 and missing_ok:
             return b""
         if not 200 <= status < 300:
-            raise meaning_of(Refused(self.host, status, raw, told), key=key, bodies=bodies)
+            raise meaning_of(RefusedBatch(self.host, status, raw, told), key=key, bodies=bodies)
         return raw
 
     async def json(self, method: str, path: str, **more: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fleet.workers.providers.verdict import error_of
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,48}")
 
 
-class Refused(NamedTuple):
+class RefusedBatch(NamedTuple):
     """A refusal as it came.
 
     Args:
@@ -36,7 +36,7 @@ class Refused(NamedTuple):
     headers: Mapping[str, str]
 
 
-def meaning_of(refused: Refused, *, key: str, bodies: Sequence[bytes] = ()) -> FleetError:
+def meaning_of(refused: RefusedBatch, *, key: str, bodies: Sequence[bytes] = ()) -> FleetError:
     """Return the error that a refusal is. Its sentences are not understood either where they may be those of a prompt.
 
     Args:
