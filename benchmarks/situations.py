@@ -237,8 +237,7 @@ def _play_all(stage: Stage, chosen: list[Situation], *, with_first_run: bool) ->
     stage.feed(True)
     stage.wait_for_work()
     for situation in chosen:
-        ran_ms = 0.4 * LATENCY_MS if situation.name == "provider-slow" else 1.3 * LATENCY_MS
-        stage.remember_an_hour(ran_ms=ran_ms)
+        stage.remember_an_hour()
         played = _play(stage, situation)
         click.echo(" | ".join(played.row), err=True)
         yield played

@@ -170,10 +170,10 @@ class Stage:
                 for pool, count in A_SECOND.items():
                     self.queue(pool, count)
 
-    def remember_an_hour(self, *, ran_ms: float = 1.3 * LATENCY_MS) -> None:
+    def remember_an_hour(self) -> None:
         """Write an hour in which all went well, as the finishing script does; what was played before is forgotten."""
         self.client.delete(*FORGOTTEN)
-        minute = int(time.time() // 60)
+        minute, ran_ms = int(time.time() // 60), 1.3 * LATENCY_MS
         for pool, a_second in A_SECOND.items():
             n = 60.0 * a_second
             ring = [bytes(PERIOD.size)] * (MINUTES + HOURS)

@@ -10,7 +10,7 @@ from fleet.models import bot_name
 from fleet.signals import catalogue
 from fleet.signals.bot_table import HealthColumns
 from fleet.signals.cost_view import Costs
-from fleet.signals.diagnosis.symptoms import Symptoms
+from fleet.signals.diagnosis.symptoms import LastTask, Symptoms
 from fleet.signals.limit_view import LimitView
 from fleet.signals.picture import bot_table
 from fleet.signals.recorder import WorkerReport
@@ -139,6 +139,7 @@ def view_of(
 
 
 def symptoms_of(**fields: Any) -> Symptoms:
-    """Return a healthy hour; what is given takes the place of what is usual."""
+    """Return a healthy hour; what is given takes the place of what is usual; `answered_at`: of one task each."""
     series = {pool: minutes_of_pool(steady()) for pool in POOLS} | fields.pop("series", {})
-    return Symptoms(series=series, **fields)
+    ended = {api: [LastTask(at, "", 1)] for api, at in fields.pop("answered_at", {}).items()} | fields.pop("ended", {})
+    return Symptoms(series=series, ended=ended, **fields)

@@ -13,7 +13,7 @@ from fleet.economy.bill.notes import lives, read_note
 from fleet.economy.contexts.reads import STEPS, counts_in, step_of
 from fleet.resilience import BreakerView
 from fleet.roster import PoolBots, Quarantine
-from fleet.signals.diagnosis.symptoms import BreakerFacts, CacheReads, OpenCalls, OutBot, Symptoms
+from fleet.signals.diagnosis.symptoms import BreakerFacts, CacheReads, LastTask, OpenCalls, OutBot, Symptoms
 from fleet.signals.recorder import SILENT_S, WorkerReport, split_reports
 from fleet.signals.unusual.alarms import alarms_of
 from fleet.signals.windows import STATUSES, Failure, RecentEntry, names_by_checksum
@@ -73,7 +73,7 @@ def read_symptoms(
         out=_out(bots, reasons),
         backlogs=_backlogs(backlogs),
         redis_most_bytes=redis_most_bytes,
-        answered_at=_answered_at(recent, breakers),
+        ended=_ended(recent, breakers, series),
         known_from=min((entry.at for entry in recent), default=0.0),
         unusual=alarms_of(unusual.values()),
         reads=_reads(steps),
@@ -90,12 +90,15 @@ def _reads(steps: Sequence[Mapping[bytes, bytes]]) -> dict[tuple[str, str], tupl
     return {key: (CacheReads(**now), CacheReads(**before)) for key, (now, before) in counts.items()}
 
 
-def _answered_at(recent: Sequence[RecentEntry], limits: Iterable[str]) -> dict[str, float]:
-    """Return when a task of each API was answered last, by `provider/model`; a failed one was not."""
+def _ended(recent: Sequence[RecentEntry], limits: Iterable[str], pools: Iterable[str]) -> dict[str, list[LastTask]]:
+    """Return the tasks of each API that ended well, by `provider/model`, the newest first."""
     api_of = names_by_checksum(limit.rpartition("/")[0] for limit in limits)
-    return {
-        api_of[entry.api]: entry.at for entry in sorted(recent, key=lambda one: one.at) if entry.status != FAILED_STATUS
-    }
+    pool_of = names_by_checksum(pools)
+    found: dict[str, list[LastTask]] = {}
+    for entry in sorted(recent, key=lambda one: one.at, reverse=True):
+        if entry.status != FAILED_STATUS:
+            found.setdefault(api_of[entry.api], []).append(LastTask(entry.at, pool_of[entry.pool], entry.ran_ms))
+    return found
 
 
 def _breaker(view: BreakerView) -> BreakerFacts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from fleet.signals.diagnosis import bills, bots, budgets, crew, keys, providers, queues
+from fleet.signals.diagnosis import bills, bots, budgets, crew, keys, providers, queues, slowness
 from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Kind, worst_first
 from fleet.signals.diagnosis.symptoms import Case, Symptoms, api_of
 from fleet.signals.view import FleetView, WaitLine
@@ -15,7 +15,7 @@ from fleet.waits import CAUSES, Cause
 NEARLY_ALL = 0.9
 #: All rules.
 RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
-    providers.broken, providers.silent, providers.failing, providers.overdue, providers.refusing, providers.slow,
+    providers.broken, providers.silent, providers.failing, providers.overdue, providers.refusing, slowness.slow,
     budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown, bills.caches,
     keys.unusual, keys.shared,
     bots.bots_out, bots.alike, bots.prompts,

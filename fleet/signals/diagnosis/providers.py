@@ -29,8 +29,6 @@ OVERDUE_S, OVERDUE_TIMES, OVERDUE_SHARE, TIMED_TASKS = 10.0, 3.0, 0.2, 20
 SILENT_SHARE = 2 / 3
 #: Seconds for which a 429 must hold the fleet to be told on its own.
 LONG_HOLD_S = 10.0
-#: How much longer than usual tasks of an API must take, in all and for each token, and in how many tasks (count).
-SLOW_TIMES, SLOW_TASKS = 3.0, 20
 
 
 #: What to do about a tool where that is not what is done about a model: no pool has another way.
@@ -279,27 +277,3 @@ def _none_answered_since(case: Case, limit: LimitView) -> float | None:
     if not (is_now and is_silent and answered_at and _behind_a_hold(case, limit) >= WAITING_TASKS):
         return None
     return answered_at
-
-
-def slow(case: Case) -> Iterator[Diagnosis]:
-    """Yield APIs whose tasks take several times as long as in the hour before, and as much longer for each token."""
-    for limit in case.view.limits:
-        api = api_of(limit.limit)
-        pools = case.pools_on(api)
-        now, before = [case.recent(pool) for pool in pools], [case.usual(pool) for pool in pools]
-        done, usual = (sum(one.completions for one in sums) for sums in (now, before))
-        if done < SLOW_TASKS or usual < SLOW_TASKS:
-            continue
-        took = sum(one.ran_ms for one in now) / done
-        took_before = sum(one.ran_ms for one in before) / usual
-        tokens = max(1.0, sum(one.output_tokens for one in now) / done)
-        tokens_before = max(1.0, sum(one.output_tokens for one in before) / usual)
-        if took < SLOW_TIMES * took_before or took / tokens < SLOW_TIMES * took_before / tokens_before:
-            continue
-        yield diagnosis(
-            "provider_slow", "warning", f"{api} is slow", now_s=case.now_s, about=api,
-            cause=f"a task took {duration(took / 1000)} in the last {RECENT_MIN} minutes, "
-            f"{duration(took_before / 1000)} in the hour before; longer answers are not why",
-            help=Help(advice="see the provider's status page; a fallback gives its pools another way",
-                      command="fleet top"),
-        )  # fmt: skip

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from fleet.config import tool_of
 from fleet.signals.recorder import WorkerReport
@@ -85,6 +86,14 @@ class OpenCalls:
         return round(self.calls * sum(age > seconds for age in self.ages_s) / len(self.ages_s))
 
 
+class LastTask(NamedTuple):
+    """A task that ended well: when (Unix seconds), of which pool, and how long it ran."""
+
+    at: float
+    pool: str
+    ran_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class CacheReads:
     """Calls with a document, under one limit.
@@ -132,8 +141,8 @@ class Symptoms:
         out: Bots in quarantine, by pool.
         backlogs: Of each pool, (minute since 1970, waiting tasks), the oldest first.
         redis_most_bytes: Memory that Redis may use; 0: not limited.
-        answered_at: By `provider/model`, when a task was answered last, among the last thousand of the fleet.
-        known_from: When the oldest of those ended: what is not among them was answered before that, or never.
+        ended: By `provider/model`, the tasks among the last thousand of the fleet that ended well, the newest first.
+        known_from: When the oldest of that thousand ended: what is not among them was answered before that, or never.
         under_way: By `provider/model/key`, calls without an answer.
         unusual: Keys and bots that are asked for far more than usual.
         reads: By document and `provider/model/key`: what calls have read from caches in the last 10 to 20 minutes, and
@@ -147,11 +156,16 @@ class Symptoms:
     out: Mapping[str, tuple[OutBot, ...]] = field(default_factory=dict)
     backlogs: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     redis_most_bytes: int = 0
-    answered_at: Mapping[str, float] = field(default_factory=dict)
+    ended: Mapping[str, Sequence[LastTask]] = field(default_factory=dict)
     known_from: float = 0.0
     under_way: Mapping[str, OpenCalls] = field(default_factory=dict)
     unusual: tuple[Alarm, ...] = ()
     reads: Mapping[tuple[str, str], tuple[CacheReads, CacheReads]] = field(default_factory=dict)
+
+    @cached_property
+    def answered_at(self) -> dict[str, float]:
+        """When a task was answered last, by `provider/model`."""
+        return {api: tasks[0].at for api, tasks in self.ended.items() if tasks}
 
 
 @dataclass(frozen=True)
