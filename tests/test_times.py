@@ -85,12 +85,20 @@ def test_a_time_for_programs_is_told_as_people_read_it(text: str, said: str) -> 
 def test_an_event_says_its_fields_in_words_and_keeps_them_for_programs() -> None:
     at = b"%d-0" % (NOON_S * 1000)
     fields = {b"event": b"hold_put", b"pool": b"research", b"opens_at": b"2026-11-30T12:05:00+00:00", b"task": b"t-1"}
-    told, held, blocked = events_of([
+    told, held, blocked, used, limited, paused, partly = events_of([
         (at, fields),
         (at, {b"event": b"provider_limited", b"limit": b"alpha/m-1", b"hold_s": b"12.4"}),
         (at, {b"event": b"function_blocked", b"function": b"f", b"s": b"3.0"}),
+        (at, {b"event": b"budget_warning", b"limit": b"alpha/m-1", b"percent": b"80"}),
+        (at, {b"event": b"limit_changed", b"limit": b"alpha/m-1", b"usd_per_day": b"2.788932", b"by": b"ann"}),
+        (at, {b"event": b"pool_paused", b"pool": b"research", b"gate": b"closed", b"by": b"ann"}),
+        (at, {b"event": b"pool_paused", b"pool": b"research", b"gate": b"high and above, for 5 min", b"by": b"ann"}),
     ])  # fmt: skip
     assert told.said == "pool research, opens at 12:05:00 UTC"
     assert told.whole == "task t-1, pool research, opens at 12:05:00 UTC"
     assert told.fields["opens_at"] == "2026-11-30T12:05:00+00:00"
     assert (held.said, blocked.said) == ("limit alpha/m-1, hold 12 s", "function f, for 3 s")
+    assert used.said == "limit alpha/m-1, 80% of it is used"
+    assert limited.said == "limit alpha/m-1, $2.79 per day, by ann"
+    assert paused.said == "pool research, by ann"
+    assert partly.said == "pool research, only high and above, for 5 min, by ann"

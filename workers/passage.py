@@ -241,8 +241,9 @@ class Passages:
 class Reckoning:
     """A block in which one call is sent, and what it has used, as far as that is known; settled once, behind it.
 
-    Until it is known what the provider counted, the whole reservation is taken as used: a call that was cut or
-    cancelled may have been served, and too little would let the fleet run into a 429. A stream that was cut is known by
+    Until it is known what the provider counted, all tokens of the reservation are taken as used: a call that was cut or
+    cancelled may have been served, and too little would let the fleet run into a 429. Of money a day counts what the
+    bill enters, and nothing for a call that is refused as the provider is down. A stream that was cut is known by
     what came. The task is charged with a cancelled call's input at least, and with all that came.
     """
 
@@ -254,7 +255,7 @@ class Reckoning:
     def __init__(self, house: Passages, errand: Errand, grant: Grant, line: Line, sent: Sent) -> None:
         self._house, self._errand, self._grant, self._line, self._sent = house, errand, grant, line, sent
         self._used, self._output_tokens, self._cost = (
-            grant.reserved_tokens, grant.reserved_output_tokens, grant.cost_usd_micros,
+            grant.reserved_tokens, grant.reserved_output_tokens, grant.noted_usd_micros or grant.cost_usd_micros,
         )  # fmt: skip
         self._cached_tokens: int | None = None
         self._rates: RateReadings | None = None
@@ -333,6 +334,7 @@ class Reckoning:
             self._line.settle_free()
         elif is_free(error):
             self._line.settle_free()
+            self._cost = 0.0
         meter.failed[type(error).__name__] += 1
         if isinstance(error, RateLimited):
             hold_s = DEFAULT_HOLD_S if error.retry_after_s is None else error.retry_after_s

@@ -49,6 +49,11 @@ class LimitView(Frozen):
     )
     paced_rpm: float | None = Field(None, description="Calls a minute while little of those is left.")
     budgets: tuple[str, ...] = Field((), description="Each budget of the day in words, and when it ends at this pace.")
-    budget_ends_at: float | None = Field(
-        None, description="Unix time at which the first of them ends at this pace; None: all last the day."
+    budget_ends: tuple[float | None, ...] = Field(
+        (), description="Unix time at which each of them ends at this pace; None: it lasts the day."
     )
+
+    @property
+    def budget_ends_at(self) -> float | None:
+        """Unix time at which the first of them ends; None: all last the day."""
+        return min((end for end in self.budget_ends if end is not None), default=None)

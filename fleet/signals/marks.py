@@ -16,12 +16,12 @@ from fleet.signals import catalogue
 from fleet.signals.catalogue import Event
 
 #: What a mark stands for; a chart draws the first of these when several are at one place.
-MarkKind = Literal["outage", "worker", "quarantine", "action", "recovery"]
+MarkKind = Literal["outage", "429", "worker", "quarantine", "action", "recovery"]
 #: Events that are marked, and as what. Whatever else an operator did (it says `by`) is an action.
 _KINDS: dict[Event, MarkKind] = {
     catalogue.BREAKER_OPENED: "outage",
     catalogue.KEY_REJECTED: "outage",
-    catalogue.PROVIDER_LIMITED: "outage",
+    catalogue.PROVIDER_LIMITED: "429",
     catalogue.BREAKER_CLOSED: "recovery",
     catalogue.WORKER_LOST: "worker",
     catalogue.WORKER_STALLED: "worker",

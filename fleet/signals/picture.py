@@ -12,6 +12,7 @@ from itertools import chain, repeat
 from fleet.money import whole_micros
 from fleet.quoting import duration, with_clocks
 from fleet.signals import catalogue
+from fleet.signals.ahead.outlook import usd
 from fleet.signals.bot_table import BotState, BotTable, HealthColumns
 from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
 from fleet.signals.crew import Trouble
@@ -261,13 +262,19 @@ def _event(entry_id: bytes, raw: dict[bytes, bytes]) -> EventView:
     name = fields.pop("event", "")
     level = EVENTS[name].level if name in EVENTS else "info"
     at = int(entry_id.partition(b"-")[0]) / 1000
-    said = ", ".join(_said(key, text, at) for key, text in fields.items() if key not in ("bot", "task"))
+    said = ", ".join(filter(None, (_said(key, text, at) for key, text in fields.items() if key not in ("bot", "task"))))
     return EventView(id=entry_id.decode(), at=at, name=name, level=level, fields=fields, said=said)
 
 
 def _said(name: str, text: str, at: float) -> str:
-    """Return a field of an event in words: `hold_s 12` is `hold 12 s`, a time is told as everywhere."""
+    """Return a field of an event in words: `hold_s 12` is `hold 12 s`, times and money are told as everywhere."""
     words = name.replace("_", " ")
+    if name == "percent":
+        return f"{text}% of it is used"
+    if name == "gate":  # of a pool that is paused: wholly, or what is less urgent
+        return text.removeprefix("closed").removeprefix(", ") if text.startswith("closed") else f"only {text}"
+    if name.startswith("usd_") and _NUMBER.fullmatch(text):
+        return f"{usd(float(text))} {words.removeprefix('usd ')}"
     if words == "s" or words.endswith(" s"):
         return f"{words[:-1].strip() or 'for'} {duration(float(text)) if _NUMBER.fullmatch(text) else text}"
     return f"{words} {with_clocks(text, at)}"

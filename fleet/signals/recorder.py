@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
@@ -310,6 +310,12 @@ def _was_before(successor: WorkerReport, report: WorkerReport) -> bool:
     """True for a worker of the same name and host whose process has ended: its pid is free, or has a new owner."""
     same = (report.name, report.host) == (successor.name, successor.host) and report.process != successor.process
     return same and bool(report.host) and (report.pid == successor.pid or not psutil.pid_exists(report.pid))
+
+
+def told_lent(workers: Iterable[WorkerReport]) -> str:
+    """Return how many slots workers have lent beyond their own, while calls hang: `, 5 lent`; empty: none."""
+    lent = sum(max(0, worker.busy - worker.slots) for worker in workers)
+    return f", {lent:,} lent" if lent else ""
 
 
 def split_reports(rows: dict[bytes, bytes], *, now_s: float) -> tuple[list[WorkerReport], list[bytes]]:

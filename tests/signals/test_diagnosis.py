@@ -215,8 +215,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     (
         "budget_near", "warning",
         "Our budget of alpha/m-1 is used to 85%: $1.70 of $2.00 of the day, at this pace it ends at 14:17:00 UTC",
-        spent(usd_per_day=2.0, used_usd=1.7),
-        symptoms_of(series={"research": minutes_of_pool(steady(cost_usd_micros=20_000.0))}),
+        spent(usd_per_day=2.0, used_usd=1.7, budget_ends=(NOW_S + 900,)), symptoms_of(),
     ),
     (
         "budget_used", "critical",
@@ -293,7 +292,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     ),
     (
         "bots_alike", "warning",
-        "Bots of research answer alike (summary) since 14:01:52 UTC: 12.0 different answers, usually 41.0; 2 bots: "
+        "Bots of research answer alike (summary) since 14:01:52 UTC: 12 different answers, usually 41; 2 bots: "
         "research-004, research-007",
         view_of(diversity=(SAME,)), symptoms_of(),
     ),
@@ -416,7 +415,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     ),
     (
         "pool_paused", "info",
-        "Pool research is paused by ann since 14:01:00 UTC, 5 tasks wait: closed, until it is resumed",
+        "Pool research is paused by ann since 14:01:00 UTC, 5 tasks wait: none starts until it is resumed",
         view_of(
             waits=[wait_line("research", "operator", 5, about="research", told="closed")],
             events=(event("pool_paused", 60, pool="review, research and 3 more", by="ann"),),
@@ -494,6 +493,13 @@ def test_what_helps_where_prompts_fail_depends_on_how(type_name: str, advice: st
 @pytest.mark.parametrize(("others_rpm", "rpm"), [(9.0, None), (9.0, 50), (50.0, 1000)])
 def test_few_requests_that_are_not_ours_are_no_theft(others_rpm: float, rpm: int | None) -> None:
     assert diagnose(view_of(limits=[limit_view("alpha/m-1", others_rpm=others_rpm, rpm=rpm)]), symptoms_of()) == ()
+
+
+def test_a_sentence_has_no_more_of_what_a_provider_said_than_one_can_read() -> None:
+    long = "Your credit balance is too low. " * 20
+    (found,) = diagnose(view_of(), breakers(alpha=BreakerFacts(True, SINCE, "credit", long, failed=1)))
+    assert len(found.sentence) < 260
+    assert found.sentence.endswith("…")
 
 
 def test_what_is_over_or_has_a_cause_of_its_own_is_not_told() -> None:
@@ -615,6 +621,14 @@ def test_a_button_is_there_where_a_button_helps() -> None:
         (
             "our limit", "alpha/m-1", 50, 100, view_of(limits=[limit_view("alpha/m-1", refused_at=NOW_S - 20)]),
             series(rate_limited=10.0),
+        ),
+        (
+            "our limit", "alpha/m-1", 0, 0,  # none of the tasks whose calls are refused has ended
+            view_of(
+                limits=[limit_view("alpha/m-1", refused=40, refused_at=NOW_S - 1, waiting=2)],
+                waits=[wait_line("research", "hold", 7, about=ALPHA)],
+            ),
+            symptoms_of(answered_at={"alpha/m-1": NOW_S - 8}),
         ),
         (
             "our budget", "alpha/m-1", 0, 9, view_of(waits=[wait_line("research", "money", 9, about=ALPHA)]),

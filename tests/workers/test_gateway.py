@@ -215,6 +215,28 @@ def test_the_tier_that_is_asked_is_reserved_and_the_one_that_answered_is_paid(
     ]  # a budget counts an unpriced tier as the usual one
 
 
+@pytest.mark.parametrize(
+    ("error", "noted", "counted"),
+    [
+        (ProviderUnavailable("503", refused=True), 7.5, 0.0),
+        (ProviderUnavailable("no connection", sent=False), 7.5, 0.0),
+        (ProviderUnavailable("no answer in time", timed_out=True), 7.5, 7.5),
+        (ProviderUnavailable("no answer in time", timed_out=True), 0.0, RESERVED),
+    ],
+)
+def test_a_limits_day_counts_for_a_failed_call_what_the_bill_enters(
+    error: ProviderUnavailable, noted: float, counted: float
+) -> None:
+    class Noting(MoneyLimiter):
+        async def acquire(self, limit: str, **asked: Any) -> Grant:
+            return (await super().acquire(limit, **asked))._replace(noted_usd_micros=noted)
+
+    limiter = Noting()
+    with pytest.raises(ProviderUnavailable):
+        asyncio.run(chat(a_gateway(limiter, FakeProvider([error]), price=a_cost), Meter()))
+    assert limiter.spent == [counted]
+
+
 def test_each_of_several_answers_is_reserved_with_its_price() -> None:
     limiter = MoneyLimiter()
     gateway = a_gateway(limiter, FakeProvider([said("hi")]), price=a_cost)

@@ -238,6 +238,7 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
     from rich.console import Group
 
     from fleet.cli.figures import Figures, figures
+    from fleet.signals.recorder import told_lent
     from fleet.store.clock import NAMED_FROM_S, told
 
     apart = sum(worker.apart for worker in used.workers)
@@ -245,7 +246,7 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
     parts: list[RenderableType] = [
         figures(
             (noun_for(len(used.workers), "worker"), len(used.workers), "" if used.workers else "yellow"),
-            ("busy slots", f"{used.busy:,} of {used.slots:,}", ""),
+            ("busy slots", f"{used.busy:,} of {used.slots:,}{told_lent(used.workers)}", ""),
             *([(noun_for(apart, "suspect") + " apart", apart, "yellow")] if apart else []),
             ("CPU", f"{used.cpu_percent:.0f}%", ""),
             ("memory", f"{used.rss_mb:,.0f} MB", ""),

@@ -116,12 +116,8 @@ def lane_lines(rows: Iterable[LaneRow], usd: Callable[[float], str], length: Cal
     """Yield rows for a person; `usd` and `length` write money and time."""
     for row in rows:
         taken = row.taken
-<<<<<<< HEAD
         what = f"{counted(row.tasks, 'task')} of {row.pool}, {row.api}, kind {row.kind}"
-=======
-        what = f"{counted(row.tasks, 'task')} of {row.api}, kind {row.kind}"
         what += f", beginning {row.prefix[:SHOWN_DIGITS]}" if row.prefix else ""
->>>>>>> c332f81f (Choose a lane by what caches hold of a call's own beginning)
         yield f"lanes     {what}, needed within {length(row.by_s)}: {taken.lane}"
         for offer in row.offered:
             cost = "no price" if offer.usd_picos is None else usd(row.picos(offer))

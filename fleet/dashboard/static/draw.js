@@ -131,7 +131,7 @@ export const dayAndTime = (at) => `${new Date(at * 1000).toISOString().slice(0, 
 const minute = (at) => timeOfDay(at).slice(0, 5);
 
 /** Kinds of marks, the one that is drawn when several are at one place first. */
-const MARKS = ["outage", "worker", "quarantine", "action", "recovery"];
+const MARKS = ["outage", "429", "worker", "quarantine", "action", "recovery"];
 
 /** A time on a chart: an hour and minute, of a day's chart the hour alone. */
 const timeOf = (at) => (at.length > 1 && at[1] - at[0] > 60 ? (when) => `${minute(when)} UTC, an hour` : (when) => `${minute(when)} UTC`);

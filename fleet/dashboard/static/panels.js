@@ -95,7 +95,8 @@ function resources(view, { series: shown, marks }) {
   const living = speaking(view);
   const used = Object.fromEntries(["busy", "slots", "cpu_percent", "rss_mb"].map((name) => [name, sum(living.map((worker) => worker[name]))]));
   text(by("busy"), `${count(used.busy)} / ${count(used.slots)}`);
-  text(by("slots"), suspects ? `slots busy, ${counted(suspects, "suspect")} apart` : "slots busy");
+  const lent = sum(living.map((worker) => Math.max(0, worker.busy - worker.slots))); // beyond its own, while calls hang
+  text(by("slots"), ["slots busy", lent > 0 && `${count(lent)} of them lent`, suspects && `${counted(suspects, "suspect")} apart`].filter(Boolean).join(", "));
   const tightest = [...all].map(tightness).sort((a, b) => b.share - a.share)[0];
   const isTokens = tightest?.what === "tokens";
   const allowed = sum(all.map((limit) => (isTokens ? limit.tpm : limit.rpm) ?? 0));

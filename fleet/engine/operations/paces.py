@@ -75,12 +75,16 @@ def told_budgets(limit: LimitSnapshot, pace: LimitPace, now_s: float) -> Iterato
         yield told_budget(used, allowed, now_s=now_s, per_s=per_s, unit=unit)
 
 
-def first_end(limit: LimitSnapshot, pace: LimitPace, now_s: float) -> float | None:
-    """Return the Unix time at which the first budget of a limit ends at this pace; None: all of them last the day."""
-    ends = [
+def ends_of(limit: LimitSnapshot, pace: LimitPace, now_s: float) -> tuple[float | None, ...]:
+    """Return the Unix time at which each budget of a limit ends at this pace; None: it lasts the day."""
+    return tuple(
         budget_ends_at(used, allowed, now_s=now_s, per_s=per_s) for used, allowed, per_s, _ in _budgets(limit, pace)
-    ]
-    return min((end for end in ends if end is not None), default=None)
+    )
+
+
+def first_end(limit: LimitSnapshot, pace: LimitPace, now_s: float) -> float | None:
+    """Return the Unix time at which the first of them does; None: all of them last the day."""
+    return min((end for end in ends_of(limit, pace, now_s) if end is not None), default=None)
 
 
 class LimitBudgets(NamedTuple):
@@ -139,5 +143,5 @@ def limit_view(limit: LimitSnapshot, breaker: BreakerState, pace: LimitPace, now
         paced_rpm=limit.paced_rpm,
         breaker=breaker,
         budgets=tuple(told_budgets(limit, pace, now_s)),
-        budget_ends_at=first_end(limit, pace, now_s),
+        budget_ends=ends_of(limit, pace, now_s),
     )

@@ -133,7 +133,7 @@ def alike(case: Case) -> Iterator[Diagnosis]:
         if not one.alarm:
             continue
         scores = [score for score in one.scores if score.fallen and score.usual_score is not None]
-        fallen = f"{scores[0].score:.1f} different answers, usually {scores[0].usual_score:.1f}" if scores else ""
+        fallen = f"{scores[0].score:.0f} different answers, usually {scores[0].usual_score:.0f}" if scores else ""
         names = f"{counted(one.flagged, 'bot')}: {listed(one.culprits, one.flagged)}" if one.culprits else ""
         yield diagnosis(
             "bots_alike", "warning", f"Bots of {one.pool} answer alike ({one.kind})", now_s=case.now_s, about=one.pool,

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from fleet.quoting import clock, listed
 from fleet.signals.ahead.budget_view import AmountView, BudgetScopeView
-from fleet.signals.ahead.outlook import length
+from fleet.signals.ahead.outlook import length, usd
 from fleet.signals.diagnosis.finding import Diagnosis, Help, Severity, diagnosis
 from fleet.signals.diagnosis.long_waits import LONG_WAIT_S, long_wait
 from fleet.signals.diagnosis.symptoms import Case, api_of
 from fleet.signals.limit_view import LimitView
-from fleet.signals.series import last_minutes, minutes_in
+from fleet.signals.series import minutes_in
 from fleet.waits import Cause
 
 #: Share of a day's budget from which it is told.
@@ -37,7 +37,7 @@ class _Budget(NamedTuple):
     used: float
     allowed: float
     shown: str
-    an_hour: float
+    ends_at: float | None
     option: str
 
 
@@ -98,17 +98,14 @@ def _of_scope(case: Case, budget: BudgetScopeView, one: AmountView) -> Diagnosis
 
 
 def _of_day(case: Case, limit: LimitView) -> Iterator[_Budget]:
-    api = api_of(limit.limit)
-    hours = [last_minutes(one, now_s=case.now_s, count=60) for pool in case.pools_on(api)
-             if (one := case.symptoms.series.get(pool))]  # fmt: skip
+    ends = iter(limit.budget_ends)  # in this order, each that is set; as the card of the limits has them
     if limit.usd_per_day:
-        shown = f"${limit.used_usd:,.2f} of ${limit.usd_per_day:,.2f}"
-        spent = sum(one.cost_usd_micros for one in hours) / 1e6
-        yield _Budget("money", limit.used_usd, limit.usd_per_day, shown, spent, "--usd-per-day")
+        shown = f"{usd(limit.used_usd)} of {usd(limit.usd_per_day)}"
+        yield _Budget("money", limit.used_usd, limit.usd_per_day, shown, next(ends, None), "--usd-per-day")
     if limit.requests_per_day:
-        shown = f"{limit.used_requests:,} of {limit.requests_per_day:,} requests"
-        calls = sum(one.calls for one in hours)
-        yield _Budget("requests", limit.used_requests, limit.requests_per_day, shown, calls, "--requests-per-day")
+        used, allowed = limit.used_requests, limit.requests_per_day
+        shown = f"{used:,} of {allowed:,} requests"
+        yield _Budget("requests", used, allowed, shown, next(ends, None), "--requests-per-day")
 
 
 def _midnight(now_s: float) -> float:
@@ -137,13 +134,13 @@ def _used_up(case: Case, limit: LimitView, budget: _Budget) -> Diagnosis:
 
 
 def _near(case: Case, limit: LimitView, budget: _Budget) -> Diagnosis:
-    api, midnight = api_of(limit.limit), _midnight(case.now_s)
-    ends_at = case.now_s + 3600 * (budget.allowed - budget.used) / budget.an_hour if budget.an_hour else midnight
-    lasts = ends_at >= midnight
-    pace = "at this pace it lasts the day" if lasts else f"at this pace it ends at {clock(ends_at, case.now_s)}"
+    api, ends_at = api_of(limit.limit), budget.ends_at
+    pace = (
+        "at this pace it lasts the day" if ends_at is None else f"at this pace it ends at {clock(ends_at, case.now_s)}"
+    )
     head = f"Our budget of {api} is used to {budget.used / budget.allowed:.0%}"
     return diagnosis(
-        "budget_near", "info" if lasts else "warning", head, now_s=case.now_s, about=api,
+        "budget_near", "info" if ends_at is None else "warning", head, now_s=case.now_s, about=api,
         cause=f"{budget.shown} of the day, {pace}",
         help=Help(advice="raise it, or let bulk wait", command=_raise(api, budget)),
     )  # fmt: skip

@@ -19,6 +19,8 @@ LOST_TOLD_S = 600.0
 MOST_APART = 3
 #: Shares of the memory that Redis may use, from which it is told, and from which it is urgent.
 REDIS_NEAR, REDIS_FULL = 0.85, 0.95
+#: What a pool that an operator has paused wholly is said to be.
+CLOSED_GATE = "closed"
 #: A command that starts a worker.
 START = "celery -A fleet worker"
 
@@ -173,12 +175,13 @@ def paused(case: Case) -> Iterator[Diagnosis]:
     for line in case.view.waits:
         if line.cause == "operator" and line.tasks:
             until = f"until {clock(line.opens_at, case.now_s)}" if line.opens_at is not None else "until it is resumed"
+            starts = "none starts" if line.told == CLOSED_GATE else f"only {line.told} starts"
             event = next((one for one in case.view.events if one.name == "pool_paused" and line.pool in
                           one.fields.get("pool", "").replace(" and ", ", ").split(", ")), None)  # fmt: skip
             by = f" by {event.fields['by']}" if event is not None and event.fields.get("by") else ""
             yield diagnosis(
                 "pool_paused", "info", f"Pool {line.pool} is paused{by}", now_s=case.now_s, about=line.pool,
-                since=event.at if event is not None else None, tasks=line.tasks, cause=f"{line.told}, {until}",
+                since=event.at if event is not None else None, tasks=line.tasks, cause=f"{starts} {until}",
                 help=Help(advice="resume it", command=f"fleet pools resume {line.pool}",
                           action={"do": "resume", "pool": line.pool}),
             )  # fmt: skip

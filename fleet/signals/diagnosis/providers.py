@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fleet.config import tool_of
-from fleet.quoting import clock, counted, duration
+from fleet.quoting import brief, clock, counted, duration
 from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Help, Kind, diagnosis
 from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of, called
 from fleet.signals.limit_view import LimitView
@@ -30,6 +30,9 @@ SILENT_SHARE = 2 / 3
 #: Seconds for which a 429 must hold the fleet to be told on its own.
 LONG_HOLD_S = 10.0
 
+
+#: Of what the other side said, so much stands in a sentence (bytes); events and `fleet why` have it all.
+MOST_SAID = 160
 
 #: What to do about a tool where that is not what is done about a model: no pool has another way.
 _OF_TOOLS: dict[Cause, str] = {
@@ -104,7 +107,8 @@ def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, to
     tasks = case.waiting(cause, *also, about=about)
     rest = ", its pools are served by their fallbacks" if has_way and not tasks else ""
     return diagnosis(
-        words.kind, "warning" if rest else "critical", _head(words, without or name), cause=f"{told}{rest}",
+        words.kind, "warning" if rest else "critical", _head(words, without or name),
+        cause=f"{brief(told, MOST_SAID)}{rest}",
         now_s=case.now_s, about=name, since=since, tasks=tasks,
         help=Help(advice=advice, command=words.command.format(api=without or name)),
     )  # fmt: skip
@@ -224,6 +228,13 @@ def overdue(case: Case) -> Iterator[Diagnosis]:
             help=Help(advice="see the provider's status page; tasks whose calls time out are tried again",
                       command="fleet breakers"),
         )  # fmt: skip
+
+
+def refusals(case: Case) -> Iterator[tuple[LimitView, float]]:
+    """Yield limits under which all calls are answered 429 just now, and since when."""
+    for limit in case.view.limits:
+        if (since := _none_answered_since(case, limit)) is not None:
+            yield limit, since
 
 
 def refusing(case: Case) -> Iterator[Diagnosis]:

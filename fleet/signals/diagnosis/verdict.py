@@ -11,10 +11,10 @@ from math import comb
 from typing import NamedTuple
 
 from fleet.config import models_among
-from fleet.quoting import counted
+from fleet.quoting import counted, duration
 from fleet.signals.diagnosis.bots import is_of_prompts
 from fleet.signals.diagnosis.finding import ALL_APIS, CallVerdict, Culprit
-from fleet.signals.diagnosis.providers import Silence, silences, still_refuses
+from fleet.signals.diagnosis.providers import Silence, refusals, silences, still_refuses
 from fleet.signals.diagnosis.symptoms import OUTAGE_WINDOW_S, RECENT_MIN, Case, Symptoms, api_of
 from fleet.signals.view import FleetView
 from fleet.waits import Cause
@@ -74,6 +74,8 @@ def judge(view: FleetView, symptoms: Symptoms) -> CallVerdict:
         return by_calls
     if by_tasks is not None and by_tasks.failed >= FEWEST:
         return by_tasks
+    if (refused := _of_refusals(case)) is not None:
+        return refused
     if (budget := _of_budget(case)) is not None:
         return budget
     failed = sum(cell.failed for cell in cells) + (by_tasks.failed if by_tasks is not None else 0)
@@ -97,6 +99,19 @@ def _of_silence(one: Silence) -> CallVerdict:
     return CallVerdict(
         verdict="provider", culprit=api_of(one.limit), error="late", of=one.calls, window_s=one.longest_s,
         reason=f"{one.told}; none has failed yet",
+    )  # fmt: skip
+
+
+def _of_refusals(case: Case) -> CallVerdict | None:
+    """Judge by APIs that answer nothing but 429s: their tasks wait, so that none of these calls is counted yet."""
+    found = list(refusals(case))
+    if not found:
+        return None
+    limit, since = max(found, key=lambda one: one[0].waiting)
+    lasts_s = case.now_s - since
+    return CallVerdict(
+        verdict="our limit", culprit=api_of(limit.limit), error="429", window_s=lasts_s,
+        reason=f"all calls of the last {duration(lasts_s)} {_SAID['429']}",
     )  # fmt: skip
 
 
