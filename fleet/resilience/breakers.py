@@ -16,6 +16,7 @@ from typing import Any
 
 from fleet.errors import FleetError, NotSoon, ProviderUnavailable, StoreUnavailable, Waits
 from fleet.quoting import brief, counted
+from fleet.resilience.hearing import Hearer, passes_at, sort_of
 from fleet.resilience.knowledge import Known, digest, wait_of
 from fleet.resilience.layouts import (
     ALONE,
@@ -33,12 +34,12 @@ from fleet.resilience.layouts import (
     FailedCall,
 )
 from fleet.resilience.rules import (
-    CALL_SORTS,
     COMMON_LIMITS,
     IN_A_ROW,
     LATE_SORT,
-    OTHER_SORT,
     ROW_IN_COMMON,
+    TROUBLE_TOLD_S,
+    USUAL_COUNTS,
     YOUNG_IN_A_ROW,
     Weight,
     weight_of,
@@ -47,7 +48,6 @@ from fleet.resilience.scripts import COMMON, DID_WELL, FAILED, LIFTED, PROBED, S
 from fleet.resilience.view import answered_s, row_of
 from fleet.store import keys
 from fleet.store.client import Script, Store
-from fleet.store.clock import CLOCK
 from fleet.waits import MOST_TOLD, Ruling, Wait
 
 #: How a failure counts, as the script reads it.
@@ -70,6 +70,7 @@ class Breakers:
         on_closed: Opens the gates of the pools of a limit, whose breaker has been closed. Every process does so that
             has known it open; the flag is true for the one of them that does what costs more.
         on_turn: Hears that this process has opened a breaker (with why), or closed it (None): for events and logs.
+        on_trouble: Hears, now and then, of a limit under which failures are usual, though others do well.
         clock: Seconds that only grow.
         key_wait: Why calls under a limit wait for its key, before anything else; None: they need not.
     """
@@ -81,6 +82,7 @@ class Breakers:
         *,
         on_closed: Callable[[str, bool], Awaitable[None]],
         on_turn: Callable[[str, Wait | None], None] = lambda limit, wait: None,
+        on_trouble: Callable[[str], None] = lambda limit: None,
         clock: Callable[[], float] = time.monotonic,
         key_wait: Callable[[str], Wait | None] = lambda limit: None,
     ) -> None:
@@ -89,6 +91,7 @@ class Breakers:
         self._key_wait = key_wait
         self._on_closed = on_closed
         self._on_turn = on_turn
+        self._on_trouble = on_trouble
         self._clock = clock
         self._known = {limit: Known(limit) for limit in fingerprints}
         self._lifting: set[asyncio.Task[None]] = set()
@@ -166,7 +169,7 @@ class Breakers:
         if now >= known.look_at:
             known.look_at = now + LOOK_EVERY_S
             call = SHOW.call(breaker=keys.breaker(limit))
-            self._store.send(SHOW, *call, receiver=_Answer(partial(self._hear_of_others, known, now)))
+            self._store.send(SHOW, *call, receiver=Hearer(partial(self._hear_of_others, known, now)))
         return False
 
     def spare(self, limit: str) -> None:
@@ -227,8 +230,8 @@ class Breakers:
             is_probe=is_probe,
             place=place,
             since_us=since_s * 1e6,
-            passes_at=_passes_at(error) * 1e6,
-            sort=_sort_of(error),
+            passes_at=passes_at(error) * 1e6,
+            sort=sort_of(error),
             lasted_us=lasted_s * 1e6,
         )
         call = FAILED.call(breaker=keys.breaker(limit), **self._failure(known, error, failure, who))
@@ -237,6 +240,9 @@ class Breakers:
         except StoreUnavailable:
             return Ruling(None, 0.0, counts=0.0)
         self._hear(known, heard)
+        if 0 < heard.counts < USUAL_COUNTS and self._clock() >= known.trouble_told_at + TROUBLE_TOLD_S:
+            known.trouble_told_at = self._clock()
+            self._on_trouble(limit)
         if heard.code == CLOSED and heard.row >= ROW_IN_COMMON and weight == WITH_OTHERS:
             await self._look_around(known, heard.row, error)
         return Ruling(known.wait, heard.retry_at / 1e6, heard.counts / 1000)
@@ -311,7 +317,7 @@ class Breakers:
     def _send(self, known: Known, script: Script, **arguments: Any) -> None:
         """Run a script some time soon, and learn from its answer."""
         call = script.call(breaker=keys.breaker(known.limit), **arguments)
-        self._store.send(script, *call, receiver=_Answer(lambda reply: self._hear(known, BreakerReply._make(reply))))
+        self._store.send(script, *call, receiver=Hearer(lambda reply: self._hear(known, BreakerReply._make(reply))))
 
     def _hear_of_others(self, known: Known, asked_at: float, reply: list[Any]) -> None:
         age_s = answered_s(reply)
@@ -341,33 +347,3 @@ class Breakers:
                 await self._store.run(LIFTED, *LIFTED.call(breaker=keys.breaker(known.limit), lift_at=lift_at))
         except FleetError as error:
             logger.warning("gates_not_opened limit=%s error=%s", known.limit, type(error).__name__)
-
-
-class _Answer:
-    """Gets the reply of a script that nobody waits for; a lost one teaches nothing."""
-
-    def __init__(self, hear: Callable[[list[Any]], None]) -> None:
-        self._hear = hear
-
-    def done(self) -> bool:
-        return False
-
-    def set_result(self, reply: Any) -> None:
-        self._hear(reply)
-
-    def set_exception(self, error: BaseException) -> None:
-        if not isinstance(error, StoreUnavailable):
-            logger.warning("breaker_not_told error=%s", error)
-
-
-def _sort_of(error: Waits) -> int:
-    """Return what became of a call, as a place in `CALL_SORTS`."""
-    if getattr(error, "timed_out", False):
-        return LATE_SORT
-    return CALL_SORTS.index(error.cause) if error.cause in CALL_SORTS else OTHER_SORT
-
-
-def _passes_at(error: Waits) -> float:
-    """Return the Unix time (s) before which the other side does not want to be asked; 0: it did not say."""
-    after_s = getattr(error, "retry_after_s", None)
-    return max(error.passes_at or 0.0, CLOCK.now_s() + after_s if after_s else 0.0)

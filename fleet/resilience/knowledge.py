@@ -85,6 +85,7 @@ class Known:
         asking: Held by who asks.
         answered_at: When a call was answered last, here or as others have told.
         look_at: From then on it is asked whether others were.
+        trouble_told_at: When it was last told that failures are usual.
     """
 
     limit: str
@@ -99,6 +100,7 @@ class Known:
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     answered_at: float = -math.inf
     look_at: float = -math.inf
+    trouble_told_at: float = -math.inf
 
     def standing(self, now: float) -> Wait | None:
         """Return why calls wait, while that is believed."""

@@ -75,6 +75,10 @@ TROUBLED_S = 60.0
 #: So long a process believes that a breaker is open without asking again, in seconds: it may have been closed.
 BELIEVED_S = 1.0
 
+#: A failure that counts less than so many thousandths against its task is one of many: more than about 8% of the calls
+#: fail. That is told so often, in seconds.
+USUAL_COUNTS, TROUBLE_TOLD_S = 900, 1.0
+
 #: How a failure counts: not at all, in a row, or alone.
 Weight = Literal["none", "lasting", "at once"]
 

@@ -56,7 +56,8 @@ def make_breakers(
         state: State Redis, where the breakers are.
         broker: Where the pools' gates are.
         secrets: API key of each limit, by `provider/model/key`; only a fingerprint of it is kept.
-        calm: Lets nobody find a burst under a limit that opens.
+        calm: Lets nobody find a burst under a limit that opens, or under which failures are usual: their retries must
+            not come on top of what has waited.
         key_wait: Why calls under a limit wait for its key; None: they need not.
     """
 
@@ -75,7 +76,7 @@ def make_breakers(
             await lift(broker, names, about=about, causes=causes, parked_too=is_first)
 
     prints = {limit: _fingerprint(limit, settings, secret) for limit, secret in secrets.items()}
-    return Breakers(state, prints, on_closed=open_gates, on_turn=told, key_wait=key_wait)
+    return Breakers(state, prints, on_closed=open_gates, on_turn=told, on_trouble=calm, key_wait=key_wait)
 
 
 async def take_up(breakers: Breakers, settings: Settings, broker: Store, held: HeldKey) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fleet import config
 from fleet.engine.admission.holds import PUT_HOLD, hold_call
 from fleet.engine.process.breaking import StaleHolds, make_breakers, open_mended
-from fleet.errors import KeyRejected, NotServed
+from fleet.errors import KeyRejected, NotServed, ProviderUnavailable
 from fleet.resilience import Breakers
 from fleet.resilience.layouts import STATE, BreakerAt
 from fleet.store import keys
@@ -240,5 +240,27 @@ def test_a_worker_that_lacks_nothing_opens_pools_that_were_held_for_any_of_their
                 assert left == [about for about in abouts[:3] if about not in limits]
         finally:
             await store.close()
+
+    asyncio.run(work())
+
+
+def test_where_failures_are_usual_nobody_finds_a_burst_for_retries_would_come_on_top_of_it(redis_url: str) -> None:
+    async def work() -> None:
+        outage = ProviderUnavailable("503")
+        async with worker(redis_url, "sk") as (breakers, _):
+
+            async def fail_after(well: int, k: int) -> None:
+                for n in range(well):
+                    breakers.did_well(LIMIT, who=f"good {k} {n}", seconds=0.0, output_tokens=0)
+                await breakers.failed(LIMIT, outage, who=f"bad {k}", since_s=60)
+
+            calmed.clear()
+            await fail_after(100, 0)
+            await fail_after(100, 1)
+            assert calmed == [], "one call in a hundred fails: that is no trouble"
+            for k in range(2, 32):
+                await fail_after(2, k)
+            assert set(calmed) == {LIMIT}
+            assert len(calmed) < 10, "it is told once a second"
 
     asyncio.run(work())
