@@ -26,10 +26,11 @@ from fleet import bounds
 from fleet.asking import Asks, Seated, asks, check_tool_choice
 from fleet.conversation import Message, ToolCall, check_marks, texts_in_order
 from fleet.errors import Blame, FleetError, InvalidTask
+from fleet.errors.explaining import explain_validation
 from fleet.frozen import Frozen
 from fleet.handover import take_handed, with_handed
 from fleet.money import PICOS_PER_MICRO
-from fleet.quoting import MOST_NAMES, QUOTED_CHARS, brief, listed, nearest, quote
+from fleet.quoting import brief, listed, quote
 from fleet.schema import as_schema, compiled
 from fleet.spellings import read_messages
 from fleet.usage import Usage
@@ -212,12 +213,6 @@ class BotTask(Asks, Seated):
             raise InvalidTask(explain_validation(error, fields=TASK_FIELDS)) from error
 
 
-#: Fields whose values no error quotes: they hold what a user wrote.
-_PRIVATE = frozenset(
-    {"prompt", "messages", "metadata", "answer_schema", "tools", "stop", "extra_body", "extra_headers"}
-)
-#: Those of them whose keys are the user's words, too.
-_NAMELESS = frozenset({("metadata",), ("answer_schema",), ("extra_body",)})
 #: Names of a task's fields.
 TASK_FIELDS = tuple(BotTask.model_fields)
 
@@ -366,30 +361,3 @@ def check_names(data: dict[str, Any]) -> None:
         count = len(data) - sum(name in data for name in TASK_FIELDS)
         known = ", ".join(sorted(TASK_FIELDS))
         raise InvalidTask(f"{listed(unknown, count)}: unknown fields, expected some of {known}")
-
-
-def explain_validation(error: ValidationError, *, fields: tuple[str, ...]) -> str:
-    """Turn pydantic's errors into one line per field: expected, got, nearest known name; a few of them when many.
-
-    Args:
-        error: What pydantic raised.
-        fields: Known names at the top level, for the "did you mean".
-    """
-    found = error.errors(include_url=False)
-    told = [_explain_one(dict(item), fields) for item in found[:MOST_NAMES]]
-    more = len(found) - len(told)
-    return "; ".join(told) + (f"; and {more:,} more" if more else "")
-
-
-def _explain_one(item: dict[str, Any], fields: tuple[str, ...]) -> str:
-    own = item["loc"][:1] in _NAMELESS  # its keys are the user's words, and may go deep
-    inside = 1 if own else None
-    where = ".".join(brief(str(part), QUOTED_CHARS) for part in item["loc"][:inside]) or "task"
-    if item["type"] == "extra_forbidden":
-        return f"{where}: unknown field, {nearest(str(item['loc'][-1]), fields)}"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "value_error":
-        return f"{where}: {message}"
-    got = item.get("input")
-    secret = item["loc"] and item["loc"][0] in _PRIVATE
-    return f"{where}: {message[0].lower()}{message[1:]}, got {type(got).__name__ if secret else quote(got)}"

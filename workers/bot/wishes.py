@@ -11,7 +11,8 @@ from fleet.asking import ASKED, Asks, asks, check_tool_choice, not_allowed
 from fleet.config import PoolSettings
 from fleet.conversation import Tool
 from fleet.errors import BotFunctionFailed, InvalidTask
-from fleet.models import Persona, explain_validation
+from fleet.errors.explaining import explain_validation
+from fleet.models import Persona
 from fleet.quoting import listed
 from fleet.schema import Schema, as_schema, compiled
 from fleet.workers.calls import PLAIN, Wishes
