@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from celery.exceptions import Reject
@@ -22,23 +21,19 @@ from fleet.engine.messages import pool_choice, routing
 from fleet.engine.messages.expiry import check_expiry
 from fleet.engine.messages.inbox import Inbox
 from fleet.engine.messages.weight import is_quick
-from fleet.engine.outcomes.completion import Finish, Finisher
-from fleet.engine.outcomes.dead_letters import body_of, bury
+from fleet.engine.outcomes.completion import Finisher
+from fleet.engine.outcomes.dead_letters import body_of
 from fleet.engine.outcomes.follow_ups import has_canvas, request_of
 from fleet.engine.outcomes.results import (
     Done,
     before_of,
-    life_of,
     log_result,
-    refusal,
-    result_of,
-    spent_before,
     summary_of,
 )
-from fleet.engine.outcomes.stored import read_result
 from fleet.engine.process.canvas import Canvas, without_canvas
 from fleet.engine.process.checkouts import Checkouts
 from fleet.engine.process.delivery import Delivery
+from fleet.engine.process.endings import Endings
 from fleet.engine.process.waiting_room import OF_PROCESS, Stay, WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
@@ -54,15 +49,14 @@ from fleet.errors import (
     Waits,
 )
 from fleet.models import Bot, BotResult, BotTask
-from fleet.outcome import NOTHING_BEFORE, Before, Parking
+from fleet.outcome import Before, Parking
 from fleet.quoting import brief
 from fleet.roster import Checkout, WantedBot, seated
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
-from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.store.patience import at_last, patiently
+from fleet.store.patience import patiently
 from fleet.waits import MOST_TOLD, Wait
 
 logger = logging.getLogger("fleet.worker")
@@ -114,6 +108,7 @@ class DataPlane:
         self._note = note
         self._canvas = canvas
         self._room = room
+        self._endings = Endings(telemetry, state=state, broker=broker, completion=completion)
         self._inbox = Inbox(broker, settings)
 
     async def work(self, task_id: str, request: dict[str, Any]) -> Done:
@@ -200,7 +195,7 @@ class DataPlane:
             opinions = await self._panel.ask(task, checkout, task_id=delivery.task_id, before=before, wanted=wanted)
             if opinions.parking is not None:
                 return Stay(pool, opinions.parking, opinions.asked)
-            result, stands = await self._finish(task, opinions, delivery, started_s, before)
+            result, stands = await self._endings.finish(task, opinions, delivery, started_s, before)
         finally:
             self._let_go(checkout)
         self._checkouts.over(task, delivery.task_id)
@@ -271,59 +266,6 @@ class DataPlane:
         task = routing.delivered(task, delivery.queue, delivery.priority, self._settings)
         return task, pool_choice.candidates(task, self._settings)
 
-    async def _finish(
-        self, task: BotTask, opinions: Opinions, delivery: Delivery, started_s: float, before: Before
-    ) -> tuple[BotResult, bool]:
-        """Return the task's result, and whether it is the one that stands."""
-        outcome, bot = opinions.outcome(), opinions.chosen.bot
-        ran_ms = round((time.monotonic() - started_s) * 1000)
-        result = result_of(
-            delivery.task_id, task, bot, outcome, queued_ms=delivery.queued_ms, ran_ms=ran_ms, before=before
-        )
-        store = partial(self._store, result, task.kind, opinions, outcome.provider_errors, delivery)
-        with self._telemetry.step("finish"):
-            try:
-                stands = await patiently(store)
-            except asyncio.CancelledError:  # its worker stops
-                stands = await at_last(store)
-        return result, stands
-
-    async def _store(
-        self, result: BotResult, kind: str, opinions: Opinions, errors: Mapping[str, int], delivery: Delivery
-    ) -> bool:
-        """Store the result, unless the message's lease was lost: then somebody else has the task, and pays for it."""
-        request, burial = delivery.request, None
-        if result.status == "failed" and not opinions.is_revoked:
-            burial = bury(result, headers=request, body=body_of(request), provider_errors=errors)
-        return await self._completion.finish(
-            Finish(
-                result,
-                checkout=opinions.chosen.checkout,
-                others=opinions.other_checkouts(),
-                shares=opinions.parts(),
-                deeds=opinions.deeds(),
-                kind=kind,
-                provider_errors=errors,
-                fence=None if opinions.is_revoked else await self._fence(delivery),
-                burial=burial,
-                revoked=life_of(request) if opinions.is_revoked else None,
-            )
-        )
-
-    async def _fence(self, delivery: Delivery) -> str | None:
-        """Return the tag that the finishing script fences the result with; None: there is nothing to fence.
-
-        With one Redis the script itself looks whether the lease still stands. With two the look comes right before
-        it, and between the two only `finish` itself keeps a task at one result.
-        """
-        tag = delivery.tag
-        if self._broker is self._state or not tag:
-            return tag
-        if await self._broker.command("ZSCORE", keys.unacked_index(), tag) is not None:
-            return None
-        logger.warning("lease lost task=%s: its result is discarded", delivery.task_id)
-        return tag  # the state Redis knows no leases: there this result is fenced, what it cost is counted
-
     def _let_go(self, first: Checkout) -> None:
         """Renew none of the checkouts of a task any more."""
         number, held = 0, self._held.pop(first.token, None)
@@ -346,39 +288,18 @@ class DataPlane:
 
     async def _refuse(self, delivery: Delivery, error: Exception) -> Done:
         request = delivery.request
-        return await self._end(delivery.task_id, error, request, body_of(request), delivery.queued_ms)
+        return await self._endings.refuse(delivery.task_id, error, request, body_of(request), delivery.queued_ms)
 
     async def result_of(self, task_id: str) -> BotResult | None:
         """Return the result that a task has, or None."""
-        return read_result(await patiently(lambda: self._state.command("GET", keys.result(task_id))))
+        return await self._endings.result_of(task_id)
 
     async def refuse(self, task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> Done:
         """Give a task whose message no slot gets a failed result, and tell its canvas."""
-        done = await self._end(task_id, error, headers, without_canvas(body), None)
+        done = await self._endings.refuse(task_id, error, headers, without_canvas(body), None)
         await self._follow(done, task_id, request_of(headers, body))
         return done
 
     async def count_before(self, task_id: str, headers: Mapping[str, Any]) -> None:
-        """Count what a task that was revoked has cost before it was parked; once, however often it is asked for.
-
-        One that has a typed result was counted with that: its message has come back after the death of a worker.
-        """
-        before = before_of(headers)
-        if before != NOTHING_BEFORE and await self.result_of(task_id) is None:
-            end = Finish(spent_before(task_id, before), provider_errors=before.failed, revoked=life_of(headers))
-            await patiently(lambda: self._completion.finish(end))
-
-    async def _end(
-        self, task_id: str, error: Exception, headers: Mapping[str, Any], body: bytes, queued_ms: int | None
-    ) -> Done:
-        """Give a task that cannot be worked on a failed result, and keep its message as a dead letter."""
-        invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
-        before = before_of(headers)
-        result = refusal(task_id, invalid, queued_ms, before)
-        burial = bury(result, headers=headers, body=body, provider_errors=before.failed)
-        end = Finish(result, checkout=None, burial=burial, provider_errors=before.failed)
-        if not await patiently(lambda: self._completion.finish(end)):
-            return Done("discarded: not the first", ended_before=True)
-        self._telemetry.finished(result)
-        log_result(result)
-        return Done(summary_of(result), result)
+        """Count what a revoked task has cost before it was parked, once; as `Endings.count_before`."""
+        await self._endings.count_before(task_id, headers)
