@@ -17,7 +17,7 @@ from tests.house import ROOT, Import, all_imports, circles, graph_of, modules_of
 
 DEPARTMENTS = tuple(
     f"fleet.{name}"
-    for name in ("limiter", "roster", "diversity", "answers", "economy", "resilience", "signals", "vault")
+    for name in ("limiter", "roster", "diversity", "answers", "economy", "resilience", "schedules", "signals", "vault")
 )
 
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
@@ -97,7 +97,15 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("fleet.store", *DEPARTMENTS), ("celery", "kombu", "flower")),
 }
 #: The only third-party packages of the words.
-FOREIGN_TO_WORDS = ("pydantic", "pydantic_core", "pydantic_settings", "jsonschema", "referencing", "genai_prices")
+FOREIGN_TO_WORDS = (
+    "pydantic",
+    "pydantic_core",
+    "pydantic_settings",
+    "jsonschema",
+    "referencing",
+    "genai_prices",
+    "cronsim",
+)
 
 #: Packages that `import fleet` must not pull in: each costs 0.1 to 0.5 s.
 HEAVY = ("celery", "kombu", "redis", "pydantic", "aiohttp", "flower")

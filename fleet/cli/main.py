@@ -99,6 +99,11 @@ COMMANDS = {
         "lanes",
         "Show what is in batches, what waits for one, and by when it is needed.",
     ),
+    "schedules": (
+        "fleet.cli.operate.schedules",
+        "schedules",
+        "Show what is submitted by the clock, and when next; pause it, or run it now.",
+    ),
     "limits": (
         "fleet.cli.operate.limits",
         "limits",

@@ -8,6 +8,7 @@ from fleet.config.places import CONFIG_NAME, HOME_NAME, PLACE_VARIABLES, config_
 from fleet.config.prices import BillSettings, PriceSettings, RateSettings, TierPriceSettings
 from fleet.config.providers import KEY_LABEL, KeySettings, ProviderSettings, vendor_of
 from fleet.config.results import DeadLetterSettings, ResultSettings
+from fleet.config.schedules import ScheduleSettings
 from fleet.config.sections import (
     SIMULATOR,
     Archetype,
@@ -69,6 +70,7 @@ __all__ = [
     "RedisSettings",
     "ResultSettings",
     "RungSettings",
+    "ScheduleSettings",
     "Section",
     "Settings",
     "SignalsSettings",

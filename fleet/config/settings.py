@@ -27,6 +27,7 @@ from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
 from fleet.config.providers import KeySettings, ProviderSettings, counts_cached, vendor_of
 from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.safety import SafetySettings
+from fleet.config.schedules import Schedules, ScheduleSettings
 from fleet.config.scope_checks import check_scopes
 from fleet.config.scopes import ScopeSettings
 from fleet.config.sections import (
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     prices: dict[str, PriceSettings] = Field(default_factory=dict, description='Prices by "provider/model".')
     budgets: dict[str, BudgetSettings] = Field(default_factory=dict, description="What may be spent, by scope.")
     tools: dict[str, ToolSettings] = Field(default_factory=dict, description="APIs that bot functions use, by name.")
+    schedules: Schedules = Field(default_factory=dict, description="Tasks that are submitted by the clock, by name.")
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: dict(DEFAULT_POOLS), description="Pools by name.")
 
     @model_validator(mode="after")
@@ -372,6 +374,7 @@ def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
         "providers": ProviderSettings, "limits": LimitSettings, "prices": PriceSettings, "pools": PoolSettings,
         "budgets": BudgetSettings, "tools": ToolSettings,
+        "schedules": ScheduleSettings,
     }  # fmt: skip
     if not loc:
         return list(Settings.model_fields)

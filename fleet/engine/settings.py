@@ -69,6 +69,7 @@ def celery_settings() -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,
         "worker_disable_rate_limits": True,
+        "beat_scheduler": "fleet.engine.operations.schedules.beat:Beat",
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,

@@ -414,6 +414,10 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         symptoms_of(reads={("ctx-1", "api/m/a"): (CacheReads(0, 5, 15), CacheReads())}),
     ),
     (
+        "schedule_late", "warning", "Schedules stand still: no beat submits the tasks of 2 schedules",
+        view_of(), symptoms_of(schedules="no beat submits the tasks of 2 schedules"),
+    ),
+    (
         "pool_paused", "info",
         "Pool research is paused by ann since 14:01:00 UTC, 5 tasks wait: none starts until it is resumed",
         view_of(

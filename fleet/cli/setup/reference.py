@@ -28,6 +28,7 @@ EXAMPLE_NAMES = {
     "prices": "openai/gpt-6-luna",
     "pools": "research",
     "tools": "search",
+    "schedules": "morning",
 }
 #: Examples for keys without a default, and where the default would not show what the key is for.
 EXAMPLES: Mapping[tuple[str, str], Any] = {
@@ -49,6 +50,9 @@ EXAMPLES: Mapping[tuple[str, str], Any] = {
     ("tools", "key_header"): "X-Api-Key",
     ("tools", "rpm"): 60,
     ("tools", "usd_per_call"): 0.005,
+    ("schedules", "cron"): "0 7 * * mon-fri",
+    ("schedules", "timezone"): "Europe/Berlin",
+    ("schedules", "task"): {"prompt": "What happened overnight?", "pool": "research"},
     ("fallback", "model"): "gpt-4.1-mini",
     ("worker", "slots"): 60,
 }

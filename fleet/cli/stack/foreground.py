@@ -18,7 +18,7 @@ from fleet.cli.stack.background import READY_S, StackFailed, clear_leftovers, su
 from fleet.cli.stack.bystanders import tell
 from fleet.cli.stack.local_services import REDIS, LocalServices
 from fleet.cli.stack.processes import ProcessId
-from fleet.cli.stack.readiness import unready
+from fleet.cli.stack.readiness import BEAT, unready
 from fleet.cli.stack.stack_file import Stack, forget_stack, hold_lock, is_ours, read_stack, write_stack
 from fleet.cli.stack.supervisor import ChildSpec, Supervisor
 from fleet.cli.stack.watchdog import Watchdog
@@ -164,7 +164,7 @@ class ForegroundStack:
 
 
 def child_specs(settings: Settings, home: Path, *, flower: bool) -> list[ChildSpec]:
-    """Return what a stack runs: `worker.processes` workers and, if wanted, Flower."""
+    """Return what a stack runs: `worker.processes` workers, celery beat for schedules and, if wanted, Flower."""
     celery = (*PYTHON_MODULE, "celery", "-A", "fleet")
     logs = home / "logs"
     specs = [
@@ -176,6 +176,8 @@ def child_specs(settings: Settings, home: Path, *, flower: bool) -> list[ChildSp
         )
         for number in range(1, settings.worker.processes + 1)
     ]
+    if settings.schedules:
+        specs.append(ChildSpec("beat", (*celery, "beat", "--loglevel", "WARNING"), logs / "beat.log", BEAT))
     if flower:
         host, port = settings.flower.address, flower_port(settings.flower)
         command = (*celery, "flower", f"--address={host}", f"--port={port}")

@@ -14,6 +14,8 @@ from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.private.embedded import state_url
 
+#: Address of celery beat, which nobody calls: it is ready when it runs.
+BEAT = "beat"
 #: Seconds for one attempt to connect to Flower, which is on this machine.
 CONNECT_TIMEOUT_S = 1.0
 
@@ -29,6 +31,8 @@ def unready(parts: Sequence[StackPart], settings: Settings) -> list[str]:
 
 
 def _is_ready(part: StackPart, reported: set[int]) -> bool:
+    if part.address == BEAT:
+        return True
     if part.address.startswith("http://"):
         return _listens(part.address)
     return part.process is not None and part.process.pid in reported

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import redis
 
+from fleet import config
 from fleet.economy.bill.notes import lives, read_note
 from fleet.economy.contexts.reads import STEPS, counts_in, step_of
+from fleet.engine.operations.schedules.view import read_schedules
 from fleet.resilience import BreakerView
 from fleet.roster import PoolBots, Quarantine
 from fleet.signals.diagnosis.symptoms import BreakerFacts, CacheReads, LastTask, OpenCalls, OutBot, Symptoms
@@ -40,7 +42,7 @@ def read_symptoms(
     recent: Sequence[RecentEntry],
     in_hand: Mapping[str, int],
 ) -> Symptoms:
-    """Return what a view does not show. One round trip.
+    """Return what a view does not show. One round trip, and two where fleet.toml has schedules.
 
     Args:
         state: Plain client of the state Redis.
@@ -77,6 +79,7 @@ def read_symptoms(
         known_from=min((entry.at for entry in recent), default=0.0),
         unusual=alarms_of(unusual.values()),
         reads=_reads(steps),
+        schedules=read_schedules(state, config.current(), now_s).trouble,
         under_way=_under_way(dict(zip(busy, samples, strict=True)), in_hand, workers, now_s),
     )
 

@@ -16,7 +16,7 @@ NEARLY_ALL = 0.9
 #: All rules.
 RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
     providers.broken, providers.silent, providers.failing, providers.overdue, providers.refusing, slowness.slow,
-    budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown, bills.caches,
+    budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown, bills.caches, queues.schedules,
     keys.unusual, keys.shared,
     bots.bots_out, bots.alike, bots.prompts,
     crew.workers, crew.unserved, crew.clocks, crew.redis, crew.machines, crew.paused,

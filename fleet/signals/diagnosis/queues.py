@@ -90,3 +90,13 @@ def dead_letters(case: Case) -> Iterator[Diagnosis]:
         help=Help(advice=f"{_OF_TYPES.get(mostly, 'see why')}, then replay them",
                   command=f"fleet dead list --pool {worst}"),
     )  # fmt: skip
+
+
+def schedules(case: Case) -> Iterator[Diagnosis]:
+    """Yield that tasks are not submitted by the clock as they should be."""
+    if case.symptoms.schedules:
+        yield diagnosis(
+            "schedule_late", "warning", "Schedules stand still", now_s=case.now_s, cause=case.symptoms.schedules,
+            help=Help(advice="run `fleet up` or `celery -A fleet beat`; what is due is submitted then",
+                      command="fleet schedules"),
+        )  # fmt: skip

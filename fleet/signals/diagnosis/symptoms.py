@@ -147,6 +147,7 @@ class Symptoms:
         unusual: Keys and bots that are asked for far more than usual.
         reads: By document and `provider/model/key`: what calls have read from caches in the last 10 to 20 minutes, and
             in the hour before.
+        schedules: What keeps tasks from being submitted by the clock, in one sentence; empty: nothing.
     """
 
     breakers: Mapping[str, BreakerFacts] = field(default_factory=dict)
@@ -161,6 +162,7 @@ class Symptoms:
     under_way: Mapping[str, OpenCalls] = field(default_factory=dict)
     unusual: tuple[Alarm, ...] = ()
     reads: Mapping[tuple[str, str], tuple[CacheReads, CacheReads]] = field(default_factory=dict)
+    schedules: str = ""
 
     @cached_property
     def answered_at(self) -> dict[str, float]:

@@ -101,6 +101,9 @@ CONTEXTS: dict[str, Holding] = {
     "read_totals": Holding("nothing", "stays"),
 }
 
+#: Function of `fleet/store/schedule_keys.py` -> what its key holds.
+SCHEDULES: dict[str, Holding] = _none("schedule", "done", "beats")
+
 #: Function of `fleet/store/lane_keys.py` -> what its key holds.
 LANES: dict[str, Holding] = {
     "batched": Holding(

@@ -1,0 +1,1 @@
+"""Schedules at work: what is due is submitted, by celery beat; and what people see of it."""
