@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from fleet.schedules.times import Rule
+from fleet.schedules.times import ClockRule
 from fleet.store import schedule_keys
 from fleet.store.client import Script, run_script
 
@@ -62,13 +62,13 @@ class ScheduleBook:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
-    def begin(self, name: str, rule: Rule, now_s: float) -> ScheduleState:
+    def begin(self, name: str, rule: ClockRule, now_s: float) -> ScheduleState:
         """Return a schedule's entry; one that is new, or whose rule is, begins now: nothing of before is due."""
         key = schedule_keys.done(name, rule.digest)
         self._client.set(key, repr(now_s), ex=LIFE_S, nx=True)
         return self.read([(name, rule)])[0]
 
-    def read(self, schedules: Iterable[tuple[str, Rule]]) -> list[ScheduleState]:
+    def read(self, schedules: Iterable[tuple[str, ClockRule]]) -> list[ScheduleState]:
         """Return the entries of schedules, in one round trip."""
         asked = list(schedules)
         with self._client.pipeline(transaction=False) as pipe:
@@ -78,7 +78,7 @@ class ScheduleBook:
             replies = pipe.execute() if asked else []
         return [_entry(done, fields) for done, fields in zip(replies[::2], replies[1::2], strict=True)]
 
-    def advance(self, name: str, rule: Rule, at: float, *, skipped: int, sent: dict[str, str | float]) -> bool:
+    def advance(self, name: str, rule: ClockRule, at: float, *, skipped: int, sent: dict[str, str | float]) -> bool:
         """Note that all of a schedule's times up to `at` are dealt with; False: another beat was first.
 
         Args:

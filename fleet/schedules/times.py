@@ -25,7 +25,7 @@ MOST_PASSED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ClockRule:
     """When: five fields of cron in a time zone, or seconds between two times."""
 
     cron: str | None
@@ -65,17 +65,17 @@ class Due:
     done_at: float
 
 
-def rule_of(settings: ScheduleSettings) -> Rule:
+def rule_of(settings: ScheduleSettings) -> ClockRule:
     """Return when a schedule of fleet.toml is due."""
-    return Rule(settings.cron, settings.every_s, settings.timezone)
+    return ClockRule(settings.cron, settings.every_s, settings.timezone)
 
 
-def next_times(rule: Rule, now_s: float, count: int) -> list[float]:
+def next_times(rule: ClockRule, now_s: float, count: int) -> list[float]:
     """Return its next times after `now_s`, at most `count`."""
     return list(islice(rule.after(now_s), count))
 
 
-def due(rule: Rule, missed: str, done_at: float, now_s: float) -> Due | None:
+def due(rule: ClockRule, missed: str, done_at: float, now_s: float) -> Due | None:
     """Return what is due between two times; None: nothing.
 
     Args:
@@ -92,7 +92,7 @@ def due(rule: Rule, missed: str, done_at: float, now_s: float) -> Due | None:
     return Due(tuple(chosen), count - len(chosen), last[-1])
 
 
-def _between(rule: Rule, done_at: float, now_s: float) -> tuple[int, list[float]]:
+def _between(rule: ClockRule, done_at: float, now_s: float) -> tuple[int, list[float]]:
     """Return how many times lie after `done_at` and not after `now_s`, and the last `MOST_MISSED` of them."""
     if rule.every_s is not None:
         first, final = math.floor(done_at / rule.every_s) + 1, math.floor(now_s / rule.every_s)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fleet.config import ScheduleSettings
-from fleet.schedules import Rule, due, next_times, rule_of
+from fleet.schedules import ClockRule, due, next_times, rule_of
 from fleet.schedules.times import GRACE_S, MOST_MISSED
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC).timestamp()
-HOURLY = Rule(None, 3600, "UTC")
+HOURLY = ClockRule(None, 3600, "UTC")
 
 
 def local(*when: int) -> float:
@@ -27,7 +27,7 @@ def local(*when: int) -> float:
     every_s=st.integers(1, 10_000), at=st.floats(1e9, 2e9), steps=st.lists(st.floats(0.1, 40), min_size=1, max_size=20)
 )
 def test_looks_at_any_times_find_each_time_once(every_s: int, at: float, steps: list[float]) -> None:
-    rule, begun, done, found = Rule(None, every_s, "UTC"), at, at, []
+    rule, begun, done, found = ClockRule(None, every_s, "UTC"), at, at, []
     for step in steps:
         at += step
         if (now := due(rule, "all", done, at)) is not None:
@@ -38,14 +38,14 @@ def test_looks_at_any_times_find_each_time_once(every_s: int, at: float, steps: 
 
 
 def test_a_time_of_the_day_is_the_places_own_also_when_its_clocks_change() -> None:
-    morning = Rule("0 7 * * *", None, "Europe/Berlin")
+    morning = ClockRule("0 7 * * *", None, "Europe/Berlin")
     before = local(2026, 3, 28, 12)  # clocks go forward in the night after
     assert next_times(morning, before, 2) == [local(2026, 3, 29, 7), local(2026, 3, 30, 7)]
     assert local(2026, 3, 29, 7) - before == 18 * 3600
 
 
 def test_a_time_that_a_day_does_not_have_is_due_all_the_same_and_one_that_comes_twice_is_due_once() -> None:
-    lost, doubled = Rule("30 2 * * *", None, "Europe/Berlin"), Rule("30 2 * * *", None, "Europe/Berlin")
+    lost, doubled = ClockRule("30 2 * * *", None, "Europe/Berlin"), ClockRule("30 2 * * *", None, "Europe/Berlin")
     in_march = due(lost, "all", local(2026, 3, 29, 0), local(2026, 3, 29, 23))
     in_october = due(doubled, "all", local(2026, 10, 25, 0), local(2026, 10, 25, 23))
     assert in_march is not None and in_october is not None
@@ -71,8 +71,8 @@ def test_only_a_time_that_is_just_over_is_submitted_where_missed_ones_are_not() 
     assert once is not None and once.times == (NOW,)
 
 
-@pytest.mark.parametrize("rule", [Rule(None, 1, "UTC"), Rule("* * * * *", None, "UTC")])
-def test_a_year_without_a_beat_is_dealt_with_at_once_and_says_how_much_it_leaves_out(rule: Rule) -> None:
+@pytest.mark.parametrize("rule", [ClockRule(None, 1, "UTC"), ClockRule("* * * * *", None, "UTC")])
+def test_a_year_without_a_beat_is_dealt_with_at_once_and_says_how_much_it_leaves_out(rule: ClockRule) -> None:
     span_s = 60 * MOST_MISSED * 2
     found = due(rule, "all", NOW - span_s, NOW)
     assert found is not None and len(found.times) == MOST_MISSED
@@ -81,7 +81,7 @@ def test_a_year_without_a_beat_is_dealt_with_at_once_and_says_how_much_it_leaves
 
 def test_nothing_is_due_before_its_time() -> None:
     assert due(HOURLY, "all", NOW, NOW + 3599) is None
-    assert due(Rule("0 7 * * mon", None, "UTC"), "all", NOW, NOW + 6 * 86_400) is None
+    assert due(ClockRule("0 7 * * mon", None, "UTC"), "all", NOW, NOW + 6 * 86_400) is None
 
 
 @pytest.mark.parametrize(

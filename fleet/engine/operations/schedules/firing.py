@@ -22,7 +22,7 @@ from fleet.engine.messages.producer import submit_many
 from fleet.errors import ConfigurationError, FleetError, InvalidTask
 from fleet.models import BotTask
 from fleet.quoting import counted, stamp
-from fleet.schedules import Rule, ScheduleBook, due, next_times, rule_of
+from fleet.schedules import ClockRule, ScheduleBook, due, next_times, rule_of
 from fleet.signals import catalogue
 from fleet.signals.events import record_event_now
 
@@ -66,7 +66,7 @@ class Clockwork:
             waits += [at - time.time() for at in next_times(rule, now_s, 1)]
         return max(0.05, min(waits))
 
-    def _look_at(self, name: str, rule: Rule, now_s: float) -> None:
+    def _look_at(self, name: str, rule: ClockRule, now_s: float) -> None:
         entry, schedule = self._book.begin(name, rule, now_s), self._settings.schedules[name]
         found = due(rule, schedule.missed, now_s if entry.done_at is None else entry.done_at, now_s)
         if found is None:

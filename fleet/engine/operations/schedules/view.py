@@ -9,7 +9,7 @@ import redis
 
 from fleet.config import Settings
 from fleet.quoting import counted, duration, stamp
-from fleet.schedules import Rule, ScheduleBook, ScheduleState, due, next_times, rule_of
+from fleet.schedules import ClockRule, ScheduleBook, ScheduleState, due, next_times, rule_of
 from fleet.schedules.times import GRACE_S
 
 #: Times that are shown ahead (count).
@@ -71,7 +71,7 @@ def read_schedules(client: redis.Redis, settings: Settings, now_s: float) -> Sch
     return ScheduleBoard(views, beats, _trouble(views, beats, now_s))
 
 
-def _view(name: str, rule: Rule, missed: str, entry: ScheduleState, now_s: float) -> ScheduleView:
+def _view(name: str, rule: ClockRule, missed: str, entry: ScheduleState, now_s: float) -> ScheduleView:
     found = None if entry.done_at is None else due(rule, "all", entry.done_at, now_s)
     overdue_s = 0.0 if found is None or entry.is_paused(now_s) else max(0.0, now_s - found.times[0])
     begin = max(now_s, entry.paused_until or 0.0)
