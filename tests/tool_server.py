@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.http_server import Handler, serving
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,9 @@ def tool_server(*replies: Reply, port: int = 0) -> Iterator[ToolServer]:
     if replies:
         made.replies = list(replies)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Tool(Handler):
         def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             headers = {name.lower(): text for name, text in self.headers.items()}
             reply = made.next(Asked(self.command, self.path, headers, body, time.monotonic()))
             if reply.after_s:
@@ -72,18 +71,9 @@ def tool_server(*replies: Reply, port: int = 0) -> Iterator[ToolServer]:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            self.send_response(reply.status)
-            for name, text in reply.headers.items():
-                self.send_header(name, text)
-            self.send_header("Content-Length", str(len(reply.body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(reply.body)
+            self.send(reply.status, reply.body, reply.headers)
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
 
         def handle(self) -> None:
             made.connections += 1
@@ -92,14 +82,5 @@ def tool_server(*replies: Reply, port: int = 0) -> Iterator[ToolServer]:
             except (ConnectionError, ValueError, OSError):  # cut by the client, or by us
                 return
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with serving(Tool, port=port) as made.url:
         yield made
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from fleet.engine.messages.producer import submit_many
 from fleet.store import keys
 from fleet.store.client import connect
 from fleet.waits import Wait
+from tests.http_server import Handler, serving
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
@@ -36,7 +35,7 @@ REFUSAL = {
 }
 
 
-class Api(BaseHTTPRequestHandler):
+class Api(Handler):
     """An API that takes one key."""
 
     good_key = "sk-good"
@@ -44,33 +43,18 @@ class Api(BaseHTTPRequestHandler):
     seen: Counter[tuple[str, int]]
 
     def do_POST(self) -> None:
-        model = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["model"]
+        model = json.loads(self.body())["model"]
         status = 200 if self.headers["Authorization"] == f"Bearer {self.good_key}" else 401
         self.seen[model, status] += 1
-        body = json.dumps(ANSWER if status == 200 else REFUSAL).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        self.send(status, ANSWER if status == 200 else REFUSAL)
 
 
 @contextmanager
 def api(port: int = 0) -> Iterator[tuple[int, Counter[tuple[str, int]]]]:
     """Serve an API, and tell its port and what it has seen."""
     seen: Counter[tuple[str, int]] = Counter()
-    server = ThreadingHTTPServer(("127.0.0.1", port), type("CountingApi", (Api,), {"seen": seen}))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield server.server_address[1], seen
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(type("CountingApi", (Api,), {"seen": seen}), port=port) as url:
+        yield int(url.rpartition(":")[2]), seen
 
 
 def free_port() -> int:

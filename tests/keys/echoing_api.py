@@ -9,8 +9,9 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
+
+from tests.http_server import Handler, serving
 
 #: Word in the prompt -> status of the answer; 0: none comes.
 WORDS = {"ask-401": 401, "ask-403": 403, "ask-429": 429, "ask-400": 400, "ask-500": 500, "ask-nothing": 0}
@@ -67,47 +68,23 @@ def echoing_api(answer: str) -> Iterator[EchoingApi]:
     """Run such an API on a free port."""
     api = EchoingApi(answer)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Echo(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            body = self.body().decode()
             key = self.headers.get("Authorization", "").removeprefix("Bearer ") or self.headers.get("X-Shop-Key", "")
             asked = Asked(key, body)
-            told = json.dumps(api.reply(asked)).encode()
+            told = api.reply(asked)
             if asked.status == 0:
                 api.closing.wait(HELD_S)
                 self.close_connection = True
                 return
-            self.send_response(asked.status)
-            for name, value in (
-                ("Content-Type", "application/json"), ("Content-Length", str(len(told))), ("X-Request-Id", key),
-                ("X-Echo", f"Bearer {key}"), ("Retry-After", "1"),
-            ):  # fmt: skip
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(told)
+            self.send(asked.status, told, {"X-Request-Id": key, "X-Echo": f"Bearer {key}", "Retry-After": "1"})
 
         do_GET = do_POST
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class QuietServer(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, *_: object) -> None:
-            """A worker that goes leaves calls behind."""
-
-    server = QuietServer(("127.0.0.1", 0), Handler)
-    api.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield api
-    finally:
-        api.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with serving(Echo) as url:
+        api.url = f"{url}/v1"
+        try:
+            yield api
+        finally:
+            api.closing.set()

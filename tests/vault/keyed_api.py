@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.http_server import Handler, serving
 
 
 class KeyedApi:
@@ -53,42 +53,23 @@ def keyed_api(*keys: str) -> Iterator[KeyedApi]:
     """Run such an API on a free port."""
     api = KeyedApi(*keys)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Keyed(Handler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self._send(*api.answer(self._key()))
+            self.body()
+            self._reply(*api.answer(self._key()))
 
         def do_GET(self) -> None:
             status = 200 if self._key() in api.keys else 401
-            self._send(status, {"object": "list", "data": [{"id": "m", "object": "model"}]} if status == 200 else {})
+            self._reply(status, {"object": "list", "data": [{"id": "m", "object": "model"}]} if status == 200 else {})
 
         def _key(self) -> str:
             return self.headers.get("Authorization", "").removeprefix("Bearer ")
 
-        def _send(self, status: int, told: dict[str, Any]) -> None:
+        def _reply(self, status: int, told: dict[str, Any]) -> None:
             body = json.dumps(told).encode()
             head = f"HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             self.wfile.write(head.encode() + body)  # in one packet, and with no date to be written 200 times a second
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, *_: object) -> None:
-            """A worker that goes leaves calls behind."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    api.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(Keyed) as url:
+        api.url = f"{url}/v1"
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from fleet.config import VaultSettings
 from fleet.errors import KeyMissing
 from fleet.vault.kv import KvKey
+from tests.http_server import Handler, serving
 from tests.tls import make_certificates
 from tests.vault.bao import Bao
 from tests.vault.test_kv import ONE, TWO, bao, no_proxy
@@ -48,9 +47,9 @@ def cluster() -> Iterator[Cluster]:
     """The one endpoint of a Kubernetes API server that the login needs: TokenReview."""
     played = Cluster()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Reviews(Handler):
         def do_POST(self) -> None:
-            review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            review = json.loads(self.body())
             token = review["spec"]["token"]
             played.asked.append(token)
             name = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["sub"].rpartition(":")[2]
@@ -58,26 +57,10 @@ def cluster() -> Iterator[Cluster]:
             user = {"username": f"system:serviceaccount:default:{name}", "uid": f"uid-{name}", "groups": groups}
             is_known = token in played.known
             status = {"authenticated": True, "user": user} if is_known else {"authenticated": False, "error": "no"}
-            body = json.dumps({**review, "status": status}).encode()
-            self.send_response(201)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.send(201, {**review, "status": status})
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    played.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(Reviews) as played.url:
         yield played
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def test_a_service_account_logs_in_and_again_with_the_token_file_as_it_is_then(

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
+
+from tests.http_server import Handler, serving
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -135,51 +136,21 @@ def token_server(*identities: str, tls: ssl.SSLContext | None = None) -> Iterato
     """
     served = TokenServer(*identities)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Tokens(Handler):
         def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            raw = self.body()
             is_exchange = self.path in WANTED or self.path.endswith(":generateAccessToken")
             if is_exchange:
-                self._send(*served.exchange(self.path, self.headers, raw), served.headers)
+                headers = {"Content-Type": "application/json", **served.headers}
+                self.send(*served.exchange(self.path, self.headers, raw), headers)
             else:
-                self._send(*served.call(self.path, self.headers), {})
+                self.send(*served.call(self.path, self.headers))
 
         def do_GET(self) -> None:
-            self._send(*served.call(self.path.partition("?")[0], self.headers), {})
+            self.send(*served.call(self.path.partition("?")[0], self.headers))
 
         def date_time_string(self, timestamp: float | None = None) -> str:
             return formatdate(time.time() + served.clock_off_s, usegmt=True)
 
-        def _send(self, status: int, told: Any, headers: Mapping[str, str]) -> None:
-            body = told if isinstance(told, bytes) else json.dumps(told).encode()
-            self.send_response(status)
-            for name, value in {"Content-Type": "application/json", **headers}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, *_: object) -> None:
-            """A worker that goes leaves calls behind."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    served.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(Tokens, tls=tls) as served.url:
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

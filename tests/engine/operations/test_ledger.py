@@ -6,7 +6,6 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from fleet.engine.operations.overview import open_overview
 from fleet.signals.metrics import exposition
 from fleet.store.client import connect
 from tests.engine.conftest import StartWorker
+from tests.http_server import Handler, serving
 from tests.waiting import wait_until
 from tests.worker_process import QUICK_LEASES
 
@@ -36,14 +36,14 @@ MOST_SENT_TOKENS = 200
 CUT = 2
 
 
-class Provider(BaseHTTPRequestHandler):
+class Provider(Handler):
     """Answers, refuses what says `refuse-it`, and lets what says `hang-it` wait. Counts all calls."""
 
     asked: Counter[str]
     let_go: threading.Event
 
     def do_POST(self) -> None:
-        said = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        said = self.body().decode()
         kind = next((word for word in ("refuse", "hang") if f"{word}-it" in said), "answer")
         self.asked[kind] += 1
         if kind == "hang":
@@ -52,17 +52,7 @@ class Provider(BaseHTTPRequestHandler):
         answer: dict[str, Any] = {"choices": [choice], "usage": BILLED}
         if kind == "refuse":
             answer = {"error": {"message": "content policy", "type": "invalid_request_error", "code": "content_filter"}}
-        raw = json.dumps(answer).encode()
-        try:
-            self.send_response(400 if kind == "refuse" else 200)
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-        except OSError:
-            pass  # who asked has gone
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        self.send(400 if kind == "refuse" else 200, answer)
 
 
 @pytest.fixture
@@ -70,11 +60,9 @@ def provider(monkeypatch: pytest.MonkeyPatch, fleet_env: None) -> Iterator[type[
     class Asked(Provider):
         asked, let_go = Counter(), threading.Event()
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Asked) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Asked) as url:
         tables = {
-            "PROVIDERS": {"house": {"kind": "openai", "base_url": f"http://127.0.0.1:{server.server_port}/v1"}},
+            "PROVIDERS": {"house": {"kind": "openai", "base_url": f"{url}/v1"}},
             "POOLS": {name: {"bots": 4, "provider": "house", "model": "m-1"} for name in ("one", "two")},
             "PRICES": {"house/m-1": {"input_usd_per_mtok": 0.3, "output_usd_per_mtok": 0.7}},
             "LIMITS": {"house/m-1": {"usd_per_day": 5}},
@@ -86,8 +74,6 @@ def provider(monkeypatch: pytest.MonkeyPatch, fleet_env: None) -> Iterator[type[
         config.current.cache_clear()
         yield Asked
         Asked.let_go.set()
-        server.shutdown()
-        thread.join()
 
 
 def faces() -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from click.testing import CliRunner
 from fleet import config
 from fleet.cli.main import main
 from tests.engine.conftest import StartWorker
+from tests.http_server import Handler, serving
 
 #: What a model bills for one call.
 BILLED: dict[str, dict[str, Any]] = {
@@ -27,30 +26,19 @@ BILLED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Billing(BaseHTTPRequestHandler):
+class Billing(Handler):
     """Answers every call by its model."""
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = json.loads(self.body())
         choice = {"message": {"role": "assistant", "content": "It is forty-two."}, "finish_reason": "stop"}
-        raw = json.dumps({"choices": [choice], "usage": BILLED[asked["model"]]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        self.send(200, {"choices": [choice], "usage": BILLED[asked["model"]]})
 
 
 @pytest.fixture
 def billing_url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Billing) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
-        thread.join()
+    with serving(Billing) as url:
+        yield f"{url}/v1"
 
 
 def fleet(*arguments: str) -> str:

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from fleet import config
 from tests.engine.conftest import StartWorker
 from tests.every import every
+from tests.http_server import Handler, serving
 from tests.waiting import wait_until
 
 WAIT_S = 60.0
@@ -28,7 +28,7 @@ async def two_calls(task, bot):
 MODELS = {"two": "failing-1", "other": "well-1"}
 
 
-class Api(BaseHTTPRequestHandler):
+class Api(Handler):
     """Answers all calls, but not the second ones while it is down, and none of the other pool while it holds those."""
 
     is_down, holds_none = threading.Event(), threading.Event()
@@ -46,7 +46,7 @@ class Api(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = json.loads(self.body())
         is_second = asked["messages"][-1]["content"].startswith("second")
         if asked["model"] == MODELS["other"]:
             self.holds_none.wait(WAIT_S)
@@ -54,14 +54,8 @@ class Api(BaseHTTPRequestHandler):
             time.sleep(0.2)  # so that those that go on together are seen together
         self.count(-1)
         choice = {"message": {"role": "assistant", "content": "It is forty-two."}, "finish_reason": "stop"}
-        raw = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 5}}).encode()
-        self.send_response(503 if is_second and self.is_down.is_set() else 200)
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        told = {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 5}}
+        self.send(503 if is_second and self.is_down.is_set() else 200, told)
 
 
 @pytest.fixture
@@ -69,14 +63,10 @@ def api_url() -> Iterator[str]:
     Api.is_down.set()
     Api.holds_none.set()
     Api.now = Api.peak = 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
+    with serving(Api) as url:
+        yield f"{url}/v1"
         Api.is_down.clear()
         Api.holds_none.set()
-        server.shutdown()
-        thread.join()
 
 
 def test_a_pool_whose_tasks_all_wait_in_their_slots_keeps_no_other_pool_from_working_and_goes_on_within_its_slots(

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from fleet.store import bill_keys, keys
 from fleet.store.client import Store, connect
 from fleet.waits import Wait
 from tests.engine.conftest import StartWorker
+from tests.http_server import Handler, serving
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from tests.worker_process import QUICK_LEASES
@@ -42,29 +42,19 @@ CALL = 21 * 10**6
 MOST_USD = 0.0002
 
 
-class Billing(BaseHTTPRequestHandler):
+class Billing(Handler):
     """Answers every call alike; while `held` is not set, none."""
 
     held = threading.Event()
     calls = 0
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.body()
         type(self).calls += 1
         self.held.wait(60)
         choice = {"message": {"role": "assistant", "content": "It is forty-two."}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21}
-        raw = json.dumps({"choices": [choice], "usage": usage}).encode()
-        try:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-        except OSError:  # who asked is dead
-            return
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        self.send(200, {"choices": [choice], "usage": usage})
 
 
 @pytest.fixture
@@ -72,14 +62,12 @@ def fleet_of(fleet_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return what sets budgets for this process and its workers; the provider answers until it is held."""
     Billing.held.set()
     Billing.calls = 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), Billing) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Billing) as url:
 
         def configure(**budgets: Any) -> None:
             pool = {"bots": 3, "provider": "proxy", "model": "m", "max_output_tokens": 4}
             tables = {
-                "PROVIDERS": {"proxy": {"kind": "openai", "base_url": f"http://127.0.0.1:{server.server_port}/v1"}},
+                "PROVIDERS": {"proxy": {"kind": "openai", "base_url": f"{url}/v1"}},
                 "POOLS": dict.fromkeys("abc", pool),
                 "PRICES": {"proxy/m": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1}},
                 "BUDGETS": {scope.replace("_", ":"): amounts for scope, amounts in budgets.items()},
@@ -92,8 +80,6 @@ def fleet_of(fleet_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
         yield configure
         Billing.held.set()
-        server.shutdown()
-        thread.join()
 
 
 def fleet(*arguments: str, code: int = 0) -> str:

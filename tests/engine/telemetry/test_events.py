@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -27,6 +25,7 @@ from fleet.signals.view import EventView
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from tests.engine.conftest import StartWorker
+from tests.http_server import Handler, serving
 from tests.waiting import wait_until
 
 
@@ -35,28 +34,18 @@ def events(client: redis.Redis) -> list[EventView]:
     return list(events_of(client.xrevrange(keys.events())))  # type: ignore[arg-type]
 
 
-class _Refusing(BaseHTTPRequestHandler):
+class _Refusing(Handler):
     """A provider that refuses every key."""
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(401)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        self.body()
+        self.send(401, b"")
 
 
 @pytest.fixture
 def refusing_provider() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(_Refusing) as url:
+        yield url
 
 
 def test_a_day_that_is_used_to_80_and_to_100_percent_is_one_event_each_however_many_workers_hear_it(
