@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,44 +13,25 @@ from fleet.config import ProviderSettings, Settings, ToolSettings
 from fleet.errors import KeyMissing, VaultAway
 from fleet.store import vault_keys
 from fleet.store.client import Store
-from fleet.vault import Envelope, HeldKey, Keyring, Secret, key_fingerprint
+from fleet.vault import Envelope, Keyring, Secret, key_fingerprint
 from fleet.vault.sources import EnvelopeKey, FileKey
+from tests.vault.played_source import PlayedSource
 
 LIMIT = "acme/m/default"
 
 
 @dataclass
-class Vault:
-    """A source without a mark, as a vault is, and a clock that goes when it is told to."""
+class Vault(PlayedSource):
+    """As a vault is: it gives what lies there."""
 
     value: str = field(default="one", repr=False)
-    error: KeyMissing | None = None
     reads: int = 0
-    now_s: float = 1000.0
-    turns: list[str] = field(default_factory=list)
-    where: str = "vault"
 
     def current(self) -> Secret:
         self.reads += 1
         if self.error is not None:
             raise self.error
         return Secret(self.value, "1")
-
-    def mark(self) -> Hashable:
-        return None
-
-    def ring(self) -> Keyring:
-        settings = Settings(providers={"acme": ProviderSettings(kind="openai")})
-        return Keyring(settings, source=lambda *_: self, clock=lambda: self.now_s, now_s=lambda: self.now_s)
-
-    async def turn(self, held: HeldKey) -> None:
-        self.turns.append(held.value)
-
-    async def passes(self, ring: Keyring, seconds: float, revoked: Mapping[str, float] | None = None) -> None:
-        """Let time pass, with a look every second."""
-        for _ in range(round(seconds)):
-            self.now_s += 1
-            await ring.look(revoked or {}, self.turn)
 
 
 def test_another_value_is_taken_within_five_minutes_and_told_once() -> None:

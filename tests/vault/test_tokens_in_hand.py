@@ -5,29 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 import pytest
 
-from fleet.config import ProviderSettings, Settings
 from fleet.engine.process.held_keys import held_keys
 from fleet.errors import ExchangeFailed
-from fleet.vault import HeldKey, Keyring, Secret, key_fingerprint
+from fleet.vault import Secret, key_fingerprint
+from tests.vault.played_source import PlayedSource
 
 LIMIT = "acme/m/default"
 
 
 @dataclass
-class Exchange:
-    """A source of numbered tokens that live for a while, and a clock that goes when it is told to."""
+class Exchange(PlayedSource):
+    """As an exchange is: it gives numbered tokens that live for a while."""
 
     lives_s: float = 3600.0
-    error: ExchangeFailed | None = None
     had: int = 0
     asked: list[float] = field(default_factory=list)
-    now_s: float = 1000.0
-    turns: list[str] = field(default_factory=list)
     where: str = "exchange"
     gate: threading.Event | None = None
 
@@ -39,22 +35,6 @@ class Exchange:
             raise self.error
         self.had += 1
         return Secret(f"token-{self.had}", lives_s=self.lives_s, identity="svac-1")
-
-    def mark(self) -> Hashable:
-        return None
-
-    def ring(self) -> Keyring:
-        settings = Settings(providers={"acme": ProviderSettings(kind="openai")})
-        return Keyring(settings, source=lambda *_: self, clock=lambda: self.now_s, now_s=lambda: self.now_s)
-
-    async def turn(self, held: HeldKey) -> None:
-        self.turns.append(held.value)
-
-    async def passes(self, ring: Keyring, seconds: float, revoked: Mapping[str, float] | None = None) -> None:
-        """Let time pass, with a look every second."""
-        for _ in range(round(seconds)):
-            self.now_s += 1
-            await ring.look(revoked or {}, self.turn)
 
 
 def test_each_exchange_is_told_and_what_is_reported_of_a_token_is_its_identity_and_end() -> None:
