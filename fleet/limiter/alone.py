@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from fleet.grants import Caller, Grant
 from fleet.limiter.limiter import Limiter
 from fleet.rates import RateReadings
 from fleet.store.cluster import store_of
+from fleet.store.loop_thread import LoopThread
 
 T = TypeVar("T")
 
@@ -146,27 +146,23 @@ class ThreadedLimiter:
     def __init__(self, url: str, limits: Mapping[str, LimitSettings], *, timeout_s: float = 5.0) -> None:
         self._make_store = partial(store_of, url, timeout_s=timeout_s)
         self._limits = limits
-        self._is_closed = False
         self._inherited: object = None
         self._open()
         _OPEN.add(self)
 
     def _open(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fleet-limiter", daemon=True)
         self._store = self._make_store()
         self._limiter = Limiter(self._store, self._limits)
-        self._lock = threading.Lock()
         self._waiting: set[asyncio.Task[Any]] = set()
-        self._thread.start()
+        self._runner = LoopThread("fleet-limiter")
 
     def start_over(self) -> None:
         """Open anew in a forked process, unless it was closed.
 
         The parent's loop is kept, not closed: that would take its sockets out of the selector, which both share.
         """
-        self._inherited = (self._inherited, self._loop, self._store, self._waiting)
-        if not self._is_closed:
+        self._inherited = (self._inherited, self._runner, self._store, self._waiting)
+        if not self._runner.is_closed:
             self._open()
 
     def acquire(self, limit: str | Sequence[str], **ask: Unpack[Ask]) -> Grant:
@@ -180,7 +176,7 @@ class ThreadedLimiter:
         try:
             yield call
         finally:
-            self._post(partial(call.settle, self._limiter))
+            self._runner.post(partial(call.settle, self._limiter))
 
     def settle(
         self,
@@ -196,30 +192,23 @@ class ThreadedLimiter:
             self._limiter.settle, grant, used_tokens=used_tokens, used_output_tokens=used_output_tokens,
             cached_tokens=cached_tokens, cost_usd_micros=cost_usd_micros,
         )  # fmt: skip
-        self._post(settle)
+        self._runner.post(settle)
 
     def penalise(self, limit: str, *, retry_after_s: float, told: str = "") -> None:
         """As `Limiter.penalise`. Does not block."""
-        self._post(partial(self._limiter.penalise, limit, retry_after_s=retry_after_s, told=told))
+        self._runner.post(partial(self._limiter.penalise, limit, retry_after_s=retry_after_s, told=told))
 
     def narrow(self, limit: str, *, most: int = 0) -> None:
         """As `Limiter.narrow`. Does not block."""
-        self._post(partial(self._limiter.narrow, limit, most=most))
+        self._runner.post(partial(self._limiter.narrow, limit, most=most))
 
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:
         """As `Limiter.observe`. Does not block."""
-        self._post(partial(self._limiter.observe, grant, rates))
+        self._runner.post(partial(self._limiter.observe, grant, rates))
 
     def close(self) -> None:
         """Send what is still to be sent, and end the thread. Threads that wait for a turn get an error."""
-        if not self._thread.is_alive():
-            return
-        with self._lock:
-            self._is_closed = True
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._runner.close(self._end)
 
     def __enter__(self) -> Self:
         return self
@@ -228,11 +217,10 @@ class ThreadedLimiter:
         self.close()
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        with self._lock:
-            if self._is_closed:
-                coroutine.close()
-                raise _closed()
-            future = asyncio.run_coroutine_threadsafe(self._tracked(coroutine), self._loop)
+        future = self._runner.begin(self._tracked(coroutine))
+        if future is None:
+            coroutine.close()
+            raise _closed()
         try:
             return future.result()
         except CancelledError as error:
@@ -256,12 +244,6 @@ class ThreadedLimiter:
         await _cancel(self._waiting)
         await self._store.close()
         await _cancel(asyncio.all_tasks() - {asyncio.current_task()})
-
-    def _post(self, work: Callable[[], None]) -> None:
-        """Let the loop do it; nothing when it has ended: what is not settled counts as used."""
-        with self._lock:
-            if not self._is_closed:
-                self._loop.call_soon_threadsafe(work)
 
 
 #: Limiters of this process.

@@ -7,8 +7,7 @@ same Redis, ten minutes later; without one, they are missing.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Self
@@ -21,6 +20,7 @@ from fleet.errors import FleetError
 from fleet.store import bill_keys
 from fleet.store.client import Store
 from fleet.store.cluster import store_of
+from fleet.store.loop_thread import LoopThread
 
 
 class LoneBill(Writer):
@@ -78,34 +78,24 @@ class ThreadedBill:
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
         self._store = store_of(url, timeout_s=timeout_s)
         self._bill = LoneBill(self._store)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fleet-bill", daemon=True)
-        self._lock, self._is_closed = threading.Lock(), False
-        self._thread.start()
+        self._runner = LoopThread("fleet-bill")
 
     def opened(self, asked: Entry) -> str:
         """As `LoneBill.opened`. Does not block."""
-        self._post(partial(self._bill.list_limit, asked.limit))
+        self._runner.post(partial(self._bill.list_limit, asked.limit))
         return packed_note(asked, writer=self._bill.id, process="")
 
     def enter(self, entry: Entry) -> None:
         """As `Writer.enter`. Does not block."""
-        self._post(partial(self._bill.enter, entry))
+        self._runner.post(partial(self._bill.enter, entry))
 
     def void(self, limit: str, ticket: str) -> None:
         """As `Writer.void`. Does not block."""
-        self._post(partial(self._bill.void, limit, ticket))
+        self._runner.post(partial(self._bill.void, limit, ticket))
 
     def close(self) -> None:
         """Send what was entered, and end the thread."""
-        with self._lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._runner.close(self._end)
 
     def __enter__(self) -> Self:
         return self
@@ -116,9 +106,3 @@ class ThreadedBill:
     async def _end(self) -> None:
         await self._bill.close()
         await self._store.close()
-
-    def _post(self, work: Callable[[], None]) -> None:
-        """Let the loop do it; nothing when it has ended."""
-        with self._lock:
-            if not self._is_closed:
-                self._loop.call_soon_threadsafe(work)
