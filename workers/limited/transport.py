@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from fleet.entries import Entry
 from fleet.errors import ConfigurationError, FleetError, RateLimited
@@ -36,6 +36,9 @@ from fleet.workers.providers.verdict import error_of
 #: Gives the cost of one call in micro-dollars, with their parts, by `provider/model` and usage; None: not known.
 Price = Callable[[str, Usage], float | None]
 
+L = TypeVar("L")
+T = TypeVar("T")
+
 #: Longest wait for a turn unless it is said, in seconds.
 PATIENCE_S = 60.0
 #: Methods that ask no model, and parts of the paths of requests that do neither.
@@ -44,8 +47,8 @@ _STREAMS_BY_PATH = ":streamGenerateContent"  # Gemini's: an array of JSON, or ev
 _NO_MODEL = frozenset({"files", "uploads", "batches", "vector_stores"})
 
 
-class LimitedTransport:
-    """Transport of an asyncio client: `AsyncClient(transport=LimitedTransport(...))`.
+class _Limited(Generic[L, T]):
+    """What both transports are made of.
 
     Args:
         limiter: The limiter.
@@ -62,9 +65,9 @@ class LimitedTransport:
 
     def __init__(
         self,
-        limiter: Limiter,
+        limiter: L,
         provider: str,
-        inner: AsyncTransport,
+        inner: T,
         *,
         key: str = "default",
         caller: Caller = ANYBODY,
@@ -77,6 +80,10 @@ class LimitedTransport:
         self._limiter, self._inner = limiter, inner
         ledger = None if bill is None else SdkBill(bill, pool, caller)
         self._plan = _Plan(provider, key, caller, timeout_s, model, price, ledger)
+
+
+class LimitedTransport(_Limited[Limiter, AsyncTransport]):
+    """Transport of an asyncio client: `AsyncClient(transport=LimitedTransport(...))`."""
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send one request when its turn has come.
@@ -118,29 +125,11 @@ class LimitedTransport:
         await self.aclose()
 
 
-class BlockingLimitedTransport:
+class BlockingLimitedTransport(_Limited[BlockingLimiter, BlockingTransport]):
     """Transport of a blocking client: `Client(transport=BlockingLimitedTransport(ThreadedLimiter(...), ...))`.
 
-    Arguments and errors as `LimitedTransport`.
+    Errors as `LimitedTransport`.
     """
-
-    def __init__(
-        self,
-        limiter: BlockingLimiter,
-        provider: str,
-        inner: BlockingTransport,
-        *,
-        key: str = "default",
-        caller: Caller = ANYBODY,
-        timeout_s: float = PATIENCE_S,
-        model: str | None = None,
-        price: Price | None = None,
-        bill: Bill | None = None,
-        pool: str = "",
-    ) -> None:
-        self._limiter, self._inner = limiter, inner
-        ledger = None if bill is None else SdkBill(bill, pool, caller)
-        self._plan = _Plan(provider, key, caller, timeout_s, model, price, ledger)
 
     def handle_request(self, request: Any) -> Any:
         """Send one request when its turn has come."""
