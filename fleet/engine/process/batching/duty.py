@@ -26,6 +26,7 @@ from fleet.quoting import brief
 from fleet.store import keys, lane_keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.turns import has_turn
 
 logger = logging.getLogger("fleet.batches")
 
@@ -82,22 +83,13 @@ class BatchDuty:
         """Send batches and read what comes, for ever, while this process has the turn."""
         while True:
             try:
-                has_turn = await self._has_turn()
-                if has_turn:
+                is_mine = await has_turn(self._state, lane_keys.lane_turn(), self._process, life_s=TURN_S)
+                if is_mine:
                     await self.round()
-                await asyncio.sleep(LOOK_EVERY_S if has_turn else STAND_BY_S)
+                await asyncio.sleep(LOOK_EVERY_S if is_mine else STAND_BY_S)
             except FleetError as error:
                 logger.warning("batches not looked at error=%s", type(error).__name__)
                 await asyncio.sleep(STAND_BY_S)
-
-    async def _has_turn(self) -> bool:
-        name = lane_keys.lane_turn()
-        if await self._state.command("SET", name, self._process, "NX", "EX", TURN_S) is not None:
-            return True
-        if await self._state.command("GET", name) != self._process.encode():
-            return False
-        await self._state.command("EXPIRE", name, TURN_S)
-        return True
 
     async def round(self) -> None:
         """Make the jobs that are due, and take each job on as far as it goes now.

@@ -33,6 +33,7 @@ from fleet.signals.windows import bot_index
 from fleet.store import bill_keys, keys, vault_keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.turns import has_turn
 
 logger = logging.getLogger("fleet.worker")
 
@@ -86,21 +87,12 @@ class UnusualUse:
         while True:
             await asyncio.sleep(LOOK_S * random.uniform(0.95, 1.05))
             try:
-                if await self._has_turn():
+                if await has_turn(self._state, keys.turn("unusual"), self._me, life_s=TURN_S):
                     await self.look(CLOCK.now_s())
                 else:
                     self._watch = self._last = None
             except (FleetError, redis.RedisError) as error:
                 logger.warning("use of keys not looked at error=%s", type(error).__name__)
-
-    async def _has_turn(self) -> bool:
-        turn = keys.turn("unusual")
-        if await self._state.command("SET", turn, self._me, "NX", "EX", TURN_S):
-            return True
-        if await self._state.command("GET", turn) != self._me.encode():
-            return False
-        await self._state.command("EXPIRE", turn, TURN_S)
-        return True
 
     async def look(self, now_s: float) -> list[Overuse]:
         """Look once, and tell and do what is to be told and done.

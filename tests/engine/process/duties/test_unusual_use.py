@@ -327,21 +327,6 @@ def test_more_calls_a_minute_than_may_be_are_told_whatever_is_usual_and_held_to_
     asyncio.run(whole())
 
 
-def test_one_worker_of_all_looks_and_another_takes_over(redis_url: str) -> None:
-    async def whole() -> None:
-        use = Use(redis_url, settings_of("alarm"))
-        first, second = use.duty, UnusualUse(use.settings, use.store, use.store, lambda: use.client)
-        try:
-            assert [await one._has_turn() for one in (first, second, first)] == [True, False, True]
-            use.client.delete(keys.turn("unusual"))  # its time is over: the first one has died
-            assert [await one._has_turn() for one in (second, first)] == [True, False]
-        finally:
-            await use.store.close()
-            use.client.close()
-
-    asyncio.run(whole())
-
-
 def test_keys_are_named_as_people_know_them() -> None:
     names = ("openai/gpt-5/default", "openai/org/gpt-5/team-a", "tools/stock/default")
     assert [key_of(name) for name in names] == ["openai", "openai/team-a", "tools/stock"]
