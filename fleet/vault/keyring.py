@@ -271,8 +271,7 @@ class Keyring:
         """Look once a second, for ever; while Redis is away, with the revocations heard last."""
         while True:
             try:
-                revoked = await hear_revoked(store)
-                self._suspended = await hear_suspended(store)
+                revoked, self._suspended = await asyncio.gather(hear_revoked(store), hear_suspended(store))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with Redis, keys are read again all the same
                 logger.warning("revoked keys not heard error=%s", type(error).__name__)
                 revoked = dict(self._revoked)
@@ -290,7 +289,7 @@ class Keyring:
         Raises:
             StoreUnavailable: When Redis does not answer.
         """
-        self._revoked, self._suspended = await hear_revoked(store), await hear_suspended(store)
+        self._revoked, self._suspended = await asyncio.gather(hear_revoked(store), hear_suspended(store))
         for held in self._held.values():
             self._judge(held)
 
