@@ -196,7 +196,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     ),
     (
         "key_refused", "critical", "No key of alpha serves the tasks that wait, 3 tasks wait: KEY is not set",
-        view_of(waits=[wait_line("research", "key", 3, about="[providers.alpha]", told="KEY is not set")]),
+        view_of(waits=[line_of("research", Wait("key", None, "[providers.alpha]", "KEY is not set"), NOW_S, tasks=3)]),
         symptoms_of(),
     ),
     (
@@ -598,6 +598,17 @@ def test_findings_say_what_their_own_waits_are_for_and_nothing_of_others() -> No
     assert (refusing.kind, refusing.tasks) == ("provider_refusing", 600)
     assert untold(limited.waits, [refusing])
     assert untold([wait_line("research", "hold", 500, about=BETA)], [refusing]), "another API"
+
+
+def test_what_to_do_about_keys_that_a_scope_shuts_out_is_not_to_rotate_them() -> None:
+    told = "expected a pool of writing, got research; `fleet keys scope alpha --reset` takes that back"
+    wait = Wait("key", None, "[providers.alpha]", told)
+    (found,) = diagnose(view_of(waits=[line_of("research", wait, NOW_S, tasks=5)]), symptoms_of())
+    assert found.sentence == f"No key of alpha serves the tasks that wait, 5 tasks wait: {told}"
+    assert "give" not in found.help.advice
+    missing = Wait("key", None, "[providers.alpha]", "KEY is not set")
+    (found,) = diagnose(view_of(waits=[line_of("research", missing, NOW_S, tasks=5)]), symptoms_of())
+    assert "`fleet keys rotate alpha`" in found.help.advice
 
 
 def test_a_button_is_there_where_a_button_helps() -> None:

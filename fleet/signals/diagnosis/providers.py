@@ -84,19 +84,21 @@ def broken(case: Case) -> Iterator[Diagnosis]:
         opened = {limit: facts for limit, facts in opened.items() if limit not in downs}
     for limit, facts in opened.items():
         cause = facts.cause or "outage"
-        yield _one_broken(case, cause, limit, since=facts.since, told=_why(facts), about=limit)
+        yield _one_broken(case, _BROKEN[cause], limit, cause, since=facts.since, told=_why(facts))
     for cause in _BROKEN:
         known = {*opened, *downs} if cause == "outage" else {*opened}
         waiting = [line for line in case.view.waits if line.cause == cause and line.tasks]
-        for about, told in {line.about: line.told for line in reversed(waiting)}.items():
-            if about not in known and UNUSUAL not in told:  # which is told as that
-                yield _one_broken(case, cause, about, since=None, told=told or SENTENCES[cause], about=about)
+        for about, line in {line.about: line for line in reversed(waiting)}.items():
+            if about not in known and UNUSUAL not in line.told:  # which is told as that
+                words = _BROKEN[cause]
+                if cause == "key" and provider_without_key(about):
+                    words = words._replace(head=_NO_KEY, advice=line.advice)
+                yield _one_broken(case, words, about, cause, since=None, told=line.told or SENTENCES[cause])
 
 
-def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, told: str, about: str) -> Diagnosis:
-    words, name, without = _BROKEN[cause], api_of(limit) or limit, provider_without_key(limit)
-    if cause == "key" and without:
-        words = words._replace(head=_NO_KEY)
+def _one_broken(case: Case, words: _Broken, limit: str, cause: Cause, *, since: float | None, told: str) -> Diagnosis:
+    name = api_of(limit) or limit
+    called_so = provider_without_key(limit) or name
     if (facts := case.symptoms.breakers.get(limit)) is not None and facts.is_silent:
         words = words._replace(head=_SILENT)
     advice = _OF_TOOLS.get(cause, words.advice) if tool_of(limit) else words.advice
@@ -104,13 +106,13 @@ def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, to
         (pool.ladder is not None and pool.ladder.is_down) for pool in case.view.pools if pool.pool in pools
     )
     also: tuple[Cause, ...] = ("retry",) if cause == "outage" else ()  # whose last try has failed
-    tasks = case.waiting(cause, *also, about=about)
+    tasks = case.waiting(cause, *also, about=limit)
     rest = ", its pools are served by their fallbacks" if has_way and not tasks else ""
     return diagnosis(
-        words.kind, "warning" if rest else "critical", _head(words, without or name),
+        words.kind, "warning" if rest else "critical", _head(words, called_so),
         cause=f"{brief(told, MOST_SAID)}{rest}",
         now_s=case.now_s, about=name, since=since, tasks=tasks,
-        help=Help(advice=advice, command=words.command.format(api=without or name)),
+        help=Help(advice=advice, command=words.command.format(api=called_so)),
     )  # fmt: skip
 
 
