@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -29,8 +28,7 @@ from fleet.roster import Quarantine, read_quarantined
 from fleet.signals import catalogue
 from fleet.signals.events import record_deed
 from fleet.store import keys
-from fleet.store.client import connect, store_errors
-from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.private.two_redis import two_redis
 
 #: Longest pause or quarantine with an end, in seconds (30 days).
 LONGEST_S = 30 * 86_400
@@ -177,7 +175,7 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> CarriedOut:
         for pool in action.names:
             if pool not in settings.pools:
                 raise ConfigurationError(f"pool: expected one of {', '.join(settings.pools)}, got {quote(pool)}")
-    with _clients(settings) as (state, broker):
+    with two_redis(settings) as (state, broker, _):
         match action:
             case PausePool():
                 return _pause(action, state, broker, by)
@@ -201,19 +199,8 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> CarriedOut:
 
 def tell(settings: Settings, event: catalogue.Event, by: str, /, **fields: object) -> None:
     """Record what somebody did over a connection of its own. Raises `StoreUnavailable`."""
-    with _clients(settings) as (state, _):
+    with two_redis(settings) as (state, *_):
         record_deed(state, event, by, **fields)
-
-
-@contextmanager
-def _clients(settings: Settings) -> Iterator[tuple[redis.Redis, redis.Redis]]:
-    urls = state_url(settings), broker_url(settings)
-    with ExitStack() as stack:
-        clients = {}
-        for url in dict.fromkeys(urls):
-            stack.enter_context(store_errors(url))
-            clients[url] = stack.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s))
-        yield clients[urls[0]], clients[urls[1]]
 
 
 def _pause(action: PausePool, state: redis.Redis, broker: redis.Redis, by: str) -> CarriedOut:

@@ -1,55 +1,7 @@
-"""The clients of a command that reads both Redis servers: the state's and the broker's, often one and the same."""
+"""The clients of commands that read both Redis servers, by the name that the commands know them by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from fleet.store.private.two_redis import TwoRedis, state_client, two_redis
 
-import redis
-
-from fleet.config import Settings
-from fleet.store.client import connect, store_errors
-from fleet.store.private.embedded import broker_url, state_url
-
-
-class TwoRedis(NamedTuple):
-    """Plain clients, and the URL of the state Redis."""
-
-    state: redis.Redis
-    broker: redis.Redis
-    state_url: str
-
-
-@contextmanager
-def two_redis(settings: Settings) -> Iterator[TwoRedis]:
-    """Connect to both; errors inside the block are Fleet's own.
-
-    Raises:
-        ConfigurationError: When a configured Redis does not answer.
-        StoreUnavailable: When Redis stops answering.
-    """
-    urls = state_url(settings), broker_url(settings)
-    with ExitStack() as stack:
-        clients = {}
-        for url in dict.fromkeys(urls):
-            stack.enter_context(store_errors(url))
-            clients[url] = stack.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s))
-        yield TwoRedis(clients[urls[0]], clients[urls[1]], urls[0])
-
-
-@contextmanager
-def state_client(settings: Settings) -> Iterator[redis.Redis]:
-    """Connect to the state Redis; errors inside the block are Fleet's own.
-
-    Raises:
-        ConfigurationError: When a configured Redis does not answer.
-        StoreUnavailable: When Redis stops answering.
-    """
-    url = state_url(settings)
-    client = connect(url, timeout_s=settings.redis.socket_timeout_s)
-    try:
-        with store_errors(url):
-            yield client
-    finally:
-        client.close()
+__all__ = ["TwoRedis", "state_client", "two_redis"]

@@ -30,8 +30,8 @@ from fleet.errors import FleetError, InvalidTask
 from fleet.models import TASK_FIELDS, BotTask
 from fleet.money import PICOS
 from fleet.signals.ahead.outlook import usd
-from fleet.store.client import connect, store_errors
-from fleet.store.private.embedded import broker_url, redis_lives, state_url
+from fleet.store.private.embedded import redis_lives
+from fleet.store.private.two_redis import two_redis
 from fleet.usage import Usage
 
 #: Answers in OUT whose usage is looked at (count): the first ones, more teach little.
@@ -234,12 +234,8 @@ def _two_clients(settings: Settings) -> Iterator[tuple[Any, Any] | None]:
         return
     with ExitStack() as stack:
         try:
-            urls = state_url(settings), broker_url(settings)
-            clients = {url: connect(url, timeout_s=settings.redis.socket_timeout_s) for url in dict.fromkeys(urls)}
+            both = stack.enter_context(two_redis(settings))
         except FleetError:
             yield None
             return
-        for url, client in clients.items():
-            stack.callback(client.close)
-            stack.enter_context(store_errors(url))
-        yield clients[urls[0]], clients[urls[1]]
+        yield both.state, both.broker

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 
 from fleet.cli.setup.check import Check, ok, warn
@@ -17,24 +16,18 @@ from fleet.engine.operations.waits import Standings, look
 from fleet.errors import FleetError
 from fleet.quoting import counted, stamp
 from fleet.signals.view import WaitLine
-from fleet.store.client import connect, store_errors
-from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.private.two_redis import two_redis
 
 
 def read_waits(settings: Settings) -> Standings | None:
     """Return why tasks wait; None: Redis does not answer."""
     try:
-        urls = state_url(settings), broker_url(settings)
-        with ExitStack() as stack:
-            clients = {}
-            for url in dict.fromkeys(urls):
-                stack.enter_context(store_errors(url))
-                clients[url] = stack.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s))
-            seen = look(clients[urls[0]], clients[urls[1]], settings)
+        with two_redis(settings) as both:
+            seen = look(both.state, both.broker, settings)
             limits = {one.limit.limit: one.limit for one in seen.standings if one.limit is not None}
-            budgets = read_limit_budgets(clients[urls[0]], settings, limits.values(), seen.now_s)
-            otherwise = differing(read_budgets(clients[urls[0]], settings.budgets), settings)
-            board = read_board(clients[urls[0]])
+            budgets = read_limit_budgets(both.state, settings, limits.values(), seen.now_s)
+            otherwise = differing(read_budgets(both.state, settings.budgets), settings)
+            board = read_board(both.state)
             return replace(seen, budgets=tuple(budgets), otherwise=tuple(otherwise), board=board)
     except FleetError:
         return None

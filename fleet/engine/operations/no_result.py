@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import redis
 
 from fleet.config import Settings
@@ -13,8 +11,8 @@ from fleet.engine.operations.task_facts import gather
 from fleet.engine.operations.waits import look, read_limit
 from fleet.errors import FleetError, StoreRefused
 from fleet.quoting import brief
-from fleet.store.client import connect, store_errors
-from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.client import store_errors
+from fleet.store.private.two_redis import two_redis
 
 #: Waiting messages looked at (count): thousands of callers may give up at the same moment.
 SEARCH_MOST = 2000
@@ -25,15 +23,9 @@ PATIENCE_S = 2.0
 def why_no_result(task_id: str, settings: Settings) -> str:
     """Return where a task is, what it waits for and until when; what is wrong with Redis, if it does not answer."""
     try:
-        urls = state_url(settings), broker_url(settings)
-        with ExitStack() as stack:
-            clients = {}
-            for url in dict.fromkeys(urls):
-                stack.enter_context(store_errors(url))
-                clients[url] = stack.enter_context(connect(url, timeout_s=PATIENCE_S))
-            state, broker = (clients[url] for url in urls)
+        with two_redis(settings, timeout_s=PATIENCE_S) as (state, broker, url):
             try:
-                with store_errors(urls[1]):
+                with store_errors(url):
                     found = gather(
                         task_id, state=state, broker=broker, settings=settings, search_most=SEARCH_MOST,
                         limit_of=lambda pool: read_limit(state, settings, pool),

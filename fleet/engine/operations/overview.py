@@ -61,8 +61,7 @@ from fleet.signals.view import (
     WaitLine,
 )
 from fleet.store import keys
-from fleet.store.client import connect, store_errors
-from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.private.two_redis import two_redis
 
 #: Events in one view, newest first; the charts' marks are made of all that are kept.
 EVENTS_SHOWN = 50
@@ -364,14 +363,8 @@ def open_overview(settings: Settings) -> Iterator[Overview]:
         StoreUnavailable: When Redis does not answer.
         ConfigurationError: When it does not let us in.
     """
-    urls = state_url(settings), broker_url(settings)
-    clients = {url: connect(url, timeout_s=settings.redis.socket_timeout_s) for url in dict.fromkeys(urls)}
-    try:
-        with store_errors(urls[1]), store_errors(urls[0]):
-            yield Overview(settings, state=clients[urls[0]], broker=clients[urls[1]])
-    finally:
-        for client in clients.values():
-            client.close()
+    with two_redis(settings) as both:
+        yield Overview(settings, state=both.state, broker=both.broker)
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,55 @@
+"""Plain clients of both Redis servers: the state's and the broker's, which are often one and the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import redis
+
+from fleet.config import Settings
+from fleet.store.client import connect, store_errors
+from fleet.store.private.embedded import broker_url, state_url
+
+
+class TwoRedis(NamedTuple):
+    """Plain clients, and the URL of the state Redis."""
+
+    state: redis.Redis
+    broker: redis.Redis
+    state_url: str
+
+
+@contextmanager
+def two_redis(settings: Settings, *, timeout_s: float | None = None) -> Iterator[TwoRedis]:
+    """Connect to both; errors inside the block are Fleet's own.
+
+    Args:
+        settings: Where they are.
+        timeout_s: Longest wait for an answer; None: as the settings say.
+
+    Raises:
+        ConfigurationError: When a configured Redis does not answer.
+        StoreUnavailable: When Redis stops answering.
+    """
+    urls = state_url(settings), broker_url(settings)
+    with ExitStack() as stack:
+        clients = {}
+        for url in dict.fromkeys(urls):
+            stack.enter_context(store_errors(url))
+            clients[url] = stack.enter_context(connect(url, timeout_s=timeout_s or settings.redis.socket_timeout_s))
+        yield TwoRedis(clients[urls[0]], clients[urls[1]], urls[0])
+
+
+@contextmanager
+def state_client(settings: Settings) -> Iterator[redis.Redis]:
+    """Connect to the state Redis; errors inside the block are Fleet's own.
+
+    Raises:
+        ConfigurationError: When a configured Redis does not answer.
+        StoreUnavailable: When Redis stops answering.
+    """
+    url = state_url(settings)
+    with store_errors(url), connect(url, timeout_s=settings.redis.socket_timeout_s) as client:
+        yield client
