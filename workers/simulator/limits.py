@@ -95,20 +95,34 @@ class Bucket:
         return max(0, math.floor(self.level))
 
 
-class SlidingWindow:
-    """At most `limit` in any `window_s`; an amount larger than the limit is admitted when the window is empty.
+class _Window:
+    """At most `limit` in a window of time.
 
     Args:
-        limit: Most that the window holds.
+        limit: Most that a window holds.
         window_s: Its length.
         now_s: Monotonic time.
     """
 
-    __slots__ = ("_taken", "at_s", "limit", "used", "window_s")
+    __slots__ = ("at_s", "limit", "used", "window_s")
 
     def __init__(self, *, limit: float, window_s: float, now_s: float) -> None:
         self.limit, self.window_s, self.at_s = limit, window_s, now_s
         self.used = 0.0
+
+    @property
+    def remaining(self) -> int:
+        """What may be sent at once, at least 0."""
+        return max(0, math.floor(self.limit - self.used))
+
+
+class SlidingWindow(_Window):
+    """At most `limit` in any `window_s`; an amount larger than the limit is admitted when the window is empty."""
+
+    __slots__ = ("_taken",)
+
+    def __init__(self, *, limit: float, window_s: float, now_s: float) -> None:
+        super().__init__(limit=limit, window_s=window_s, now_s=now_s)
         self._taken: deque[tuple[float, float]] = deque()
 
     def refill(self, now_s: float) -> None:
@@ -138,26 +152,14 @@ class SlidingWindow:
         """Seconds until the window is empty."""
         return self._taken[-1][0] + self.window_s - self.at_s if self._taken else 0.0
 
-    @property
-    def remaining(self) -> int:
-        """What may be sent at once, at least 0."""
-        return max(0, math.floor(self.limit - self.used))
 
+class FixedWindow(_Window):
+    """At most `limit` in each `window_s` of the clock; an amount larger than the limit is admitted when it is empty."""
 
-class FixedWindow:
-    """At most `limit` in each `window_s` of the clock; an amount larger than the limit is admitted when it is empty.
-
-    Args:
-        limit: Most that a window holds.
-        window_s: Its length.
-        now_s: Monotonic time.
-    """
-
-    __slots__ = ("_window", "at_s", "limit", "used", "window_s")
+    __slots__ = ("_window",)
 
     def __init__(self, *, limit: float, window_s: float, now_s: float) -> None:
-        self.limit, self.window_s, self.at_s = limit, window_s, now_s
-        self.used = 0.0
+        super().__init__(limit=limit, window_s=window_s, now_s=now_s)
         self._window = now_s // window_s
 
     def refill(self, now_s: float) -> None:
@@ -180,11 +182,6 @@ class FixedWindow:
     def full_in_s(self) -> float:
         """Seconds until the next window begins."""
         return (self._window + 1) * self.window_s - self.at_s
-
-    @property
-    def remaining(self) -> int:
-        """What may be sent at once, at least 0."""
-        return max(0, math.floor(self.limit - self.used))
 
 
 def make_counter(mode: Mode, *, limit: float, burst: float, minute_s: float, now_s: float) -> RateCounter:
