@@ -14,11 +14,10 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from fleet import config
 from fleet.cli.main import main
 from fleet.models import BotResult
+from tests.keys.surroundings import surroundings
 from tests.redis_server import RedisServer
-from tests.stack_processes import end_all_of
 from tests.vault.keyed_api import KeyedApi, keyed_api
 from tests.worker_process import WorkerProcess
 
@@ -66,7 +65,6 @@ def served(provider: str, vault: str = "") -> Iterator[Served]:
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="fleet-keys-", ignore_cleanup_errors=True)))
-        before, here = dict(os.environ), Path.cwd()
         api = stack.enter_context(keyed_api(key_number(1)))
         api.delay_s = 0.02
         server = RedisServer(folder)
@@ -76,25 +74,11 @@ def served(provider: str, vault: str = "") -> Iterator[Served]:
             '[pools.research]\nbots = 40\nprovider = "acme"\nmodel = "m"\n'
             f'[limits."acme/m"]\nrpm = 600000\n[vault]\n{vault}\n[worker]\nslots = 40\n'
         )
-        os.environ |= {
-            "FLEET_CONFIG": str(folder / "fleet.toml"), "FLEET_HOME": str(folder / "home"),
-            "FLEET_REDIS__URL": server.url,
-        }  # fmt: skip
+        scene = Served(folder, api, server)
+        stack.enter_context(surroundings(folder, server.url, scene.workers))
         for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
             del os.environ[name]
-        os.chdir(folder)
-        config.current.cache_clear()
-        scene = Served(folder, api, server)
-        try:
-            yield scene
-        finally:
-            for worker in scene.workers:
-                worker.kill()
-            end_all_of(folder)
-            os.chdir(here)
-            os.environ.clear()
-            os.environ |= before
-            config.current.cache_clear()
+        yield scene
 
 
 class Producer:

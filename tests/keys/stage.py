@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,8 +16,8 @@ from fleet.cli.main import main
 from fleet.store.client import connect
 from tests.keys.canaries import Canary
 from tests.keys.echoing_api import EchoingApi, echoing_api
+from tests.keys.surroundings import surroundings
 from tests.redis_server import RedisServer
-from tests.stack_processes import end_all_of
 from tests.worker_process import WorkerProcess
 
 #: Keys, which may lie nowhere at all: of the encrypted file, of a variable, of a tool's variable, of Redis.
@@ -160,7 +159,6 @@ def staged() -> Iterator[Stage]:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-keys-", ignore_cleanup_errors=True))
         )
-        before, here = dict(os.environ), Path.cwd()
         api = stack.enter_context(echoing_api(ANSWER.value))
         (redis_folder := folder / "redis").mkdir()
         server = RedisServer(redis_folder, "--appendonly", "yes", "--rdbcompression", "no")
@@ -168,22 +166,10 @@ def staged() -> Iterator[Stage]:
         with connect(server.url) as client:
             client.config_set("requirepass", PASSWORD.value)  # not on a command line, where it would be found
         stage = Stage(folder, server, api, lasting_port())
-        os.environ |= {
-            "FLEET_CONFIG": str(folder / "fleet.toml"), "FLEET_HOME": str(folder / "home"),
-            "FLEET_REDIS__URL": stage.url, "CANARY_KEY": VARIABLE.value, "CANARY_SHOP_KEY": TOOL.value,
-        }  # fmt: skip
-        os.chdir(folder)
+        keys = {"CANARY_KEY": VARIABLE.value, "CANARY_SHOP_KEY": TOOL.value}
+        stack.enter_context(surroundings(folder, stage.url, stage.workers, **keys))
         _write(stage)
-        try:
-            yield stage
-        finally:
-            for worker in stage.workers:
-                worker.kill()
-            end_all_of(folder)
-            os.chdir(here)
-            os.environ.clear()
-            os.environ |= before
-            config.current.cache_clear()
+        yield stage
 
 
 def _write(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import Any
 
@@ -18,6 +19,23 @@ from fleet.limiter.snapshot import LimitSnapshot, snapshot_of, standing_of, term
 from fleet.rates import RateReading
 from fleet.store import keys
 from fleet.store.client import Script, run_script
+
+_numbers = itertools.count()
+
+
+def new_name() -> str:
+    """Return the name of a limit that no test has had."""
+    return f"p/m/scripted-{next(_numbers)}"
+
+
+def a_limit(client: redis.Redis, settings: LimitSettings) -> ScriptedLimit:
+    """Return a new limit."""
+    return ScriptedLimit(client, new_name(), Terms.of(settings))
+
+
+def ask(limit: ScriptedLimit, number: int, **fields: Any) -> Answer:
+    """Let a bot of this number ask."""
+    return limit.ask(Question(f"{number:04d}", f"bot-{number}", **fields))
 
 
 class ScriptedLimit:

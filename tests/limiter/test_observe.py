@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,28 +12,12 @@ from fleet.limiter import live
 from fleet.limiter.layouts import At
 from fleet.limiter.limits import Terms
 from fleet.limiter.simulated.model import SEND
-from fleet.limiter.simulated.question import Answer, Question
+from fleet.limiter.simulated.question import Answer
 from fleet.rates import RateReading
-from fleet.store.client import connect
-from tests.limiter.scripted import ScriptedLimit
+from tests.limiter.scripted import ScriptedLimit, a_limit, ask, new_name
 
-_names = (f"p/m/observe-{number}" for number in itertools.count())
 #: 100 calls a second, a burst of 20.
 BUCKET = LimitSettings(rpm=6000, burst=0.2 / 60, counting="bucket")
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with connect(redis_url) as client:
-        yield client
-
-
-def a_limit(client: Any, settings: LimitSettings) -> ScriptedLimit:
-    return ScriptedLimit(client, next(_names), Terms.of(settings))
-
-
-def ask(limit: ScriptedLimit, number: int, **fields: Any) -> Answer:
-    return limit.ask(Question(f"{number:04d}", f"bot-{number}", **fields))
 
 
 def mark_of(limit: ScriptedLimit, answer: Answer) -> Mark:
@@ -100,7 +82,7 @@ def test_the_lower_of_what_is_configured_and_what_the_provider_allows_is_in_forc
 
 
 def test_neither_can_an_operator_set_more_than_the_provider_allows(client: Any) -> None:
-    name = next(_names)
+    name = new_name()
     limit = ScriptedLimit(client, name, Terms.of(LimitSettings(rpm=100)))
     limit.observe((0, 0, 0), RateReading(600, 600), RateReading(5000, 5000))
     live.change(client, name, {"rpm": 900, "tpm": 4000}, configured=LimitSettings(rpm=100))

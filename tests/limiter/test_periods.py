@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,32 +9,16 @@ import pytest
 from fleet.config import LimitSettings
 from fleet.grants import Mark
 from fleet.limiter.layouts import LEARNT, SEEN, At, Learnt, Seen
-from fleet.limiter.limits import IN_FLIGHT_STEP_US, Terms
+from fleet.limiter.limits import IN_FLIGHT_STEP_US
 from fleet.limiter.simulated.model import SEND
-from fleet.limiter.simulated.question import Answer, Question
+from fleet.limiter.simulated.question import Answer
 from fleet.rates import RateReading
-from fleet.store.client import connect
-from tests.limiter.scripted import ScriptedLimit
+from tests.limiter.scripted import ScriptedLimit, a_limit, ask
 
-_names = (f"p/m/periods-{number}" for number in itertools.count())
 HOUR_S, DAY_S = 3600.0, 86_400.0
 NOTHING = RateReading()
 RPM_500 = LimitSettings(rpm=500)
 ALL_AT_ONCE = LimitSettings(rpm=500, burst=1.0)
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with connect(redis_url) as client:
-        yield client
-
-
-def a_limit(client: Any, settings: LimitSettings) -> ScriptedLimit:
-    return ScriptedLimit(client, next(_names), Terms.of(settings))
-
-
-def ask(limit: ScriptedLimit, number: int, **fields: Any) -> Answer:
-    return limit.ask(Question(f"{number:04d}", f"bot-{number}", **fields))
 
 
 def at_once(limit: ScriptedLimit, tries: int = 30) -> int:
