@@ -6,11 +6,12 @@ to a task is told in `data_plane.py`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fleet.worker")
 
 
+#: Seconds that duties have to end when a process stops; what takes longer is cancelled with the loop.
+LAY_DOWN_S = 2.0
 _NOT_STARTED = "expected a started process, got none: the worker's pool calls PROCESS.start()"
 
 
@@ -139,8 +142,7 @@ class Process:
             duties.append(partial(assembly.delegations.keep, assembly.state))
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))
-        for duty in duties:
-            runtime.spawn(for_ever(duty))
+        self._duties = runtime.run(_take_up(duties))
         return assembly
 
     def stop(self) -> None:
@@ -149,12 +151,14 @@ class Process:
             return
         if self._assembly is not None and self._apart is not None:
             self._runtime.run(self._apart.close())
+            self._runtime.run(_lay_down(self._duties))
             self._runtime.run(self._assembly.janitor.leave())
             self._runtime.run(self._assembly.close())
         self._runtime.stop()
         if self._renewing is not None:
             self._renewing.stop()
         self._runtime = self._renewing = self._assembly = self._apart = None
+        self._duties = []
 
     def forget(self) -> None:
         """Start anew in a forked process: threads don't survive a fork. The parent's loops are kept, not closed.
@@ -162,8 +166,9 @@ class Process:
         Closing one would take its sockets out of the selector, which both processes share.
         """
         self._starting = threading.Lock()
-        self._inherited = (self._runtime, self._renewing, self._assembly, self._apart)
+        self._inherited = (self._runtime, self._renewing, self._assembly, self._apart, self._duties)
         self._runtime = self._renewing = self._assembly = self._apart = None
+        self._duties = []
 
     async def refuse(self, task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> None:
         """Give a task whose message cannot be read a failed result."""
@@ -183,6 +188,19 @@ class Process:
             if self._assembly is not None:
                 self.runtime.run(self._assembly.settle())
         return self.runtime.run(self.plane.result_of(task_id)) if done.ended_before else done.result
+
+
+async def _take_up(duties: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> list[asyncio.Task[None]]:
+    """Begin all duties of a process."""
+    return [asyncio.create_task(for_ever(duty)) for duty in duties]
+
+
+async def _lay_down(duties: Sequence[asyncio.Task[None]]) -> None:
+    """End the duties while there are connections: none may report a worker that has left, or ask a closed store."""
+    for duty in duties:
+        duty.cancel()
+    if duties:
+        await asyncio.wait(duties, timeout=LAY_DOWN_S)
 
 
 PROCESS = Process()

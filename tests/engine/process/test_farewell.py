@@ -167,3 +167,34 @@ def test_one_task_is_told_in_the_singular() -> None:
     assert told(0, 0, 0) == "stopped; no task was under way"
     assert told(1200, 2, 0) == "stopped; 1,200 tasks finished, 2 went back to their queues"
     assert told(0, 0, 24).endswith("24 could not go back, for Redis is away: any worker has them soon after its return")
+
+
+#: A worker whose connections take a while to close, the last one longest.
+SLOW = """
+import time
+from fleet import app
+from fleet.engine.process.assembly import Telemetry
+
+def close(self):
+    time.sleep(4)
+
+Telemetry.close = close
+"""
+
+
+def test_an_idle_worker_that_is_stopped_asks_no_closed_store_and_leaves_for_good(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    config.current.cache_clear()
+    (tmp_path / "slow.py").write_text(SLOW)
+    worker = WorkerProcess(tmp_path, app="slow").wait_ready()
+    try:
+        with connect(redis_url) as client:
+            wait_until(lambda: client.hlen(keys.workers()) == 1, WAIT_S, "it has reported")
+            worker.send(signal.SIGINT)
+            assert worker.wait() == 0
+            assert client.hlen(keys.workers()) == 0, "it has reported once more after it left"
+        assert "closed" not in worker.log and "duty failed" not in worker.log, worker.log
+    finally:
+        worker.kill()
