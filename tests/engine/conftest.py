@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from fleet import config
 from tests.worker_process import WorkerProcess
@@ -34,3 +35,12 @@ def start_worker(fleet_env: None, tmp_path: Path) -> Iterator[StartWorker]:
     yield start
     for worker in started:
         worker.kill()
+
+
+@pytest.fixture
+def plain(redis_url: str) -> Iterator[Celery]:
+    """A client that knows nothing of Fleet."""
+    app = Celery(broker=redis_url, backend=redis_url)
+    app.conf.update(accept_content=["json"])
+    yield app
+    app.close()

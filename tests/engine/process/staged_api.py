@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from fleet import config
 from fleet.workers.simulator import SimulatorOptions
 from fleet.workers.simulator.server import Simulator
 
@@ -37,3 +42,21 @@ class Api:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
+
+
+def use(monkeypatch: pytest.MonkeyPatch, apis: Mapping[str, Api], **provider: Any) -> None:
+    """Let this process and its workers have a provider and a pool of 20 bots for each API; nothing judges the bots.
+
+    Args:
+        monkeypatch: Of the test.
+        apis: By the name of provider and pool.
+        provider: Further settings of each provider.
+    """
+    for name, table in {
+        "PROVIDERS": {name: {"kind": "simulator", "base_url": api.url, **provider} for name, api in apis.items()},
+        "POOLS": {name: {"bots": 20, "provider": name, "model": "m-1"} for name in apis},
+        "HEALTH": {"watch": False},
+        "DIVERSITY": {"watch": False},
+    }.items():
+        monkeypatch.setenv(f"FLEET_{name}", json.dumps(table))
+    config.current.cache_clear()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Iterator
 
 import pytest
 import redis
 
-from fleet import config
 from fleet.resilience import read_breakers_now
 from tests.engine.conftest import StartWorker
-from tests.engine.process.staged_api import Api
+from tests.engine.process.staged_api import Api, use
 from tests.waiting import wait_until
 
 WAIT_S = 60.0
@@ -26,14 +24,7 @@ MOST_FAILED = 20
 @pytest.fixture
 def apis(fleet_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Api]]:
     found = {name: Api(latency_ms=100) for name in A_SECOND}
-    for name, value in {
-        "PROVIDERS": json.dumps({name: {"kind": "simulator", "base_url": api.url} for name, api in found.items()}),
-        "POOLS": json.dumps({name: {"bots": 20, "provider": name, "model": "m-1"} for name in found}),
-        "HEALTH": '{"watch": false}',
-        "DIVERSITY": '{"watch": false}',
-    }.items():
-        monkeypatch.setenv(f"FLEET_{name}", value)
-    config.current.cache_clear()
+    use(monkeypatch, found)
     yield found
     for api in found.values():
         api.stop()

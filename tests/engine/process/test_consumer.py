@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,13 +19,6 @@ from tests.every import every
 from tests.waiting import wait_until
 
 WAIT_S = 30
-
-
-@pytest.fixture
-def plain(redis_url: str) -> Iterator[Celery]:
-    app = Celery(broker=redis_url, backend=redis_url)
-    yield app
-    app.close()
 
 
 def result(redis_url: str, task_id: str) -> BotResult | None:

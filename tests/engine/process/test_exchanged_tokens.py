@@ -10,7 +10,8 @@ import pytest
 
 from fleet import config
 from tests.engine.conftest import StartWorker
-from tests.engine.process.test_keys import WAIT_S, Stream, fleet
+from tests.engine.load import Load
+from tests.engine.process.test_keys import WAIT_S, fleet
 from tests.every import every
 from tests.vault.token_server import TokenServer, token_server
 from tests.waiting import wait_until
@@ -41,7 +42,7 @@ def test_no_call_fails_over_many_expiries_and_tasks_wait_where_there_is_no_token
 ) -> None:
     served.lives_s = 4.0
     worker = start_worker()
-    stream = Stream()
+    stream = Load("research", every_s=0.01)
 
     def tokens() -> set[str]:
         return {token for _, token, status in list(served.calls) if status == 200}

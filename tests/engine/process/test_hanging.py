@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from fleet import config
 from fleet.engine.admission.gates import read_gates
 from fleet.store import keys
 from fleet.workers.under_way import FEWEST_ANSWERS
 from tests.engine.conftest import StartWorker
-from tests.engine.process.staged_api import Api
+from tests.engine.process.staged_api import Api, use
 from tests.every import every
 from tests.waiting import wait_until
 
@@ -36,17 +34,8 @@ SilenceWatch._hold_pools = die
 @pytest.fixture
 def apis(fleet_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Api]]:
     found = {"sick": Api(), "well": Api()}
-    providers = {name: {"kind": "simulator", "base_url": api.url, "timeout_s": 120} for name, api in found.items()}
-    pools = {name: {"bots": 20, "provider": name, "model": "m-1"} for name in found}
-    for name, value in {
-        "PROVIDERS": json.dumps(providers),
-        "POOLS": json.dumps(pools),
-        "HEALTH": '{"watch": false}',
-        "DIVERSITY": '{"watch": false}',
-        "WORKER__SLOTS": str(SLOTS),
-    }.items():
-        monkeypatch.setenv(f"FLEET_{name}", value)
-    config.current.cache_clear()
+    monkeypatch.setenv("FLEET_WORKER__SLOTS", str(SLOTS))
+    use(monkeypatch, found, timeout_s=120)
     yield found
     for api in found.values():
         api.stop()

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from fleet import config
 from fleet.cli.main import main
-from fleet.models import BotResult
 from fleet.signals.unusual.alarms import Alarm, swap
 from fleet.store.client import connect
 from fleet.vault import Envelope
 from tests.engine.conftest import StartWorker
+from tests.engine.load import Load
 from tests.every import every
 from tests.vault.keyed_api import KeyedApi, keyed_api
 from tests.waiting import wait_until
@@ -50,35 +48,11 @@ def fleet(*words: str, stdin: str | None = None) -> str:
     return done.output
 
 
-class Stream:
-    """Tasks that are submitted all the time, as a thread."""
-
-    def __init__(self) -> None:
-        self.handles: list[Any] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        from fleet import submit_task  # inside tests only
-
-        while not self._stop.wait(0.01):
-            self.handles.append(submit_task.delay("What is 2+2?", pool="research"))
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def results(self) -> list[BotResult]:
-        self.stop()
-        return [handle.get(timeout=WAIT_S) for handle in self.handles]
-
-
 def test_a_key_is_rotated_under_load_without_a_failed_call_and_one_that_dies_early_costs_no_task(
     api: KeyedApi, start_worker: StartWorker
 ) -> None:
     start_worker()
-    stream = Stream()
+    stream = Load("research", every_s=0.01)
     wait_until(lambda: len(api.calls) > 20, WAIT_S, lambda: f"calls with the first key, got {len(api.calls)}")
     api.keys.add(TWO)
     fleet("keys", "rotate", "acme", stdin=f"{TWO}\n")
@@ -100,7 +74,7 @@ def test_a_revoked_key_pays_for_no_call_after_two_seconds_and_tasks_wait_for_the
     api: KeyedApi, start_worker: StartWorker, redis_url: str
 ) -> None:
     worker = start_worker()
-    stream = Stream()
+    stream = Load("research", every_s=0.01)
     wait_until(lambda: len(api.calls) > 20, WAIT_S, lambda: f"calls, got {len(api.calls)}")
     fleet("keys", "revoke", "acme")
     revoked_at, before = time.time(), len(stream.handles)

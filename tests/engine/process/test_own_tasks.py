@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import signal
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,14 +59,6 @@ def sleeps(path):
     while not pathlib.Path(path).exists():
         time.sleep(0.05)
 """
-
-
-@pytest.fixture
-def plain(redis_url: str) -> Iterator[Celery]:
-    app = Celery(broker=redis_url, backend=redis_url)
-    app.conf.update(accept_content=["json"])
-    yield app
-    app.close()
 
 
 def test_own_tasks_return_fail_retry_reject_and_are_seen_by_inspect_and_events(

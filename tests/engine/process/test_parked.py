@@ -44,15 +44,6 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture
-def plain(redis_url: str) -> Iterator[Celery]:
-    """A client that knows nothing of Fleet."""
-    app = Celery(broker=redis_url, backend=redis_url)
-    app.conf.update(accept_content=["json"])
-    yield app
-    app.close()
-
-
 def test_countdowns_survive_three_kills_of_the_only_worker_and_start_on_the_next_one(
     start_worker: StartWorker, plain: Celery, client: redis.Redis, tmp_path: Path
 ) -> None:

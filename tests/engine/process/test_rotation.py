@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import pytest
 
 from fleet import config
-from fleet.models import BotResult
 from fleet.vault import Envelope
 from fleet.workers.simulator.ledger import key_label
 from tests.engine.conftest import StartWorker
+from tests.engine.load import Load
 from tests.engine.process.test_keys import ONE, THREE, TWO, WAIT_S, fleet
 from tests.waiting import wait_until
 from tests.workers.simulator.running import running, send
@@ -31,31 +30,6 @@ async def asks(task, bot):
     await client.models.list()
     return "".join(await asyncio.gather(*(streamed() for _ in range(3)), bot.chat(task.prompt)))[:20]
 """
-
-
-class Load:
-    """Tasks of two pools that are submitted all the time, as a thread."""
-
-    def __init__(self) -> None:
-        self.handles: list[Any] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        from fleet import submit_task  # inside tests only
-
-        while not self._stop.wait(0.02):
-            for pool in ("plain", "sdk"):
-                self.handles.append(submit_task.delay("What is 2+2?", pool=pool))
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def results(self) -> list[BotResult]:
-        self.stop()
-        return [handle.get(timeout=WAIT_S) for handle in self.handles]
 
 
 @pytest.fixture
@@ -90,7 +64,7 @@ def test_no_call_and_no_task_fails_while_a_key_is_rotated_and_the_old_one_is_use
 
     takes(ONE)
     worker = start_worker()
-    load = Load()
+    load = Load("plain", "sdk", every_s=0.02)
     request.addfinalizer(load.stop)
     wait_until(lambda: account(ONE).get("served", 0) > 100, WAIT_S, lambda: f"calls with the first key:\n{worker.log}")
 

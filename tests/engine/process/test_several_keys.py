@@ -12,7 +12,8 @@ import pytest
 from fleet import config
 from fleet.vault import Envelope, key_fingerprint
 from tests.engine.conftest import StartWorker
-from tests.engine.process.test_keys import ONE, THREE, TWO, WAIT_S, Stream, fleet
+from tests.engine.load import Load
+from tests.engine.process.test_keys import ONE, THREE, TWO, WAIT_S, fleet
 from tests.every import every
 from tests.vault.keyed_api import KeyedApi, keyed_api
 from tests.waiting import wait_until
@@ -41,7 +42,7 @@ def test_one_dead_and_one_revoked_key_harm_nobody_and_without_any_tasks_wait_and
     api: KeyedApi, start_worker: StartWorker, redis_url: str, request: pytest.FixtureRequest
 ) -> None:
     worker = start_worker()
-    stream = Stream()
+    stream = Load("research", every_s=0.01)
     request.addfinalizer(stream.stop)
     wait_until(lambda: {ONE, TWO} <= api.keys_since(0), WAIT_S, lambda: f"calls with both keys; log:\n{worker.log}")
     api.keys = {TWO}
