@@ -65,6 +65,7 @@ class Wait:
             well; 0: all go.
         lowest: The least urgent priority that need not wait; -1: all wait.
         degrades: It sends tasks down their pool's ladder, whatever the rungs below name.
+        advice: What to do, where who tells of it knows better than what is said of the cause.
     """
 
     cause: Cause
@@ -75,15 +76,21 @@ class Wait:
     probe_every_s: float = 0.0
     lowest: int = -1
     degrades: bool = False
+    advice: str = ""
 
     @property
     def is_lasting(self) -> bool:
         """True when it does not pass by itself, unless a time is known."""
         return self.cause in LASTING
 
+    @property
+    def words(self) -> str:
+        """What was said of it, and what to do."""
+        return "; ".join(filter(None, (self.told, self.advice)))
+
     def __str__(self) -> str:
         about = f"{self.about}: " if self.about else ""
-        return f"{about}{SENTENCES[self.cause]}{f' ({self.told})' if self.told else ''}"
+        return f"{about}{SENTENCES[self.cause]}{f' ({self.words})' if self.words else ''}"
 
     def to_json(self) -> str:
         """Return it as one line of JSON, for Redis."""
@@ -100,6 +107,8 @@ class Wait:
             fields["lowest"] = self.lowest
         if self.degrades:
             fields["degrades"] = True
+        if self.advice:
+            fields["advice"] = brief(self.advice, MOST_TOLD)
         return json.dumps(fields)
 
     @classmethod
@@ -113,6 +122,12 @@ class Wait:
         if not isinstance(fields, dict) or fields.get("cause") not in CAUSES:
             raise ValueError(f"expected a JSON object with a cause of {', '.join(CAUSES)}")
         return cls(**{name: value for name, value in fields.items() if name in cls.__slots__})
+
+
+def parted(message: str) -> tuple[str, str]:
+    """Return what a message in the house's form tells, and what it says to run: `expected a key, got none: run ...`."""
+    told, found, command = message.rpartition(": run `")
+    return (told, f"run `{command}") if found else (message, "")
 
 
 def provider_without_key(about: str) -> str:

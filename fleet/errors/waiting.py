@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fleet.faults import FleetError
 from fleet.quoting import brief
-from fleet.waits import MOST_TOLD, Cause, Ruling, Wait
+from fleet.waits import MOST_TOLD, Cause, Ruling, Wait, parted
 
 if TYPE_CHECKING:
     from fleet.rates import RateReadings
@@ -20,10 +20,12 @@ class Waits(FleetError):
         cause: Why, in a word.
         about: The `provider/model/key` or setting behind it, where that is not the call's own.
         ruling: What the fleet makes of it, when it is a failed call of which a breaker has heard.
+        says_what_to_run: Its message is Fleet's own, and may end with what to run; never what a provider has said.
     """
 
     cause: Cause = "retry"
     about = ""
+    says_what_to_run = False
     ruling: Ruling | None = None
 
     def wait(self, *, about: str = "", opens_at: float | None = None) -> Wait:
@@ -34,7 +36,9 @@ class Waits(FleetError):
             opens_at: Unix time in seconds of the next try; None: as the other side said, if it did.
         """
         at, about = self.passes_at if opens_at is None else opens_at, self.about or about
-        return Wait(self.cause, at, about, brief(str(self), MOST_TOLD), is_everyones=self.parks != "never")
+        text = brief(str(self), MOST_TOLD)
+        told, advice = parted(text) if self.says_what_to_run else (text, "")
+        return Wait(self.cause, at, about, told, is_everyones=self.parks != "never", advice=advice)
 
 
 class NotSoon(Waits):
@@ -200,10 +204,13 @@ class KeyMissing(ConfigurationError):
 
     cause: Cause = "key"
     parks = "at once"
+    says_what_to_run = True
 
 
 class VaultAway(KeyMissing):
     """What holds a provider's key does not answer: its last value serves for a while, then calls wait."""
+
+    says_what_to_run = False
 
 
 class ExchangeFailed(VaultAway):

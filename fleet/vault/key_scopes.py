@@ -116,10 +116,12 @@ class KeyScopes:
         labels = {key.label for key in found}
         serving = allowed([key for key in now if key.label in labels], ask)
         if isinstance(serving, ScopeRefusal):
-            told = f"{serving.told}; `fleet keys scope` has narrowed the keys of {provider} that serve such calls"
+            advice = (
+                f"`fleet keys scope {provider}/LABEL --reset` takes back what narrows the keys that serve such calls"
+            )
             is_anyones = labels.issuperset(self._settings.provider_named(provider).labels_for(ask.pool, ask.model))
             has_bound = any(key.scope is not None and key.scope.tenants is not None for key in now)
-            raise self._not_now(serving, provider, told, may_be_everyones=is_anyones and not has_bound)
+            raise self._not_now(serving, provider, advice, may_be_everyones=is_anyones and not has_bound)
         return {key.label for key in serving}
 
     def check(self, limit: str, ask: ScopeAsk, task: str) -> None:
@@ -145,8 +147,7 @@ class KeyScopes:
             if isinstance(found := allowed([_Key(scope)], asked), ScopeRefusal):
                 raise self._refused(found, name, ask, f"the scope of {whose}")
         if isinstance(found := allowed([_Key(self._live.get(name))], ask), ScopeRefusal):
-            told = f"{found.told}; `fleet keys scope {name} --reset` takes that back"
-            raise self._not_now(found, name, told)
+            raise self._not_now(found, name, f"`fleet keys scope {name} --reset` takes that back")
         if name in self._several:
             self._labels(name, ask)
 
@@ -160,8 +161,7 @@ class KeyScopes:
     def _refused(self, found: ScopeRefusal, name: str, ask: ScopeAsk, whose: str) -> OutOfScope | NotSoon:
         """Return what becomes of a call that is never served."""
         if self._is_fallback(name, ask.pool):
-            told = f"{found.told}; so it waits for its pool's own key"
-            return self._not_now(found, name, told, may_be_everyones=False)
+            return self._not_now(found, name, "it waits for its pool's own key", may_be_everyones=False)
         return OutOfScope(f"{found.told}: outside {whose}")
 
     def _is_fallback(self, provider: str, pool: str) -> bool:
@@ -169,10 +169,13 @@ class KeyScopes:
         own = self._settings.pools.get(pool)
         return not tool_of(provider) and own is not None and own.provider != provider
 
-    def _not_now(self, found: ScopeRefusal, provider: str, told: str, *, may_be_everyones: bool = True) -> NotSoon:
+    def _not_now(self, found: ScopeRefusal, provider: str, advice: str, *, may_be_everyones: bool = True) -> NotSoon:
         is_everyones = found.what in _EVERYONES and may_be_everyones
         about, opens_at = about_key(provider), self._now_s() + PROBE_S
-        wait = Wait("key", opens_at, about, brief(told, MOST_TOLD), is_everyones=is_everyones, probe_every_s=PROBE_S)
+        wait = Wait(
+            "key", opens_at, about, brief(found.told, MOST_TOLD), is_everyones=is_everyones, probe_every_s=PROBE_S,
+            advice=advice,
+        )  # fmt: skip
         return NotSoon(wait)
 
     def bots_out(self, pool: str) -> tuple[str, ...]:

@@ -205,7 +205,7 @@ class Keyring:
             self._judge(held)
             if held.wait is not None:  # whoever asks hears it before the next look does
                 held.is_told_to_wait = True
-                logger.warning("key_waits key=%s: %s", held.name, held.wait.told)
+                logger.warning("key_waits key=%s: %s", held.name, held.wait.words)
         return held.wait
 
     async def renewed(self, limit: str, refused: str) -> bool:
@@ -262,7 +262,7 @@ class Keyring:
         is_another = held.known_by != held.told
         held.told, held.is_told_to_wait = held.known_by, waits
         if held.wait is not None and not waited:
-            logger.warning("key_waits key=%s: %s", held.name, held.wait.told)
+            logger.warning("key_waits key=%s: %s", held.name, held.wait.words)
         if is_another or (waited and not waits):
             logger.info("key_taken key=%s fingerprint=%s", held.name, held.fingerprint)
             await on_turn(held)
@@ -346,23 +346,27 @@ class Keyring:
 
     def _judge(self, held: HeldKey) -> None:
         """Decide whether calls with a key may go."""
-        told = None
+        told, advice = None, ""
         if held.until_s is not None:
             is_stale = self._clock() >= held.until_s
         else:
             is_stale = held.failure is not None and self._clock() - held.seen_s > self._settings.vault.max_stale_s
         if held.secret is None or is_stale:
-            told = str(held.failure or "its token has expired, and the next one is on its way")
+            told = "its token has expired, and the next one is on its way"
+            if held.failure is not None:
+                found = held.failure.wait()
+                told, advice = found.told, found.advice
         elif held.value and self._is_revoked(held):
             told = f"key {held.fingerprint} is revoked: {_instead(held)}"
         elif held.name in self._suspended:
-            told = f"{held.name} rests, for {UNUSUAL}: run `fleet keys resume {held.name}`"
+            told, advice = f"{held.name} rests, for {UNUSUAL}", f"run `fleet keys resume {held.name}`"
         if told is None:
             held.wait = None
             return
         held.wait = Wait(
-            "key", self._now_s() + PROBE_S, about_key(held.provider), brief(told, MOST_TOLD), probe_every_s=PROBE_S
-        )
+            "key", self._now_s() + PROBE_S, about_key(held.provider), brief(told, MOST_TOLD), probe_every_s=PROBE_S,
+            advice=advice,
+        )  # fmt: skip
 
 
 def _ends_at(now: float, lives_s: float | None) -> float | None:

@@ -103,8 +103,9 @@ SAME = ClassDiversity(
     scores=(ScoreView(aspect="across", score=12.0, usual_score=41.0, near_share=0.5, fallen=True),), flagged=2,
     culprits=("research-004", "research-007"),
 )  # fmt: skip
-HELD = f"rpm = 144, for {UNUSUAL}: run `fleet keys resume alpha`"
-RESTS = f"alpha rests, for {UNUSUAL}: run `fleet keys resume alpha`"
+RESUMED = "run `fleet keys resume alpha`"
+HELD = Wait("limit", None, ALPHA, f"rpm = 144, for {UNUSUAL}", advice=RESUMED)
+RESTS = Wait("key", None, "[providers.alpha]", f"alpha rests, for {UNUSUAL}", advice=RESUMED)
 FULL = {ago: {**steady()[0], "calls": 100.0} for ago in range(12)}
 PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     (
@@ -248,7 +249,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         "use_unusual", "critical",
         "Key alpha is used far more than usual since 14:01:52 UTC, 7 tasks wait: 720 requests a minute, 72 are usual; "
         "it is held to 144 a minute",
-        view_of(waits=[line_of("research", Wait("limit", None, ALPHA, HELD), NOW_S, tasks=7)]),
+        view_of(waits=[line_of("research", HELD, NOW_S, tasks=7)]),
         symptoms_of(
             unusual=(Alarm("key", "alpha", SINCE, 72, 720, stage="throttled", held={ALPHA: (-1.0, 144.0)}),),
             series={"research": minutes_of_pool(steady() | FULL)},
@@ -258,7 +259,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         "use_unusual", "critical",
         "Key alpha is used far more than usual since 14:01:52 UTC, 5 tasks wait: 720 requests a minute, 72 are usual; "
         "its calls wait until it is resumed",
-        view_of(waits=[line_of("research", Wait("key", None, "[providers.alpha]", RESTS), NOW_S, tasks=5)]),
+        view_of(waits=[line_of("research", RESTS, NOW_S, tasks=5)]),
         symptoms_of(unusual=(Alarm("key", "alpha", SINCE, 72, 720, stage="suspended"),)),
     ),
     (
@@ -601,11 +602,11 @@ def test_findings_say_what_their_own_waits_are_for_and_nothing_of_others() -> No
 
 
 def test_what_to_do_about_keys_that_a_scope_shuts_out_is_not_to_rotate_them() -> None:
-    told = "expected a pool of writing, got research; `fleet keys scope alpha --reset` takes that back"
-    wait = Wait("key", None, "[providers.alpha]", told)
+    told, advice = "expected a pool of writing, got research", "`fleet keys scope alpha --reset` takes that back"
+    wait = Wait("key", None, "[providers.alpha]", told, advice=advice)
     (found,) = diagnose(view_of(waits=[line_of("research", wait, NOW_S, tasks=5)]), symptoms_of())
     assert found.sentence == f"No key of alpha serves the tasks that wait, 5 tasks wait: {told}"
-    assert "give" not in found.help.advice
+    assert found.help.advice == advice
     missing = Wait("key", None, "[providers.alpha]", "KEY is not set")
     (found,) = diagnose(view_of(waits=[line_of("research", missing, NOW_S, tasks=5)]), symptoms_of())
     assert "`fleet keys rotate alpha`" in found.help.advice

@@ -116,7 +116,7 @@ def test_what_is_set_for_one_of_several_keys_makes_wait_and_ends_nothing(redis_u
         asyncio.run(load())
 
     hear(own_x='{"models": ["other"]}', own_unknown="{", a_b_c="{")
-    with pytest.raises(NotSoon, match="has narrowed the keys of own that serve such calls") as raised:
+    with pytest.raises(NotSoon, match="takes back what narrows the keys that serve such calls") as raised:
         among(scopes, ScopeAsk("a"))
     assert not raised.value.wait().is_everyones, "acme's tasks of that pool have a key"
     assert among(scopes, ScopeAsk("a", tenant="acme")) == {"z"}

@@ -193,7 +193,7 @@ def test_a_suspended_key_waits_until_it_is_resumed_and_another_one_of_its_provid
                 await store.command("HSET", vault_keys.unusual(), name, told)
             await ring.load(store)
             wait = ring.standing(LIMIT)
-            assert wait is not None and wait.told.endswith("run `fleet keys resume acme`")
+            assert wait is not None and wait.advice == "run `fleet keys resume acme`"
             assert ring.standing("acme/m/team-b") is None
             await vault.passes(ring, 1)
             await store.command("HSET", vault_keys.unusual(), "key acme", '{"stage": "resumed"}')
@@ -273,7 +273,7 @@ def test_one_of_several_keys_that_its_source_lacks_waits_and_serves_as_soon_as_i
         assert (first.value, second.value) == ("one", "") and first.fingerprint == key_fingerprint("acme", "one")
         assert ring.standing("acme/m/a") is None
         wait = ring.standing("acme/m/b")
-        assert wait is not None and wait.about == "[providers.acme]" and "fleet keys add acme/b" in wait.told
+        assert wait is not None and wait.about == "[providers.acme]" and "fleet keys add acme/b" in wait.words
         envelope.add("acme/b", "two")
         await vault.passes(ring, 2)
         assert ring.standing("acme/m/b") is None and second.value == "two" and vault.turns == ["two"]

@@ -76,7 +76,8 @@ def sequel_of(error: Waits, *, failures: int, share: float, now_s: float, about:
         is_told_not_to = isinstance(error, ProviderUnavailable) and not error.passes
         pause_s = spread(LAST_PAUSE if is_told_not_to else failures, share=share, floor_s=max(0.0, asked_s, promised_s))
     cause = error.cause if error.cause in LASTING else "retry"
-    wait = Wait(cause, now_s + pause_s, error.about or about, error.wait().told, is_everyones=False)
+    found, at = error.wait(), now_s + pause_s
+    wait = Wait(cause, at, error.about or about, found.told, is_everyones=False, advice=found.advice)
     return Sequel(wait, pause_s, counts=_counts(error))
 
 

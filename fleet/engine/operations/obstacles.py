@@ -121,7 +121,8 @@ class PoolStanding:
 def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
     """Yield what tasks in the pool's lists wait for, what must go first before the others; `lowest` says who passes."""
     if not pool.workers:
-        yield pool.shut or Wait("worker", about=pool.pool, told=pool.unserved or unserved_line([pool.pool]))
+        told, _, advice = (pool.unserved or unserved_line([pool.pool])).partition("; ")
+        yield pool.shut or Wait("worker", about=pool.pool, told=told, advice=advice)
     if not pool.gate.is_open:
         left_s = pool.gate.left_s
         opens_at = None if left_s is None else now_s + left_s
@@ -169,7 +170,7 @@ def explained(wait: Wait, pool: PoolStanding) -> Wait:
     limit = pool.limit
     if wait.cause != "limit" or limit is None or not limit.resumed_by or wait.about != limit.limit:
         return wait
-    return replace(wait, told=f"{allowed(limit)}, for {UNUSUAL}: run `{limit.resumed_by}`")
+    return replace(wait, told=f"{allowed(limit)}, for {UNUSUAL}", advice=f"run `{limit.resumed_by}`")
 
 
 def allowed(limit: LimitSnapshot) -> str:
@@ -213,9 +214,11 @@ def lines_of(pool: PoolStanding, now_s: float) -> Iterator[WaitLine]:
 
 def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int = 0, in_slots: int = 0) -> WaitLine:
     """Return one reason as it is shown everywhere."""
+    bare = replace(wait, advice="")
     line, advice = (
-        str(replace(wait, about="") if wait.about == pool else wait),
-        ADVICE[wait.cause].format(
+        str(replace(bare, about="") if wait.about == pool else bare),
+        wait.advice
+        or ADVICE[wait.cause].format(
             pool=pool,
             limit=wait.about.rpartition("/")[0] or wait.about,
             raises=raises(scope_in(wait.about)),
@@ -224,11 +227,6 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
     )
     if wait.cause == "key" and (provider := provider_without_key(wait.about)):
         line = f"no key of {provider} serves the tasks that wait: {wait.told or SENTENCES['key']}"
-    if wait.cause == "key" and "`fleet keys scope" in wait.told:  # its own words say what to do
-        advice = ""
-    if wait.cause in {"key", "limit"} and ": run `" in wait.told:  # who tells of it knows better
-        told, _, command = wait.told.rpartition(": run ")
-        line, advice = line.replace(wait.told, told), f"run {command}"
     if wait.cause == "money" and (scope := scope_in(wait.about)):
         advice = f"it opens with its new hour, day or month (UTC); or raise it: `fleet budgets set {scope}`"
         if (name := capped_by(scope)) is not None:
@@ -236,11 +234,11 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
             advice = f"it opens with the new day (UTC); {more}"
     if wait.cause in {"configuration", "function"} and wait.about.startswith("validator "):
         advice = "see that it has what it needs; or correct it, and restart the workers"
-    if wait.cause == "worker" and "; " in wait.told:  # the crew's own words: what is wrong, and what to do
-        line, _, advice = wait.told.partition("; ")
+    if wait.cause == "worker" and wait.advice:  # the crew's own words
+        line = wait.told
     if tool := tool_of(wait.about):
-        line = f"the tool {tool}: {replace(wait, about='')}"
-        advice = OF_TOOLS.get(wait.cause, advice).format(tool=tool)
+        line = f"the tool {tool}: {replace(bare, about='')}"
+        advice = wait.advice or OF_TOOLS.get(wait.cause, advice).format(tool=tool)
     return WaitLine(
         pool=pool,
         cause=wait.cause,

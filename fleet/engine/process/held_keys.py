@@ -29,6 +29,6 @@ def _told(held: HeldKey) -> HeldKeyReport:
         version="" if secret is None else secret.version,
         made_at=None if secret is None else secret.made_at,
         expires_at=None if ends_s is None else round(CLOCK.now_s() + ends_s - time.monotonic(), 1),
-        waits="" if held.wait is None else held.wait.told,
+        waits="" if held.wait is None else held.wait.words,
         failure="" if held.failure is None else brief(str(held.failure), MOST_TOLD),
     )
