@@ -45,7 +45,7 @@ class BatchAnswer(NamedTuple):
     """What came of one request.
 
     Args:
-        custom_id: Its name.
+        custom_id: Its name; empty: what came cannot be read, and nobody knows whose it is.
         body: The answer as JSON; empty: there is none, and nothing was billed.
         usage: What was used.
     """
@@ -86,6 +86,7 @@ class Leaving(NamedTuple):
         limit: `provider/model/key` under which it goes, to its end.
         by_at: Unix time (s) by which its answer is needed.
         body: Its request as JSON.
+        most_picos: What it may cost in a batch at most (10^-12 dollars); None: it has no price.
     """
 
     task: str
@@ -97,6 +98,7 @@ class Leaving(NamedTuple):
     limit: str
     by_at: float
     body: bytes
+    most_picos: int | None = None
 
 
 class BatchApi(Protocol):

@@ -108,10 +108,11 @@ class LaneRoads:
         """Let a call leave for a batch, under one key to its end. Raises `NotSoon`."""
         caller, route = errand.caller, errand.route
         key = self._passages.keys.of(route, errand, ())[0]
+        most_picos, _ = self._passages.priced(route, errand.most, BATCH)
         await self._lanes.leave(
             Leaving(
                 errand.meter.who, errand.pool, caller.bot, caller.tenant, caller.kind, caller.run, key.limit, by_at,
-                provider.later_body(call),
+                provider.later_body(call), most_picos,
             )
         )  # fmt: skip
 

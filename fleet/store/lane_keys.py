@@ -40,9 +40,9 @@ def job_tasks(job_id: str) -> str:
     return f"{TAG}:lanes:job:{job_id}:tasks"
 
 
-def lane_turn() -> str:
-    """String, expires within a minute: the process that sends batches."""
-    return f"{TAG}:lanes:turn"
+def lane_turn(limit: str) -> str:
+    """String, expires within a minute: the process that sends the batches of a `provider/model/key`."""
+    return f"{TAG}:lanes:turn:{limit}"
 
 
 def lane_shut() -> str:

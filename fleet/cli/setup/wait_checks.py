@@ -63,7 +63,10 @@ def _batch_checks(board: LaneBoard) -> Iterator[Check]:
     for job in board.jobs:
         if job.tries:
             advice = "It is tried again; what is not sent in time takes another lane (`fleet lanes`)."
-            yield warn(f"batch {job.id} of {job.limit}", f"{counted(job.count, 'task')} wait: {job.why}", advice)
+            told = f"{counted(job.count, 'task')} wait"
+            if job.state == "collected":
+                advice, told = "It is tried again; then the log names its files.", "the vendor keeps its words"
+            yield warn(f"batch {job.id} of {job.limit}", f"{told}: {job.why}", advice)
 
 
 def _budget_check(budgets: LimitBudgets) -> Check:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from fleet.errors import RetryLater
-from fleet.store import lane_keys
+from fleet.store import keys, lane_keys
 from fleet.store.client import Script, Store
 
 ENROL = Script.beside(
@@ -44,7 +44,10 @@ class Overtaken(RetryLater):
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """Whose a task in a batch is, and who asks: what the bill needs to know once it is answered."""
+    """Whose a task in a batch is, and who asks: what the bill needs to know once it is answered.
+
+    `most_picos` is what it may cost in a batch at most (10^-12 dollars); None: nobody knows.
+    """
 
     pool: str
     bot: str
@@ -55,6 +58,7 @@ class Enrolled:
     by_at: float
     rescue_at: float
     at: float
+    most_picos: int | None = None
 
     def to_json(self) -> str:
         """Return it as JSON, for Redis."""
@@ -64,7 +68,7 @@ class Enrolled:
     def from_json(cls, text: bytes) -> Enrolled:
         """Read what `to_json` wrote; fields that a later release may add are skipped."""
         fields = json.loads(text)
-        return cls(**{name: fields[name] for name in cls.__slots__})
+        return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class LaneJob:
         tries: Refusals in a row.
         ended_at: Unix time (s) at which it was seen to have ended.
         done: Requests that were answered when it was looked at last.
-        why: What the vendor said last.
+        why: What the vendor said last, or why it was given up.
     """
 
     id: str
@@ -271,6 +275,14 @@ class JobStore:
                 *(self._store.command("HGET", lane_keys.batched(name), field) for name in some)
             )
         return found
+
+    async def have_ended(self, tasks: Iterable[str]) -> list[bool]:
+        """Return of each task whether it has a result: nobody wants an answer to it any more."""
+        names, found = list(tasks), list[bool]()
+        for start in range(0, len(names), AT_ONCE):
+            some = names[start : start + AT_ONCE]
+            found += await asyncio.gather(*(self._store.command("EXISTS", keys.result(name)) for name in some))
+        return [bool(one) for one in found]
 
     async def keep(self, tasks: Sequence[str], answers: Sequence[bytes]) -> int:
         """Keep what came of tasks, empty where nothing did; return of how many it is still wanted."""

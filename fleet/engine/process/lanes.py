@@ -137,7 +137,7 @@ class LaneChooser:
         left_s = max(0.0, leaving.by_at - now_s)
         enrolled = Enrolled(
             leaving.pool, leaving.bot, leaving.tenant, leaving.kind, leaving.run, leaving.limit, leaving.by_at,
-            rescue_at(leaving.by_at, now_s), now_s,
+            rescue_at(leaving.by_at, now_s), now_s, leaving.most_picos,
         )  # fmt: skip
         await self._jobs.enrol(leaving.task, enrolled, leaving.body, life_s=left_s)
         raise self._waiting(leaving.limit, enrolled.rescue_at)

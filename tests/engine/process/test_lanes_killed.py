@@ -36,7 +36,7 @@ def test_a_killed_worker_leaves_a_batch_that_another_one_takes_on(
         first.send(signal.SIGKILL)
         first.wait()
         with connect(redis_url) as client:
-            client.delete(lane_keys.lane_turn())  # which ends by itself within 15 s
+            client.delete(lane_keys.lane_turn("openai/gpt-sim/default"))  # which ends by itself within 15 s
         second = start_worker()
         found = [app.AsyncResult(task_id).get(timeout=WAIT_S) for task_id in ids]
         assert every(one.status == "ok" and one.served_by == "batch" for one in found), second.log

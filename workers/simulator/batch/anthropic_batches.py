@@ -16,7 +16,7 @@ from fleet.workers.simulator.batch.answering import BATCH, Answerer
 from fleet.workers.simulator.batch.book import JobBook
 from fleet.workers.simulator.batch.clock import Clock
 from fleet.workers.simulator.batch.desk import QUOTED, NoSuch, body_of, lost
-from fleet.workers.simulator.batch.faults import BatchFaults
+from fleet.workers.simulator.batch.faults import BatchFaults, Failing
 from fleet.workers.simulator.batch.jobs import CANCELLED_S, WINDOW_S, BatchJob, Item, between, planned, takes_s
 from fleet.workers.simulator.batch.listing import page_of
 from fleet.workers.simulator.rich.wanted import WireError
@@ -56,6 +56,8 @@ class MessageBatches:
             return respond(400, self._wire.error(400, str(error)), MARK)
         except NoSuch as error:
             return respond(404, self._wire.error(404, str(error)), MARK)
+        except Failing as error:
+            return respond(error.status, self._wire.error(error.status, "A fault that was asked for."), MARK)
         if told is None:
             return lost(request)
         if isinstance(told, bytes):
@@ -68,6 +70,7 @@ class MessageBatches:
     async def _told(self, request: web.BaseRequest, key: str) -> dict[str, Any] | bytes | None:
         """Return what a request gets: an object, results, or nothing when the reply is lost."""
         now_s = await self._book.catch_up()
+        self._faults.fail("refused_key", 401)
         host = f"http://{request.headers.get('Host', '')}"
         match (request.method, *request.path.removeprefix(MESSAGE_BATCHES).strip("/").split("/")):
             case ("POST", ""):
@@ -76,11 +79,11 @@ class MessageBatches:
                 ids = [{"id": job.id} for job in self._book.of(key, _PREFIX)]
                 page = page_of(ids, request.query, most=1000, after="after_id", before="before_id")
                 jobs = [self._batch(key, one["id"]) for one in page["data"]]
-                return {**page, "data": [_told(job, now_s, host) for job in jobs]}
+                return self._faults.page({**page, "data": [_told(job, now_s, host) for job in jobs]})
             case ("GET", batch_id):
                 return _told(self._batch(key, batch_id), now_s, host)
             case ("GET", batch_id, "results"):
-                return _results(self._batch(key, batch_id), now_s)
+                return self._faults.output(_results(self._batch(key, batch_id), now_s))
             case ("POST", batch_id, "cancel"):
                 job = self._batch(key, batch_id)
                 if job.ends_s <= now_s:
@@ -88,6 +91,7 @@ class MessageBatches:
                 job.cancel(now_s)
                 return _told(job, now_s, host)
             case ("DELETE", batch_id):
+                self._faults.fail("refused_delete", 400)
                 job = self._batch(key, batch_id)
                 if job.ends_s > now_s:
                     raise WireError(

@@ -14,7 +14,7 @@ from fleet.workers.simulator.batch import openai_batches
 from fleet.workers.simulator.batch.answering import BATCH, Answerer
 from fleet.workers.simulator.batch.book import JobBook
 from fleet.workers.simulator.batch.clock import Clock
-from fleet.workers.simulator.batch.faults import BatchFaults
+from fleet.workers.simulator.batch.faults import BatchFaults, Failing
 from fleet.workers.simulator.batch.files import MAX_FILE_BYTES, Files, StoredFile, read_upload
 from fleet.workers.simulator.batch.jobs import CANCELLED_S, CHECKED_S, WINDOW_S, BatchJob, between, planned, takes_s
 from fleet.workers.simulator.batch.listing import page_of
@@ -66,6 +66,8 @@ class BatchDesk:
             return _refusal(wire, 404, str(error))
         except Conflict as error:
             return _refusal(wire, 409, str(error))
+        except Failing as error:
+            return _refusal(wire, error.status, "A fault that was asked for.")
         if told is None:
             return lost(request)
         if isinstance(told, bytes):
@@ -77,17 +79,19 @@ class BatchDesk:
     async def _told(self, request: web.BaseRequest, key: str) -> dict[str, Any] | bytes | None:
         """Return what a request gets: an object, a file, or nothing when the reply is lost."""
         now_s = await self._book.catch_up()
+        self._faults.fail("refused_key", 401)
         asked = (request.method, *request.path.strip("/").split("/")[1:])
         match asked:
             case ("POST", "files"):
                 return await self._upload(request, key)
             case ("GET", "files"):
-                return self._files.page(key, request.query, now_s)
+                return self._faults.page(self._files.page(key, request.query, now_s))
             case ("GET", "files", file_id):
                 return self._file(key, file_id, now_s).told()
             case ("GET", "files", file_id, "content"):
-                return self._file(key, file_id, now_s).content
+                return self._faults.output(self._file(key, file_id, now_s).content)
             case ("DELETE", "files", file_id):
+                self._faults.fail("refused_delete", 400)
                 self._file(key, file_id, now_s)
                 return {"id": file_id, "object": "file", "deleted": self._files.delete(key, file_id, now_s)}
             case ("POST", "batches"):
@@ -95,7 +99,7 @@ class BatchDesk:
             case ("GET", "batches"):
                 page = page_of([{"id": job.id} for job in self._book.of(key, "batch_")], request.query)
                 named = [self._batch(key, one["id"]) for one in page["data"]]
-                return {**page, "data": [openai_batches.told(job, now_s) for job in named]}
+                return self._faults.page({**page, "data": [openai_batches.told(job, now_s) for job in named]})
             case ("GET", "batches", batch_id):
                 return openai_batches.told(self._batch(key, batch_id), now_s)
             case ("POST", "batches", batch_id, "cancel"):
@@ -127,6 +131,8 @@ class BatchDesk:
 
     async def _create(self, body: dict[str, Any], key: str) -> dict[str, Any] | None:
         told = openai_batches.read_create(body, self._wires)
+        if self._faults.meets("no_metadata"):
+            told["metadata"] = None
         now_s, options = self._clock.now_s(), self._provider.options
         file = self._files.find(key, told["input_file_id"], now_s)
         if file is None or file.purpose != "batch":

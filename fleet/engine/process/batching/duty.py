@@ -1,7 +1,7 @@
-"""A worker's duty that sends batches: one process of the fleet makes jobs of the tasks that gather, and takes jobs on.
+"""A worker's duty that sends batches: one process for each key makes jobs of the tasks that gather, and takes jobs on.
 
-It holds no slot. If it dies, or only seems to, another process goes on within half a minute. The steps of a job
-(`batching/machine.py`) are such that two that mean to do the same send nothing twice.
+It is one that has this key, and it holds no slot. If it dies, or only seems to, another one goes on within half a
+minute. The steps of a job (`batching/machine.py`) are such that two that mean to do the same send nothing twice.
 
 Weakness: a process that is stopped between its note that it sends and the sending, for longer than `Timings.lost_s`,
 may send what another one has sent by then.
@@ -12,16 +12,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
 
 from fleet.batches import BatchApi
 from fleet.config import Settings
 from fleet.economy.bill.export import export_of
-from fleet.economy.lanes.jobs import JobStore
+from fleet.economy.lanes.jobs import JobStore, Overtaken
 from fleet.economy.prices import Price
+from fleet.engine.process.batching.collecting import Harvester
 from fleet.engine.process.batching.machine import Machine, Timings
 from fleet.engine.transport.parking.opening import open_these
-from fleet.errors import FleetError
+from fleet.errors import FleetError, StoreRefused, StoreUnavailable
 from fleet.quoting import brief
 from fleet.store import keys, lane_keys
 from fleet.store.client import Store
@@ -42,6 +44,10 @@ SAME_TIME, SAME_S = 2.0, 3600.0
 GONE_S = 60.0
 #: Seconds for which a limit takes no batches that has refused one for good.
 SHUT_S = 3600.0
+
+
+async def _always(limit: str) -> bool:
+    return True
 
 
 class BatchDuty:
@@ -75,50 +81,83 @@ class BatchDuty:
         self._jobs = JobStore(state)
         self._timings = timings or Timings()
         self._machine = Machine(
-            state, self._jobs, price, wake=self._wake, shut=self._shut, now_s=now_s, timings=self._timings,
-            export=export_of(settings.bill),
+            self._jobs, Harvester(state, self._jobs, price, export_of(settings.bill)), wake=self._wake,
+            shut=self._shut, now_s=now_s, timings=self._timings,
         )  # fmt: skip
+        self._limits: dict[str, str] = {}
 
     async def attend(self) -> None:
-        """Send batches and read what comes, for ever, while this process has the turn."""
+        """Send batches and read what comes, for ever, under each key whose turn this process has."""
         while True:
             try:
-                is_mine = await has_turn(self._state, lane_keys.lane_turn(), self._process, life_s=TURN_S)
-                if is_mine:
-                    await self.round()
-                await asyncio.sleep(LOOK_EVERY_S if is_mine else STAND_BY_S)
+                has_work = await self.round(self._has_turn)
+                await asyncio.sleep(LOOK_EVERY_S if has_work else STAND_BY_S)
             except FleetError as error:
                 logger.warning("batches not looked at error=%s", type(error).__name__)
                 await asyncio.sleep(STAND_BY_S)
 
-    async def round(self) -> None:
-        """Make the jobs that are due, and take each job on as far as it goes now.
+    async def _has_turn(self, limit: str) -> bool:
+        """True when this process serves a limit, and no other one does."""
+        return await has_turn(self._state, lane_keys.lane_turn(limit), self._process, life_s=TURN_S)
+
+    async def round(self, has_turn: Callable[[str], Awaitable[bool]] = _always) -> bool:
+        """Make the jobs that are due, and take each job on as far as it goes now; False when there is nothing to do.
+
+        Args:
+            has_turn: True for a limit that this process is to serve.
 
         Raises:
             StoreUnavailable: When Redis does not answer.
         """
-        for limit, since in (await self._jobs.gathered()).items():
-            await self._form(limit, since)
-        for job_id in await self._jobs.jobs(self._now_s()):
+        gathered, due = await self._jobs.gathered(), set(await self._jobs.jobs(self._now_s()))
+        jobs = await self._limits_of(await self._jobs.jobs())
+        limits = {*gathered, *jobs.values()}
+        asked = [limit for limit in limits if self._api_of(limit) is not None]
+        mine = {limit for limit in asked if await has_turn(limit)}
+        for limit in mine & gathered.keys():
+            await self._form(limit, gathered[limit])
+        for job_id in [job for job, limit in jobs.items() if limit in mine and job in due]:
             await self.take_on(job_id)
+        if len(asked) < len(limits):
+            await self._leave_orphans({job for job, limit in jobs.items() if limit not in asked}, has_turn)
+        return bool(mine)
+
+    async def _leave_orphans(self, jobs: set[str], has_turn: Callable[[str], Awaitable[bool]]) -> None:
+        """Free the tasks whose time has come of jobs at which nobody looks, for nobody has their key any more."""
+        for job_id in await self._jobs.jobs(self._now_s() - self._timings.orphan_s):
+            job = await self._jobs.job(job_id) if job_id in jobs else None
+            if job is not None and self._now_s() >= job.rescue_at and await has_turn(job.limit):
+                await self._machine.leave(job)
+
+    async def _limits_of(self, jobs: list[str]) -> dict[str, str]:
+        """Return the limits of jobs; one that is gone is dropped."""
+        for job_id in jobs:
+            if job_id not in self._limits:
+                job = await self._jobs.job(job_id)
+                if job is None:
+                    await self._jobs.drop(job_id)
+                else:
+                    self._limits[job_id] = job.limit
+        self._limits = {job_id: self._limits[job_id] for job_id in jobs if job_id in self._limits}
+        return self._limits
 
     async def take_on(self, job_id: str) -> None:
-        """Take a job one step on; what its vendor refuses is tried again later."""
+        """Take a job one step on; whatever goes wrong with it, it is tried again later, and the others go on."""
         job = await self._jobs.job(job_id)
-        if job is None:
-            await self._jobs.drop(job_id)
-            return
-        api = self._api_of(job.limit)
-        if api is None:
-            logger.warning("batch_stands job=%s limit=%s: this worker has no such key or provider", job_id, job.limit)
-            await self._jobs.look_at(job_id, self._now_s() + self._timings.latest_s)
+        api = None if job is None else self._api_of(job.limit)
+        if job is None or api is None:
             return
         try:
             await self._machine.advance(job, api)
-        except FleetError as error:
-            logger.warning(
-                "batch_step_failed job=%s state=%s limit=%s error=%s: %s",
-                job_id, job.state, job.limit, type(error).__name__, brief(str(error), 200),
+        except Overtaken:
+            pass  # it is another one's, who looks at it
+        except (StoreUnavailable, StoreRefused):
+            raise
+        except Exception as error:  # noqa: BLE001 - recorded, without words that may be a prompt's; the others go on
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            logger.error(
+                "batch_step_broke job=%s state=%s limit=%s error=%s at=%s:%s",
+                job_id, job.state, job.limit, type(error).__name__, at.name, at.lineno,
             )  # fmt: skip
             await self._jobs.look_at(job_id, self._now_s() + self._timings.failed_s)
 

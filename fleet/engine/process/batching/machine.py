@@ -8,35 +8,39 @@ and sends nothing again before that is known, or so long ago that no request can
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from fleet.batches import BatchAnswer, BatchApi, BatchRequest, Manifest, VendorBatch
-from fleet.economy.bill.export import Export
-from fleet.economy.bill.writer import Batch, batch_call
-from fleet.economy.lanes.jobs import AT_ONCE, Enrolled, JobStore, LaneJob
-from fleet.economy.lanes.times import JobTime, note_time
-from fleet.economy.prices import Price
-from fleet.entries import Entry
+from fleet.batches import BatchApi, BatchRequest, Manifest, VendorBatch
+from fleet.economy.lanes.jobs import JobState, JobStore, LaneJob, Overtaken
+from fleet.engine.process.batching.collecting import Harvester, read_answers
 from fleet.errors import (
     BadRequest,
+    ConfigurationError,
     FleetError,
+    GiveUp,
     KeyRejected,
+    MachineExhausted,
     NotServed,
     NotSoon,
     ProviderUnavailable,
     RateLimited,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
 )
-from fleet.store.client import Store
 
 logger = logging.getLogger("fleet.batches")
 
 #: Why tasks go on whose batch could not be sent in time.
 TOO_LATE = "its time was over before it could be sent"
-#: Tier by which batches are priced and billed.
-BATCH = "batch"
+#: Why a batch of which nothing is wanted any more is not sent, or is cancelled.
+NOBODY = "its tasks have ended"
+#: Why tasks go on of a job whose key is gone.
+NO_KEY = "no worker has its key, or its provider, any more"
+#: States in which nothing of a job can have been billed.
+UNPAID: tuple[JobState, ...] = ("intent", "uploading", "uploaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Timings:
         latest_s: At most.
         refused_s: Until the next try, where a vendor has refused a batch for now.
         failed_s: Until the next try of a step whose request has failed.
+        longest_s: After which a batch has surely ended, whatever its vendor says or does not: a day, and two hours.
+        orphan_s: After which a job that is due has nobody who has its key: longer than any request of another job.
     """
 
     lost_s: float = 150.0
@@ -56,6 +62,8 @@ class Timings:
     latest_s: float = 60.0
     refused_s: float = 60.0
     failed_s: float = 10.0
+    longest_s: float = 26 * 3600.0
+    orphan_s: float = 180.0
 
 
 #: Opens what is parked of some tasks, by pool: they go on at once.
@@ -68,37 +76,74 @@ class Machine:
     """Takes jobs on, a step at a time.
 
     Args:
-        store: State Redis.
-        jobs: Jobs there.
-        price: Cost of one call.
+        jobs: Jobs in Redis.
+        harvester: Enters what came into the bill.
         wake: Lets tasks go on.
         shut: Notes who takes no batches.
         now_s: Unix time in seconds, as Redis has it.
         timings: How long things take.
-        export: Where entries of the bill go one by one as well; None: nowhere.
     """
 
     def __init__(
-        self, store: Store, jobs: JobStore, price: Price, *, wake: Wake, shut: Shut, now_s: Callable[[], float],
-        timings: Timings, export: Export | None = None,
+        self, jobs: JobStore, harvester: Harvester, *, wake: Wake, shut: Shut, now_s: Callable[[], float],
+        timings: Timings,
     ) -> None:  # fmt: skip
-        self._export = export
-        self._store, self._jobs, self._price = store, jobs, price
+        self._jobs, self._harvester = jobs, harvester
         self._wake, self._shut, self._now_s, self._timings = wake, shut, now_s, timings
 
     async def advance(self, job: LaneJob, api: BatchApi) -> None:
         """Take a job one step on; it is looked at again when that is due.
 
         Raises:
-            FleetError: What the vendor, or Redis, said; the job is as it was, or says what was about to be sent.
+            FleetError: What Redis said, or that another process has it; the job is as it was, or says what was about to
+                be sent.
         """
         step: dict[str, Callable[[LaneJob, BatchApi], Awaitable[float]]] = {
             "intent": self._upload, "uploading": self._find_file, "uploaded": self._create, "creating": self._find,
             "running": self._look, "cancelling": self._look, "ended": self._collect, "collected": self._clear,
         }  # fmt: skip
-        again_s = await step[job.state](job, api)
+        try:
+            again_s = await step[job.state](job, api)
+        except (StoreError, StoreUnavailable, StoreRefused, Overtaken):
+            raise
+        except FleetError as error:
+            again_s = await self._stuck(job.id, error)
+        await self._again(job, again_s)
+
+    async def leave(self, job: LaneJob) -> None:
+        """Let the tasks of a job go on whose key nobody has any more. Raises as `advance`."""
+        if job.state in UNPAID:
+            await self._end(job, NO_KEY)
+        elif job.state != "collected":
+            await self._give_up(job, NO_KEY)
+        await self._let_go(job)
+        await self._drop(job, NO_KEY)
+
+    async def _again(self, job: LaneJob, again_s: float) -> None:
         if again_s >= 0:
             await self._jobs.look_at(job.id, self._now_s() + again_s)
+
+    async def _stuck(self, job_id: str, error: FleetError) -> float:
+        """A step's request has failed: it is tried again, unless its tasks would wait for nothing.
+
+        What says that it lasts ends a job when its tasks must go on; what passes ends it once its batch must be over.
+        """
+        job = await self._jobs.job(job_id)
+        if job is None:
+            return -1
+        told, now_s = f"{type(error).__name__}: {error}", self._now_s()
+        logger.warning("batch_step_failed job=%s state=%s limit=%s error=%s", job.id, job.state, job.limit, told)
+        is_needed = now_s >= job.rescue_at
+        if job.state == "collected":
+            if job.tries >= MOST_TRIES:
+                return await self._drop(job, told)
+        elif job.state in UNPAID:
+            if is_needed:
+                return await self._end(job, TOO_LATE)
+        elif (is_needed and job.tries >= MOST_TRIES and _lasts(error)) or now_s > job.at + self._timings.longest_s:
+            return await self._give_up(job, told)
+        await self._jobs.put(job, job.state, tries=job.tries + 1, why=str(error))
+        return self._timings.failed_s * min(2**job.tries, 10)
 
     async def _upload(self, job: LaneJob, api: BatchApi) -> float:
         if not api.has_files:
@@ -106,10 +151,15 @@ class Machine:
             return 0
         requests = await self._requests(job)
         if not requests or self._now_s() >= job.rescue_at:
-            return await self._end(job, TOO_LATE if requests else "its tasks are gone")
-        job = await self._jobs.put(job, "uploading", at=self._now_s())
-        file = await api.upload(job.id, requests)
-        await self._jobs.put(job, "uploaded", file=file)
+            return await self._end(job, TOO_LATE if requests else NOBODY)
+        job = await self._jobs.put(job, "uploading", at=self._now_s(), sent=len(requests))
+        try:
+            file = await api.upload(job.id, requests)
+        except FleetError as error:
+            if _was_not_made(error):
+                return await self._refused(job, error, "intent")
+            raise
+        await self._jobs.put(job, "uploaded", file=file, tries=0)
         return 0
 
     async def _find_file(self, job: LaneJob, api: BatchApi) -> float:
@@ -127,13 +177,17 @@ class Machine:
             return await self._end(job, TOO_LATE)
         requests = await self._requests(job)
         if not requests:
-            return await self._end(job, "its tasks are gone")
+            return await self._end(job, NOBODY)
+        if job.file and len(requests) < job.sent:  # some have ended since it was uploaded: a file without them
+            await api.delete(_vendor_of(job))
+            await self._jobs.put(job, "intent", file="")
+            return 0
         job = await self._jobs.put(job, "creating", at=self._now_s(), sent=len(requests))
         try:
             sent = await api.create(job.id, job.file, requests)
         except FleetError as error:
             if _was_not_made(error):
-                return await self._refused(job, error)
+                return await self._refused(job, error, "uploaded")
             raise
         await self._made(job, sent)
         return self._timings.soonest_s
@@ -144,7 +198,9 @@ class Machine:
         manifest = Manifest(job.id, job.sent or job.count, job.at, frozenset({*not_these, *job.failed}), job.file)
         try:
             sent = await api.find(manifest)
-        except NotSoon:
+        except NotSoon as error:
+            if self._now_s() > job.at + self._timings.longest_s:
+                return await self._give_up(job, str(error))
             return self._pause(job)
         if sent is not None:
             await self._made(job, sent)
@@ -157,43 +213,43 @@ class Machine:
     async def _made(self, job: LaneJob, sent: VendorBatch) -> None:
         await self._jobs.put(job, "running", batch=sent.id, files=sent.files, tries=0, why="")
 
-    async def _refused(self, job: LaneJob, error: FleetError) -> float:
-        """A batch was surely not made: it is tried again, or its tasks take another lane."""
+    async def _refused(self, job: LaneJob, error: FleetError, before: JobState) -> float:
+        """A file or a batch was surely not made: it is tried again, or its tasks take another lane."""
         logger.warning("batch_refused job=%s limit=%s error=%s", job.id, job.limit, type(error).__name__)
         if isinstance(error, BadRequest | NotServed):
             await self._shut(job.limit, str(error))
             return await self._end(job, str(error))
-        await self._jobs.put(job, "uploaded", tries=job.tries + 1, why=str(error))
-        return self._timings.refused_s * min(2**job.tries, 10)
+        await self._jobs.put(job, before, tries=job.tries + 1, why=str(error))
+        return self._until(job, self._timings.refused_s * min(2**job.tries, 10))
 
     async def _look(self, job: LaneJob, api: BatchApi) -> float:
-        try:
-            sent = await api.look(job.batch)
-        except (BadRequest, NotServed) as error:
-            return await self._unknown(job, error)
+        is_over = job.state == "cancelling" or self._now_s() >= job.rescue_at
+        sent = await api.look(job.batch)
         if sent.state == "failed":
             return await self._failed(job, sent)
         if sent.state == "ended":
-            await self._jobs.put(job, "ended", files=sent.files, ended_at=self._now_s(), tries=0)
+            await self._jobs.put(job, "ended", files=sent.files, ended_at=self._now_s(), tries=0, why="")
             return 0
-        if self._now_s() >= job.rescue_at:
-            is_first = job.state == "running"
-            job = await self._jobs.put(job, "cancelling")
-            if is_first:
-                logger.warning("batch_cancelled job=%s limit=%s: its time is nearly over", job.id, job.limit)
-            await api.cancel(job.batch)
+        if is_over or await self._is_unwanted(job):
+            await self._cancel(job, api, "its time is nearly over" if is_over else NOBODY)
             return self._timings.soonest_s
-        if sent.done != job.done:
-            await self._jobs.put(job, job.state, done=sent.done)
+        if sent.done != job.done or job.tries:
+            await self._jobs.put(job, job.state, done=sent.done, tries=0, why="")
         return self._pause(job)
 
-    async def _unknown(self, job: LaneJob, error: FleetError) -> float:
-        """Its vendor says that there is no such batch: once that is sure, its tasks take another lane."""
-        if job.tries >= MOST_READS:
-            logger.error("batch_lost job=%s limit=%s: its vendor does not know it any more", job.id, job.limit)
-            return await self._end(job, str(error))
-        await self._jobs.put(job, job.state, tries=job.tries + 1, why=str(error))
-        return self._timings.refused_s
+    async def _cancel(self, job: LaneJob, api: BatchApi, why: str) -> None:
+        """Let nothing more of a batch run; also again, until it has ended."""
+        if job.state == "running":
+            logger.warning("batch_cancelled job=%s limit=%s: %s", job.id, job.limit, why)
+            job = await self._jobs.put(job, "cancelling", why=why)
+        await api.cancel(job.batch)
+
+    async def _is_unwanted(self, job: LaneJob) -> bool:
+        """True when all tasks of a batch have ended: they were cancelled. Costs little as long as one waits."""
+        for task in await self._jobs.tasks(job.id):
+            if not (await self._jobs.have_ended([task]))[0]:
+                return False
+        return True
 
     async def _failed(self, job: LaneJob, sent: VendorBatch) -> float:
         """Nothing of a batch has run: where only its queue was full, it is made anew of the same file."""
@@ -203,65 +259,43 @@ class Machine:
         await self._jobs.put(
             job, "uploaded", batch="", failed=(*job.failed, sent.id), tries=job.tries + 1, why=sent.why
         )
-        return self._timings.refused_s * min(2**job.tries, 10)
+        return self._until(job, self._timings.refused_s * min(2**job.tries, 10))
 
     async def _collect(self, job: LaneJob, api: BatchApi) -> float:
-        """Enter what has come into the bill, each once, and keep it for the tasks."""
-        tasks = await self._jobs.tasks(job.id)
-        came: list[BatchAnswer | None] = [None] * len(tasks)
-        try:
-            async for one in api.answers(_vendor_of(job)):
-                if (place := job.place_of(one.custom_id)) is not None:
-                    came[place] = one
-        except FleetError as error:
-            if isinstance(error, NotSoon | RateLimited | KeyRejected) or job.tries < MOST_READS:
-                await self._jobs.put(job, "ended", tries=job.tries + 1, why=str(error))
+        """Read what came; what cannot be read is read again, and not for ever."""
+        found = await read_answers(job, api, _vendor_of(job))
+        if not found.is_whole:
+            error, told = found.error, str(found.error or f"{found.unread} lines that nobody can read")
+            is_late = self._now_s() >= job.rescue_at
+            if job.tries < MOST_TRIES or not (error is None or _is_gone(error) or is_late):
+                await self._jobs.put(job, "ended", tries=job.tries + 1, why=told)
                 return self._timings.refused_s
-            logger.error("batch_lost job=%s limit=%s tasks=%d: %s", job.id, job.limit, len(tasks), type(error).__name__)
-        for start in range(0, len(tasks), AT_ONCE):
-            some, answers = tasks[start : start + AT_ONCE], came[start : start + AT_ONCE]
-            await self._enter(job, start, some, answers)
-            await self._jobs.keep(some, [b"" if one is None else one.body for one in answers])
-        answered = sum(one is not None and bool(one.body) for one in came)
-        await note_time(
-            self._store, job.api, JobTime(job.ended_at - job.made_at, len(tasks), answered), job=job.id
-        )  # fmt: skip
-        await self._jobs.put(job, "collected", done=answered)
+            logger.error(
+                "batch_lost job=%s limit=%s answers=%d unread_lines=%d: %s", job.id, job.limit,
+                found.answers.count(None), found.unread, told,
+            )  # fmt: skip
+        answered = await self._harvester.collect(job, found.answers)
+        await self._jobs.put(job, "collected", done=answered, tries=0, why="")
         return 0
 
-    async def _enter(
-        self, job: LaneJob, start: int, tasks: Sequence[str], answers: Sequence[BatchAnswer | None]
-    ) -> None:  # fmt: skip
-        """Enter some answers into the bill: under the job's own name and their place, so each once."""
-        whose = await self._jobs.enrolled(tasks)
-        entries = tuple(
-            self._entry(job, start + place, task, enrolled, one)
-            for place, (task, enrolled, one) in enumerate(zip(tasks, whose, answers, strict=True))
-            if one is not None and one.usage.total_tokens
-        )
-        if entries:
-            batch = Batch(f"lanes-{job.id}", start // AT_ONCE + 1, entries)
-            await self._store.run(*batch_call(batch))
-            if self._export is not None:
-                await asyncio.to_thread(self._export.write, entries)
-
-    def _entry(self, job: LaneJob, place: int, task: str, enrolled: Enrolled | None, one: BatchAnswer) -> Entry:
-        pool, bot, tenant, kind, run = ("",) * 5
-        if enrolled is not None:
-            pool, bot, tenant, kind, run = (
-                enrolled.pool, enrolled.bot, enrolled.tenant, enrolled.kind, enrolled.run,
-            )  # fmt: skip
-        picos = self._price(job.api, one.usage, BATCH)
-        return Entry(
-            job.custom_id(place), task, pool or "-", bot or "-", tenant, kind or "-", run, job.limit, BATCH, one.usage,
-            picos, "settled", job.ended_at,
-        )  # fmt: skip
-
     async def _clear(self, job: LaneJob, api: BatchApi) -> float:
-        """Let the tasks go on, and delete what the vendor keeps of them."""
-        await self._let_go(job)
+        """Let the tasks go on, and delete what the vendor keeps of them, as often as that makes sense."""
+        if not job.tries:
+            await self._let_go(job)
+        if job.batch and not job.ended_at:  # given up while nobody could tell: nothing more of it is to run
+            await api.cancel(job.batch)
         await api.delete(_vendor_of(job))
         logger.info("batch_over job=%s limit=%s tasks=%d answered=%d", job.id, job.limit, job.count, job.done)
+        await self._jobs.drop(job.id)
+        return -1
+
+    async def _drop(self, job: LaneJob, why: str) -> float:
+        """Forget a job whose vendor does not delete what it keeps of it."""
+        if job.batch or job.file:
+            logger.error(
+                "batch_not_deleted job=%s limit=%s batch=%s files=%s: %s; delete them at the vendor's",
+                job.id, job.limit, job.batch or "none", ",".join(_vendor_of(job).files) or "none", why,
+            )  # fmt: skip
         await self._jobs.drop(job.id)
         return -1
 
@@ -269,8 +303,17 @@ class Machine:
         """Let the tasks of a job that has cost nothing go on by other lanes."""
         tasks = await self._jobs.tasks(job.id)
         await self._jobs.keep(tasks, [b""] * len(tasks))
-        await self._jobs.put(job, "collected", why=why)
+        await self._jobs.put(job, "collected", tries=0, why=why)
         return 0
+
+    async def _give_up(self, job: LaneJob, why: str) -> float:
+        """Let the tasks of a job go on of which nobody can tell what became: it may be paid, and is billed so."""
+        logger.error(
+            "batch_given_up job=%s state=%s limit=%s tasks=%d: %s; it may have been paid, and its tasks go on",
+            job.id, job.state, job.limit, job.count, why,
+        )  # fmt: skip
+        await self._harvester.give_up(job)
+        return await self._end(job, why)
 
     async def _let_go(self, job: LaneJob) -> None:
         tasks = await self._jobs.tasks(job.id)
@@ -282,22 +325,30 @@ class Machine:
             await self._wake(pool, some)
 
     async def _requests(self, job: LaneJob) -> list[BatchRequest]:
-        """Return the requests of a job; those whose words were erased meanwhile are left out."""
-        bodies = await self._jobs.bodies(await self._jobs.tasks(job.id))
-        return [BatchRequest(job.custom_id(place), body) for place, body in enumerate(bodies) if body is not None]
+        """Return the requests of a job, without those whose tasks have ended, or whose words were erased meanwhile."""
+        tasks = await self._jobs.tasks(job.id)
+        bodies, ended = await self._jobs.bodies(tasks), await self._jobs.have_ended(tasks)
+        return [
+            BatchRequest(job.custom_id(place), body)
+            for place, (body, has_ended) in enumerate(zip(bodies, ended, strict=True))
+            if body is not None and not has_ended
+        ]
 
     def _is_lost(self, job: LaneJob) -> bool:
         return self._now_s() - job.at > self._timings.lost_s
 
+    def _until(self, job: LaneJob, pause_s: float) -> float:
+        """Return a pause that does not go beyond the time at which tasks must go on."""
+        return max(self._timings.soonest_s, min(pause_s, job.rescue_at - self._now_s()))
+
     def _pause(self, job: LaneJob) -> float:
-        """Return the seconds to the next look: the longer, the longer it runs, and not beyond its rescue."""
-        now_s, timings = self._now_s(), self._timings
-        pause_s = min(timings.latest_s, max(timings.soonest_s, (now_s - job.made_at) / 20))
-        return max(timings.soonest_s, min(pause_s, job.rescue_at - now_s))
+        """Return the seconds to the next look: the longer, the longer it runs."""
+        timings = self._timings
+        return self._until(job, min(timings.latest_s, max(timings.soonest_s, (self._now_s() - job.made_at) / 20)))
 
 
-#: Times that the answers of a batch that has ended are asked for, until they are taken for lost (count).
-MOST_READS = 8
+#: Times that a step is tried whose failure lasts, and answers are asked for that cannot be read (count).
+MOST_TRIES = 8
 
 
 def _vendor_of(job: LaneJob) -> VendorBatch:
@@ -305,7 +356,19 @@ def _vendor_of(job: LaneJob) -> VendorBatch:
 
 
 def _was_not_made(error: FleetError) -> bool:
-    """True when a refusal says that there is no batch. After a 5xx there may be one: a proxy has lost the reply."""
+    """True when a refusal says that there is no file, or batch. After a 5xx there may be one."""
     if isinstance(error, ProviderUnavailable):
         return not error.sent
-    return isinstance(error, BadRequest | NotServed | RateLimited | KeyRejected)
+    return isinstance(error, BadRequest | ConfigurationError | RateLimited | KeyRejected | MachineExhausted)
+
+
+def _lasts(error: FleetError) -> bool:
+    """True when the same request would fail again: its key is refused, or what it asks for."""
+    return _is_gone(error) or isinstance(error, KeyRejected)
+
+
+def _is_gone(error: FleetError) -> bool:
+    """True when what was asked for is not there, or is not what it should be."""
+    if isinstance(error, ProviderUnavailable):
+        return not error.passes
+    return isinstance(error, GiveUp | ConfigurationError)

@@ -29,7 +29,7 @@ from fleet.workers.providers.openai_compatible import OpenAICompatible
 #: Requests of a vendor, each a step at which a sender may die before or behind it.
 ASKED = ("upload", "find_file", "create", "find", "look", "cancel", "delete")
 #: No request is on its way any more after so many seconds here.
-QUICK = Timings(lost_s=0.3, soonest_s=0.01, latest_s=0.05, refused_s=0.05, failed_s=0.02)
+QUICK = Timings(lost_s=0.3, soonest_s=0.01, latest_s=0.05, refused_s=0.05, failed_s=0.02, orphan_s=0.5)
 
 
 class Killed(BaseException):
@@ -129,6 +129,8 @@ def api_of(kind: str, url: str) -> BatchApi:
 
 
 LIMIT = "api/m/default"
+#: What each task may cost at most, 10^-12 dollars.
+MOST_PICOS = 150_000_000
 
 
 def body_of(prompt: str) -> bytes:
@@ -140,7 +142,9 @@ async def enrol(store: Store, tasks: list[str], *, by_s: float, rescue_s: float)
     """Enrol tasks as workers do, and park their messages."""
     jobs, seconds = JobStore(store), float((await store.command("TIME"))[0])
     for number, task in enumerate(tasks):
-        asked = Enrolled("work", "work-001", "", "sum", "", LIMIT, seconds + by_s, seconds + rescue_s, seconds)
+        asked = Enrolled(
+            "work", "work-001", "", "sum", "", LIMIT, seconds + by_s, seconds + rescue_s, seconds, MOST_PICOS
+        )
         await jobs.enrol(task, asked, body_of(f"What is {number} + {number}?"), life_s=by_s)
         await store.command("HSET", keys.parked(), task, "list\n{}\nmessage")
         await store.command("ZADD", keys.parked_order(keys.queue("work")), repr(seconds + by_s), task)
