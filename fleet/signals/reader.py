@@ -19,7 +19,7 @@ from fleet.money import micros_of
 from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
 from fleet.signals.crew import Trouble, troubles_of
-from fleet.signals.recorder import WorkerReport, split_reports
+from fleet.signals.recorder import WorkerReport, speaking_of, split_reports
 from fleet.signals.spread import Spread, Verdict, spread_of, verdict_of
 from fleet.store import keys
 
@@ -160,7 +160,7 @@ class Signals:
             simulated=self._settings.simulated,
             completions=self._completions(counts, dict(zip(pools, rest[len(pools) :], strict=True))),
             errors=self._errors(dict(zip(pools, map(_numbers, rest), strict=False)), catalogue.calls_failed(counts)),
-            resources=_resources(counts, living, troubles_of(living, self._settings, now_s=now_s), budgets),
+            resources=_resources(counts, living, self._settings, budgets, now_s),
         )
 
     def _completions(self, totals: dict[str, int], by_pool: dict[str, bytes | None]) -> Completions:
@@ -233,16 +233,18 @@ def _types(rows: Iterable[ErrorRow]) -> tuple[TypeCount, ...]:
 def _resources(
     totals: dict[str, int],
     workers: Sequence[WorkerReport],
-    troubles: tuple[Trouble, ...],
+    settings: Settings,
     budgets: Sequence[BudgetRow],
+    now_s: float,
 ) -> Resources:
+    speaking = speaking_of(workers, now_s=now_s)
     return Resources(
         workers=tuple(workers),
-        troubles=troubles,
-        slots=sum(worker.slots for worker in workers),
-        busy=sum(worker.busy for worker in workers),
-        cpu_percent=round(sum(worker.cpu_percent for worker in workers), 1),
-        rss_mb=round(sum(worker.rss_mb for worker in workers), 1),
+        troubles=troubles_of(speaking, settings, now_s=now_s),
+        slots=sum(worker.slots for worker in speaking),
+        busy=sum(worker.busy for worker in speaking),
+        cpu_percent=round(sum(worker.cpu_percent for worker in speaking), 1),
+        rss_mb=round(sum(worker.rss_mb for worker in speaking), 1),
         budgets=tuple(budgets),
         input_tokens=totals.get(catalogue.INPUT_TOKENS.name, 0),
         output_tokens=totals.get(catalogue.OUTPUT_TOKENS.name, 0),

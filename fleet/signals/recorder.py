@@ -312,6 +312,11 @@ def _was_before(successor: WorkerReport, report: WorkerReport) -> bool:
     return same and bool(report.host) and (report.pid == successor.pid or not psutil.pid_exists(report.pid))
 
 
+def speaking_of(workers: Iterable[WorkerReport], *, now_s: float) -> list[WorkerReport]:
+    """Return those that have not fallen silent: what the last report of the others says is over."""
+    return [worker for worker in workers if worker.at >= now_s - SILENT_S]
+
+
 def told_lent(workers: Iterable[WorkerReport]) -> str:
     """Return how many slots workers have lent beyond their own, while calls hang: `, 5 lent`; empty: none."""
     lent = sum(max(0, worker.busy - worker.slots) for worker in workers)

@@ -354,7 +354,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     (
         "backlog_grows", "warning",
         "The backlog of research grows since 13:53:00 UTC, 4,000 tasks wait: 1,000 tasks then; at the pace of the last "
-        "10 minutes it takes 3.3 h to drain, and all slots are busy",
+        "minutes it takes 3.3 h to drain, and all slots are busy",
         view_of(pools=[pool_view("research", waiting=4000)], busy=40),
         growing(1000, 1300, 1600, 1900, 2200, 2500, 2800, 3100, 3400, 3900),
     ),

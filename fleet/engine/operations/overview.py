@@ -50,7 +50,7 @@ from fleet.signals.limit_view import LimitView
 from fleet.signals.marks import marks_of
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
-from fleet.signals.recorder import SILENT_S, split_reports
+from fleet.signals.recorder import speaking_of, split_reports
 from fleet.signals.rungs import LadderView, ladder_view
 from fleet.signals.series import cost_of_answer, day_in, last_hour, minutes_in, series_of
 from fleet.signals.spans import Span, spans_in, spans_of, trends_of
@@ -132,7 +132,7 @@ class Overview:
             now_s=now_s,
         )
         living, _ = split_reports(dict(reading.workers), now_s=now_s)
-        speaking = [report for report in living if report.at >= now_s - SILENT_S]
+        speaking = speaking_of(living, now_s=now_s)
         seen = read_apis(self._state, settings, settings.pools)
         series = {name: one.series for name, one in pools.items()}
         paces = paces_of(seen.limits.values(), series, settings, now_s)
@@ -142,7 +142,7 @@ class Overview:
         )
         standings = read_standings(
             self._state, self._broker, settings, list(settings.pools),
-            crew=Crew(now_s, living), apis=seen, bots=of_bots,
+            crew=Crew(now_s, speaking), apis=seen, bots=of_bots,
         )  # fmt: skip
         waits = lines_in_order(standings, now_s)
         totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}

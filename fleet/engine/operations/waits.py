@@ -27,7 +27,7 @@ from fleet.resilience.scripts import SHOW as SHOW_BREAKER
 from fleet.resilience.view import view_of
 from fleet.roster import PoolBots, read_bots
 from fleet.signals.crew import takers, unserved_queue_line, why_shut
-from fleet.signals.recorder import WorkerReport, split_reports
+from fleet.signals.recorder import WorkerReport, speaking_of, split_reports
 from fleet.signals.unusual.alarms import read_alarms
 from fleet.signals.view import WaitLine
 from fleet.store import keys
@@ -68,7 +68,8 @@ def crew_of(now: tuple[int, int], rows: dict[bytes, bytes]) -> Crew:
     """Return the workers that have reported lately, by what TIME and the hash of their reports say."""
     seconds, micros = now
     living, _ = split_reports(rows, now_s=seconds)
-    return Crew(seconds + micros / 1e6, living)
+    now_s = seconds + micros / 1e6
+    return Crew(now_s, speaking_of(living, now_s=now_s))
 
 
 @dataclass(frozen=True, slots=True)

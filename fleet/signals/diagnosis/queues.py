@@ -30,8 +30,10 @@ def backlogs(case: Case) -> Iterator[Diagnosis]:
     """Yield pools whose backlog has grown for ten minutes, and would take long to drain."""
     for pool in case.view.pools:
         if pool.waiting and pool.is_open and not pool.is_held and (grown := _grown(case, pool)) is not None:
-            done = case.recent(pool.pool, GROWS_MIN).completions
-            drain_s = 60 * GROWS_MIN * pool.waiting / done if done else float("inf")
+            drain_s = pool.drain.left_s if pool.drain is not None else None  # as its card has it
+            if drain_s is None:
+                done = case.recent(pool.pool, GROWS_MIN).completions
+                drain_s = 60 * GROWS_MIN * pool.waiting / done if done else float("inf")
             if drain_s >= LONG_DRAIN_S:
                 yield _backlog(case, pool, grown, drain_s)
 
@@ -61,7 +63,7 @@ def _backlog(case: Case, pool: PoolView, grown: tuple[float, int], drain_s: floa
     is_busy = slots.slots > 0 and slots.busy >= 0.9 * slots.slots
     return diagnosis(
         "backlog_grows", "warning", f"The backlog of {pool.pool} grows", now_s=case.now_s, about=pool.pool, since=since,
-        tasks=pool.waiting, cause=f"{was:,} tasks then; at the pace of the last {GROWS_MIN} minutes {drain}"
+        tasks=pool.waiting, cause=f"{was:,} tasks then; at the pace of the last minutes {drain}"
         f"{', and all slots are busy' if is_busy else ''}",
         help=Help(advice="start more workers" if is_busy else "see what its tasks wait for",
                   command="celery -A fleet worker" if is_busy else "fleet pools"),

@@ -30,7 +30,7 @@ from fleet.limiter import LimitSnapshot
 from fleet.models import Priority
 from fleet.resilience import Breakers
 from fleet.signals.metrics import exposition
-from fleet.signals.recorder import WorkerReport
+from fleet.signals.recorder import SILENT_S, WorkerReport
 from fleet.signals.unusual.alarms import Alarm, swap
 from fleet.signals.view import WaitLine
 from fleet.store import keys
@@ -55,12 +55,13 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 def serve(
     client: redis.Redis, *queues_of: str, name: str = "w1", shut: dict[Wait, tuple[str, ...]] | None = None,
-    **fields: Any,
+    silent_s: float = 0.0, **fields: Any,
 ) -> None:  # fmt: skip
     """Let one worker report that takes from these queues."""
     name = f"{name}@{socket.gethostname()}"
     report = WorkerReport(
-        name=name, pid=os.getpid(), cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time(), queues=queues_of,
+        name=name, pid=os.getpid(), cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time() - silent_s,
+        queues=queues_of,
         shut={wait.to_json(): pools for wait, pools in (shut or {}).items()}, **fields,
     )  # fmt: skip
     client.hset(keys.workers(), name, report.model_dump_json())
@@ -169,6 +170,21 @@ def test_a_pool_that_its_workers_cannot_serve_tells_why_until_one_comes_that_can
     assert "start them again" in story.lines[-2] and "variable X" in story.lines[-1]
     serve(client, "fleet.a", "celery", name="w2")
     assert waits_of(client) == ()
+
+
+def test_tasks_of_a_worker_that_has_fallen_silent_wait_for_one_though_it_is_not_given_up_yet(
+    client: redis.Redis,
+) -> None:
+    queue(client, 3)
+    serve(client, "fleet.b", "celery", name="w2")
+    assert told(client) == []
+    serve(client, "fleet.a", "celery", silent_s=SILENT_S + 2)
+    assert told(client) == [("a", "worker", 3)]
+    assert story_of(client, "a2-0").cause == "worker"
+    view = Overview(SETTINGS, state=client, broker=client).read()
+    assert (view.resources.slots, len(view.resources.workers)) == (1, 2)
+    sentences = {one.kind: (one.severity, one.sentence) for one in view.diagnoses}
+    assert sentences["pool_unserved"] == ("critical", "No live worker serves pool a, 3 tasks wait")
 
 
 def test_a_hold_that_lets_urgent_tasks_pass_counts_the_others_only(client: redis.Redis) -> None:
