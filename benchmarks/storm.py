@@ -39,8 +39,8 @@ RPM, LOAD = 3000, 0.8
 LATENCY_MS, SLOTS, PROCESSES = 200, 60, 2
 #: Seconds before the storm, and after it before nothing more is submitted.
 CALM_S, AFTER_S = 10.0, 15.0
-#: Seconds that the rest gets after the last submission before it counts as not delivered.
-REST_S = 150.0
+#: Seconds that the rest gets after the last submission, and after a storm's length, before it counts as not delivered.
+REST_S = 60.0
 #: One task in so many is critical.
 CRITICAL_EVERY = 20
 #: Seconds until an operator lifts what does not pass by itself.
@@ -377,7 +377,7 @@ def _through(cell: Cell, system: System, provider: Provider) -> Storm:
     time.sleep(AFTER_S)
     stop.set()
     producer.join()
-    end = time.monotonic() + REST_S
+    end = time.monotonic() + REST_S + max(cell.seconds, HANG_TIMEOUT_S if cell.kind == "hang" else 0.0)
     while time.monotonic() < end:
         storm.good, storm.failed, storm.own, storm.expired = system.outcomes()
         if storm.good + storm.failed + storm.own + storm.expired >= storm.submitted:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from fleet.workers.bot.asker import Asker
-from fleet.workers.under_way import Hanging
+from fleet.workers.silence.under_way import Hanging
 
 #: Seconds after which a task that has begun and stands still counts as waiting in its slot.
 WAITS_AFTER_S = 1.0

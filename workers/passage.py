@@ -37,7 +37,8 @@ from fleet.workers.keys import KeyChoice
 from fleet.workers.meter import NO_USAGE, Meter
 from fleet.workers.ports import Bill, CostShares, Limiter
 from fleet.workers.providers.rates.headers import read_rates
-from fleet.workers.roads import Road, Roads
+from fleet.workers.road import Road
+from fleet.workers.roads import Roads
 from fleet.workers.rungs import CAUSES_OF, Route, together
 
 #: Hold on a limit after a 429 that did not say how long to wait, in seconds.

@@ -139,6 +139,16 @@ class Breakers(Protocol):
             within_s: How many.
         """
 
+    async def turn_in_silence(self, limit: str) -> float | None:
+        """Ask whether a call may try an API from which this process has heard nothing for longer than usual.
+
+        Returns:
+            0: it may; else the seconds until the fleet tries again. None: others are answered.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+
     def spare(self, limit: str) -> None:
         """Give a probe back that was not sent after all. Never waits, never raises."""
 

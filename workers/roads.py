@@ -11,15 +11,17 @@ from typing import Protocol
 
 from fleet.config.scopes import ScopeAsk
 from fleet.entries import Entry
-from fleet.errors import GiveUp, MachineExhausted, NotSoon, RateLimited, Relearnt, TierBusy, Waits
+from fleet.errors import NotSoon
 from fleet.grants import Caller, Grant
 from fleet.models import Priority
 from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.meter import Meter
 from fleet.workers.ports import Bill, Breakers, CostShares, Limiter
+from fleet.workers.road import Road
 from fleet.workers.rungs import together
-from fleet.workers.under_way import Hanging, UnderWay
+from fleet.workers.silence.restraint import Restraint
+from fleet.workers.silence.under_way import Hanging, UnderWay
 
 #: How far away (s) the turn of a call may be: a task that waits longer leaves its slot to others.
 PATIENCE_S = 5.0
@@ -92,78 +94,6 @@ class Scopes(Protocol):
         ...
 
 
-class Road:
-    """The way of one call that may leave: its grant, which is the sender's to settle, and who hears of its end.
-
-    Args:
-        roads: Those of the process.
-        grant: Of the limiter.
-        asked: Whose call it is.
-        now: Loop time at which it leaves.
-        is_probe: The breaker is open, and waits for what becomes of this call.
-    """
-
-    __slots__ = ("_is_probe", "_roads", "_since", "grant", "kind", "pool", "who")
-
-    def __init__(self, roads: Roads, grant: Grant, asked: Entry, now: float, *, is_probe: bool) -> None:
-        self.grant = grant
-        self.pool, self.who = asked.pool, asked.task
-        #: What its time is compared with: a slow tier has times of its own.
-        self.kind = f"{asked.kind} {asked.tier}" if asked.tier else asked.kind
-        self._roads = roads
-        self._is_probe = is_probe
-        self._since = now
-        roads.under_way.sent(grant.limit, self, now)
-
-    def is_answering(self) -> bool:
-        """True when another call under this limit was answered since this one left, as far as is known here."""
-        passed_s = asyncio.get_running_loop().time() - self._since
-        return self._roads.breakers.is_answering(self.grant.limit, within_s=passed_s)
-
-    def did_well(self, who: str, output_tokens: int) -> None:
-        """Note that it was answered, if only by a refusal.
-
-        Args:
-            who: The task.
-            output_tokens: What was said; 0: not known.
-        """
-        grant, now = self.grant, asyncio.get_running_loop().time()
-        self._roads.under_way.ended(grant.limit, self, now, is_answered=True)
-        self._roads.breakers.did_well(
-            grant.limit, who=who, seconds=now - self._since, output_tokens=output_tokens, place=grant.mark.requests,
-            is_probe=self._is_probe,
-        )  # fmt: skip
-
-    async def failed(self, error: BaseException, meter: Meter) -> None:
-        """Tell the breaker how it ended; a failure hears what is made of it, as its `ruling`.
-
-        A 429 is none: the limiter holds the fleet. Neither is what lies with this machine, or with who waited.
-        """
-        is_refusal = isinstance(error, GiveUp | Relearnt)
-        is_answered = is_refusal or (isinstance(error, Waits) and not getattr(error, "timed_out", False))
-        now = asyncio.get_running_loop().time()
-        self._roads.under_way.ended(self.grant.limit, self, now, is_answered=is_answered, is_refused=True)
-        if is_refusal:
-            self.did_well(meter.who, 0)
-            return
-        if isinstance(error, Waits):
-            meter.failed_s += now - self._since
-            if not isinstance(error, MachineExhausted | RateLimited | TierBusy):
-                await self._rule(error, meter, now - self._since)
-                return
-        if self._is_probe:
-            self._roads.breakers.spare(self.grant.limit)
-
-    async def _rule(self, error: Waits, meter: Meter, lasted_s: float) -> None:
-        now_s = self._roads.clock()
-        since_s = max(0.0, now_s - (meter.failed_at or now_s))
-        meter.failed_at = now_s
-        error.ruling = await self._roads.breakers.failed(
-            self.grant.limit, error, who=meter.who, since_s=since_s, lasted_s=lasted_s,
-            place=self.grant.mark.requests, is_probe=self._is_probe,
-        )  # fmt: skip
-
-
 class Roads:
     """The ways of all calls of a process. Belongs to one event loop.
 
@@ -192,6 +122,7 @@ class Roads:
         self._budgets = budgets
         self._costs = costs
         self.under_way = UnderWay()
+        self.restraint = Restraint(self.under_way, breakers, clock)
         #: Whom keys serve; None: everybody.
         self.scopes: Scopes | None = None
 
@@ -263,8 +194,14 @@ class Roads:
                     is_probe = await self.breakers.admit(limits[0])
                 else:
                     limits, is_probe, waits = await self._admitted(limits, waits)
+                trusted, tries = (limits, True) if is_probe else (self.restraint.trusted(limits), False)
+                if not trusted:
+                    tries = await self.restraint.wait(limits[0], patience_s=patience_s)
+                    if not tries:
+                        continue
+                    trusted = limits[:1]
                 grant = await self._limiter.acquire(
-                    limits[0] if len(limits) == 1 else limits,
+                    trusted[0] if len(trusted) == 1 else trusted,
                     tokens=most.total_tokens,
                     timeout_s=LONGEST_TURN_S,
                     caller=caller,
@@ -273,6 +210,9 @@ class Roads:
                     patience_s=patience_s,
                     note=note,
                 )
+                if not tries and self.restraint.doubts(grant.limit):  # it fell silent meanwhile
+                    self._give_back(grant)
+                    continue
                 wait = None if is_probe else self.breakers.standing(grant.limit)
                 if wait is None and scopes_of is not None:
                     wait, of_key = await self._capped_key(scopes_of, grant, reserves)

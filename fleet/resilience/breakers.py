@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -27,6 +28,7 @@ from fleet.resilience.layouts import (
     PROBE,
     RAMPING,
     SUCCESSES,
+    TRIES,
     WAS_CLOSED,
     WAS_OPENED,
     WITH_OTHERS,
@@ -40,6 +42,7 @@ from fleet.resilience.rules import (
     ROW_IN_COMMON,
     TROUBLE_TOLD_S,
     USUAL_COUNTS,
+    WINDOW_S,
     YOUNG_IN_A_ROW,
     Weight,
     weight_of,
@@ -57,6 +60,8 @@ _TOO_SLOW = ProviderUnavailable("answers come far more slowly than this model's 
 
 #: Seconds between two questions whether others were answered, while a call takes too long.
 LOOK_EVERY_S = 1.0
+#: Shortest pause (s) until who doubts an API asks again.
+MIN_PAUSE_S = 0.05
 
 logger = logging.getLogger("fleet.worker")
 
@@ -70,7 +75,8 @@ class Breakers:
         on_closed: Opens the gates of the pools of a limit, whose breaker has been closed. Every process does so that
             has known it open; the flag is true for the one of them that does what costs more.
         on_turn: Hears that this process has opened a breaker (with why), or closed it (None): for events and logs.
-        on_trouble: Hears, now and then, of a limit under which failures are usual, though others do well.
+        on_trouble: Hears, now and then, of a limit under which failures are usual, though others do well, or from which
+            nothing is heard.
         clock: Seconds that only grow.
         key_wait: Why calls under a limit wait for its key, before anything else; None: they need not.
     """
@@ -158,6 +164,25 @@ class Breakers:
             heard = await self._ask(known, wants=1)
         return await self._go(known, heard)
 
+    async def turn_in_silence(self, limit: str) -> float | None:
+        """Ask whether a call may try an API from which this process has heard nothing for longer than usual.
+
+        Returns:
+            0: it may; else the seconds until the fleet tries again. None: others are answered.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        known = self._known[limit]
+        silent_s = self._clock() - known.answered_at
+        heard = await self._ask(known, wants=2, silent_s=silent_s)
+        known.report_at = -math.inf  # the first answer is news to all who doubt
+        if heard.code == CLOSED:
+            return None
+        if silent_s >= TROUBLE_TOLD_S:  # what waits by then would find a burst
+            self._trouble(known)
+        return 0.0 if heard.code == TRIES else max(MIN_PAUSE_S, (heard.opens_at - heard.now) / 1e6)
+
     def is_answering(self, limit: str, *, within_s: float) -> bool:
         """Return whether a call was answered in the last seconds, here or as the fleet has told. Never waits.
 
@@ -176,7 +201,7 @@ class Breakers:
         """Give a probe back that was not sent, or tells nothing. Never waits, never raises."""
         known = self._known[limit]
         known.believed_until = self._clock()
-        self._send(known, PROBED, fingerprint=self._fingerprints[limit], wants=-1)
+        self._send(known, PROBED, fingerprint=self._fingerprints[limit], wants=-1, silent_us=0)
 
     def did_well(
         self, limit: str, *, who: str, seconds: float, output_tokens: int, place: int = 0, is_probe: bool = False
@@ -240,9 +265,8 @@ class Breakers:
         except StoreUnavailable:
             return Ruling(None, 0.0, counts=0.0)
         self._hear(known, heard)
-        if 0 < heard.counts < USUAL_COUNTS and self._clock() >= known.trouble_told_at + TROUBLE_TOLD_S:
-            known.trouble_told_at = self._clock()
-            self._on_trouble(limit)
+        if 0 < heard.counts < USUAL_COUNTS:
+            self._trouble(known)
         if heard.code == CLOSED and heard.row >= ROW_IN_COMMON and weight == WITH_OTHERS:
             await self._look_around(known, heard.row, error)
         return Ruling(known.wait, heard.retry_at / 1e6, heard.counts / 1000)
@@ -278,6 +302,12 @@ class Breakers:
         except StoreUnavailable:
             return
 
+    def _trouble(self, known: Known) -> None:
+        """Tell, now and then, that there is trouble."""
+        if self._clock() >= known.trouble_told_at + TROUBLE_TOLD_S:
+            known.trouble_told_at = self._clock()
+            self._on_trouble(known.limit)
+
     def _failure(self, known: Known, error: Waits, failure: FailedCall, who: str) -> dict[str, Any]:
         """Return the arguments of `failed.lua`."""
         wait = error.wait(about=known.limit)
@@ -297,9 +327,12 @@ class Breakers:
             "by": digest(known.unsaid.by),
         }
 
-    async def _ask(self, known: Known, *, wants: int) -> BreakerReply:
+    async def _ask(self, known: Known, *, wants: int, silent_s: float = 0.0) -> BreakerReply:
         """Ask whether a call may go."""
-        call = PROBED.call(breaker=keys.breaker(known.limit), fingerprint=self._fingerprints[known.limit], wants=wants)
+        call = PROBED.call(
+            breaker=keys.breaker(known.limit), fingerprint=self._fingerprints[known.limit], wants=wants,
+            silent_us=round(min(silent_s, WINDOW_S) * 1e6),
+        )  # fmt: skip
         heard = BreakerReply._make(await self._store.run(PROBED, *call))
         self._hear(known, heard)
         return heard

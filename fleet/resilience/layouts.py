@@ -105,7 +105,7 @@ class BreakerReply(NamedTuple):
 
     Args:
         code: Where the breaker stands: 0 closed, 1 open, 2 open and this one is the probe, 3 closed just now: go at
-            `go_at`.
+            `go_at`; to who doubts: 0 others are answered, 4 it may try, 5 the fleet tries again at `opens_at`.
         turned: 1: it was opened by this; 2: closed by this.
         opens_at: Time of the next probe.
         every_us: From one probe to the next.
@@ -141,7 +141,7 @@ class BreakerReply(NamedTuple):
 STATE, SUCCESSES, FAILURE = Layout.of(BreakerAt), Layout.of(Successes), Layout.of(FailedCall)
 TALLY = Layout.of(TallyAt)
 #: Codes of `BreakerReply`.
-CLOSED, OPEN, PROBE, RAMPING = 0, 1, 2, 3
+CLOSED, OPEN, PROBE, RAMPING, TRIES, UNHEARD = 0, 1, 2, 3, 4, 5
 #: What `BreakerReply.turned` says.
 NOT_TURNED, WAS_OPENED, WAS_CLOSED = 0, 1, 2
 #: Weights of `FailedCall`.

@@ -3,10 +3,13 @@
 --
 -- KEYS     breaker       see breaker.lua
 -- ARGV     fingerprint   of the caller's settings and key
---          wants         1: a call wants to go;  0: only to know;  -1: a probe comes back that tells nothing
+--          wants         1: a call wants to go;  0: only to know;  -1: a probe comes back that tells nothing;  2: a process
+--                        that has heard nothing for longer than usual asks whether others have, or a call may try
+--          silent_us     for how long it has heard nothing
 -- Probes that have not ended, and may hang, are followed by others ever more slowly: each of them keeps a slot.
 -- Reply    see breaker.lua; `go_at` is said here only
--- Codes    0 closed;  1 open;  2 open, and this call is the probe;  3 closed just now: go at `go_at`
+-- Codes    0 closed;  1 open;  2 open, and this call is the probe;  3 closed just now: go at `go_at`;  4 it may try;  5 it
+--          may ask again at `opens_at`
 -- A breaker that opened less than this before its probe's time is given one all the same: clocks differ a little.
 local SLACK_US = 50000
 local state, texts = read(KEYS[BREAKER])
@@ -21,6 +24,12 @@ if state[OPENED_AT] > 0 then
     state[RAMPED], said.code = state[RAMPED] + 1, PROBE
     local slower = PROBE_SLOWER ^ max(0, state[RAMPED] - PROBES_AT_PACE)
     state[OPENS_AT] = now + (state[EVERY_US] > PROBE_US and state[EVERY_US] or min(PROBE_US * slower, SLOWEST_PROBE_US))
+  end
+elseif wants == 2 then
+  -- Who doubts goes as probes go, over the whole fleet: what a single process suspects opens no breaker.
+  if now - max(state[WELL_AT], state[CLOSED_AT]) >= tonumber(ARGV[SILENT_US]) then
+    said.code = now >= state[OPENS_AT] and TRIES or UNHEARD
+    if said.code == TRIES then state[OPENS_AT] = now + PROBE_US end
   end
 elseif wants > 0 and now - state[CLOSED_AT] < RAMP_US then
   -- The pace doubles: of 2^n calls that ask at once, the last one goes n doublings after the closing.

@@ -36,8 +36,9 @@ GOOD_US = 5_000_000
 #: few; of what does not pass by itself, doubling up to the longest.
 PROBE_US, FIRST_LASTING_US, LONGEST_LASTING_US = 1_400_000, 60_000_000, 900_000_000
 #: Probes that have not ended and may hang: so many go at that pace, then each one so many times as late as the one
-#: before, at most this (us). With a time-out of two minutes they keep 18 slots of the fleet, not 86.
-PROBES_AT_PACE, PROBE_SLOWER, SLOWEST_PROBE_US = 5, 1.25, 30_000_000
+#: before, at most this (us). At a time-out of two minutes all go at that pace and keep 86 slots, which are lent; at ten
+#: minutes they keep 115, not 430.
+PROBES_AT_PACE, PROBE_SLOWER, SLOWEST_PROBE_US = 90, 1.25, 30_000_000
 #: An API of which nobody has told an answer for so long (us) may be silent: in health each process tells every ten
 #: seconds.
 SILENT_US = 12_000_000

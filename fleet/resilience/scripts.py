@@ -45,9 +45,9 @@ PROBED = Script.beside(
     __file__,
     "probe.lua",
     keys="breaker",
-    argv="fingerprint wants",
+    argv="fingerprint wants silent_us",
     constants={
-        **_numbers(layouts, "PROBE RAMPING"),
+        **_numbers(layouts, "PROBE RAMPING TRIES UNHEARD"),
         **_numbers(rules, "RAMP_US DOUBLING_US PROBES_AT_PACE PROBE_SLOWER SLOWEST_PROBE_US"),
         **_TURNED,
     },

@@ -119,11 +119,11 @@ def test_probes_that_hang_are_followed_ever_more_slowly_and_one_that_fails_at_on
     async def work() -> None:
         async with member(redis_url) as one:
             await hang(one)
-            waits = [await probe(one, redis_url) for _ in range(20)]
+            waits = [await probe(one, redis_url) for _ in range(PROBES_AT_PACE + 15)]
             assert max(waits[:PROBES_AT_PACE]) <= PROBE_S + 0.3
-            assert sum(waits) > 100, "20 probes of a fleet in two minutes, not 86"
+            assert sum(waits[PROBES_AT_PACE:]) > 100, "15 probes of a fleet in two minutes, not 86"
             assert waits[-1] <= SLOWEST_S + 0.3
-            for _ in range(19):
+            for _ in range(17):
                 await one.fail("probe", LATE, is_probe=True)
             await probe(one, redis_url)
             assert await probe(one, redis_url) <= PROBE_S + 0.3, "those that have ended hold nobody up"
@@ -152,5 +152,36 @@ def test_calls_of_before_the_closing_that_time_out_behind_it_open_nothing(redis_
             for k in range(20):
                 ruling = await one.breakers.failed(LIMIT, LATE, who=f"t{k}", since_s=10, lasted_s=10, place=k + 50)
             assert ruling.wait is not None, "those that were sent since then do"
+
+    run(work)
+
+
+def test_who_doubts_tries_as_seldom_as_probes_go_over_the_whole_fleet_and_believes_what_others_hear(
+    redis_url: str,
+) -> None:
+    async def work() -> None:
+        async with member(redis_url) as one, member(redis_url) as other:
+            for who in (one, other):
+                who.breakers._known[LIMIT].answered_at = who.breakers._clock() - 1.0
+            assert await one.breakers.turn_in_silence(LIMIT) == 0
+            pause_s = await other.breakers.turn_in_silence(LIMIT)
+            assert pause_s is not None
+            assert PROBE_S - 0.5 < pause_s <= PROBE_S
+            assert not one.breakers.is_open(LIMIT), "what a process doubts opens nothing"
+            assert not await one.breakers.admit(LIMIT), "who does not doubt goes"
+            shift(redis_url, back_s=PROBE_S)
+            assert await other.breakers.turn_in_silence(LIMIT) == 0, "whatever became of the one before"
+            await other.do_well("tried")
+            assert await one.breakers.turn_in_silence(LIMIT) is None, "the first answer is told at once"
+
+    run(work)
+
+
+def test_who_doubts_hears_of_an_open_breaker(redis_url: str) -> None:
+    async def work() -> None:
+        async with member(redis_url) as one, member(redis_url) as other:
+            await hang(other)
+            assert (await one.breakers.turn_in_silence(LIMIT) or 0) > 0
+            assert one.breakers.is_open(LIMIT)
 
     run(work)

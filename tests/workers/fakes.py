@@ -117,6 +117,9 @@ class FakeBreakers:
     well: list[tuple[str, bool]] = field(default_factory=list)
     spared: int = 0
     answers: bool = False
+    turns: list[float | None] = field(default_factory=list)
+    asked: int = 0
+    hangs: bool = False
 
     def is_answering(self, limit: str, *, within_s: float) -> bool:
         return self.answers
@@ -132,6 +135,12 @@ class FakeBreakers:
         if wait is not None:
             raise NotSoon(wait)
         return self.probes
+
+    async def turn_in_silence(self, limit: str) -> float | None:
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        return self.turns.pop(0) if self.turns else 1.0
 
     def spare(self, limit: str) -> None:
         self.spared += 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fleet.workers.occupants import Occupants
-from fleet.workers.under_way import Hanging
+from fleet.workers.silence.under_way import Hanging
 
 
 class AtWork:

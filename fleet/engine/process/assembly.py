@@ -79,7 +79,7 @@ from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.gateway import Gateway
 from fleet.workers.loops.runtime import Runtime
 from fleet.workers.rungs import Route
-from fleet.workers.under_way import Hanging
+from fleet.workers.silence.under_way import Hanging
 
 if TYPE_CHECKING:
     from fleet.workers.frameworks.tools import ToolApis

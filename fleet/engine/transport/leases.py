@@ -60,8 +60,8 @@ WIDEN_EVERY_S = 2.0
 #: lent to others.
 WAITING_SHARE = 4
 #: So many times as many slots as there are may be lent for tasks whose calls hang, for several APIs may hang at once;
-#: and so many more for each of their pools: probes of a breaker hang as well (18 at a time-out of two minutes).
-HANGING_TIMES, HANGING_PROBES = 2, 20
+#: and so many more for each of their pools: probes of a breaker hang as well (86 at a time-out of two minutes).
+HANGING_TIMES, HANGING_PROBES = 2, 120
 #: Tasks that are held beyond few slots because others wait in them for company (count).
 MOST_EXTRA = 3
 #: Unreadable messages kept for a look, the newest ones (count).

@@ -10,7 +10,7 @@ import redis
 
 from fleet.engine.admission.gates import read_gates
 from fleet.store import keys
-from fleet.workers.under_way import FEWEST_ANSWERS
+from fleet.workers.silence.under_way import FEWEST_ANSWERS
 from tests.engine.conftest import StartWorker
 from tests.engine.process.staged_api import Api, use
 from tests.every import every
@@ -112,3 +112,33 @@ def test_a_worker_that_is_killed_between_its_breaker_and_the_hold_leaves_the_hol
     wait_until(lambda: sum(task.ready() for task in tasks) > 2 * SLOTS, 2 * WAIT_S, lambda: worker.log)
     assert every(task.get(timeout=WAIT_S).status == "ok" for task in tasks if task.ready()), worker.log
     client.close()
+
+
+def test_calls_wait_while_nothing_is_answered_long_before_the_breaker_opens_and_each_is_sent_once(
+    apis: dict[str, Api], start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fleet.engine.tasks import submit_task
+
+    sick, slots = apis["sick"], 40
+    monkeypatch.setenv("FLEET_WORKER__SLOTS", str(slots))
+    config.current.cache_clear()
+    worker = start_worker()
+    first = [submit_task.delay(f"What is {n}+1?", pool="sick") for n in range(5 * FEWEST_ANSWERS)]
+    assert every(task.get(timeout=WAIT_S).status == "ok" for task in first), worker.log
+    sick.change(hang_rate=1.0)
+    before, tasks = sick.calls["calls"], []
+    while "calls_doubted" not in worker.log:
+        tasks.append(submit_task.delay(f"What is {len(tasks)}+2?", pool="sick"))
+        wait_until(
+            lambda: sick.calls["hung"] == len(tasks) or "calls_doubted" in worker.log, WAIT_S, lambda: worker.log
+        )
+    tasks += [submit_task.delay(f"What is {n}+3?", pool="sick") for n in range(2 * slots)]
+    hung = sick.calls["hung"]
+    wait_until(lambda: sick.calls["hung"] >= hung + 2, WAIT_S, lambda: f"one tries now and then; log:\n{worker.log}")
+    assert sick.calls["hung"] < slots, "not all slots hang"
+    assert "breaker_opened" not in worker.log
+    sick.change(hang_rate=0.0)
+    hung = sick.calls["hung"]
+    wait_until(lambda: sum(task.ready() for task in tasks) >= len(tasks) - hung - 1, WAIT_S, lambda: worker.log)
+    assert every(task.get(timeout=WAIT_S).status == "ok" for task in tasks if task.ready()), worker.log
+    assert sick.calls["calls"] - before == len(tasks), "each was sent once"

@@ -1,7 +1,7 @@
 """A worker's duty for APIs that hang: they accept calls and answer none. Their breakers open long before time-outs.
 
-What hangs is told by the data plane, which knows what is usual (`workers/under_way.py`). No call is ended for it: an
-honest answer may still come, and it closes the breaker.
+What hangs is told by the data plane, which knows what is usual (`workers/silence/under_way.py`). No call is ended for
+it: an honest answer may still come, and it closes the breaker.
 """
 
 from __future__ import annotations

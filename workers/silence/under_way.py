@@ -18,6 +18,12 @@ FEWEST_ANSWERS = 10
 #: Seconds from which calls of a class hang of which no answer is known here: nobody knows what is usual there, and a
 #: slot that is lent for nothing costs little.
 UNKNOWN_S = 20.0
+#: Where so many calls in a row, in the order in which they left, are late, each by so many seconds at least, new ones
+#: wait for a first answer: nobody sends into a silence. A call is late as TCP has it (RFC 6298): when it takes longer
+#: than the mean and so many mean deviations, or than the slowest of the last answers. Weight of the newest in both.
+DOUBTED_CALLS, DOUBTED_S, DEVIATIONS, NEWEST = 3, 0.3, 4.0, 1 / 16
+#: Seconds between two looks whether it is so, in health: each goes over calls that are under way.
+LOOK_EVERY_S = 0.05
 #: Task classes whose times are known for an API, the newest (count).
 MOST_KINDS = 200
 
@@ -58,10 +64,24 @@ class Hanging(NamedTuple):
 class _Usual:
     """What is usual for a task class under a limit."""
 
-    __slots__ = ("answers", "slowest_s")
+    __slots__ = ("answers", "deviation_s", "mean_s", "slowest_s")
 
     def __init__(self) -> None:
-        self.answers, self.slowest_s = 0, 0.0
+        self.answers, self.slowest_s, self.mean_s, self.deviation_s = 0, 0.0, 0.0, 0.0
+
+    def learn(self, seconds: float, *, in_doubt: bool) -> None:
+        """Learn from an answer; a late one that ends a doubt tells that such calls take so long now."""
+        if self.answers and not (in_doubt and seconds > self.late_s):
+            self.deviation_s += (abs(seconds - self.mean_s) - self.deviation_s) * NEWEST
+            self.mean_s += (seconds - self.mean_s) * NEWEST
+        else:
+            self.mean_s, self.deviation_s = seconds, seconds / 2
+        self.answers += 1
+        self.slowest_s = max(FADES * self.slowest_s, seconds)
+
+    @property
+    def late_s(self) -> float:
+        return max(DOUBTED_S, min(self.slowest_s, self.mean_s + DEVIATIONS * self.deviation_s))
 
     @property
     def bound_s(self) -> float:
@@ -70,14 +90,16 @@ class _Usual:
 
 class _Api:
     """What is known of a limit: calls under way and when they left, when it answered last, when an answer last ended a
-    silence, what is usual for each task class.
+    silence, when the latest of those left that were answered, what is usual for each task class; since when it is in
+    doubt whether it answers, and when to look at that again.
     """
 
-    __slots__ = ("answered_at", "heard_at", "sent", "usual")
+    __slots__ = ("answered_at", "doubted_since", "heard_at", "heard_from", "look_at", "sent", "usual")
 
     def __init__(self) -> None:
         self.sent: dict[OneCall, float] = {}
-        self.answered_at = self.heard_at = -math.inf
+        self.answered_at = self.heard_at = self.heard_from = self.look_at = -math.inf
+        self.doubted_since: float | None = None
         self.usual: dict[str, _Usual] = {}
 
     def of_class(self, kind: str) -> _Usual:
@@ -85,6 +107,23 @@ class _Api:
             del self.usual[next(iter(self.usual))]
         self.usual[kind] = usual = _Usual()
         return usual
+
+    def is_late(self, call: OneCall, seconds: float) -> bool:
+        """True when it is well known how long such calls take, and this one takes longer than nearly all of them."""
+        usual = self.usual.get(call.kind)
+        return usual is not None and usual.answers >= FEWEST_ANSWERS and seconds > usual.late_s
+
+    def late_since(self, now: float) -> float | None:
+        """Return when the first of several calls in a row left that are late; None: there are not so many."""
+        first, late = now, 0
+        for call, sent_at in self.sent.items():  # in the order in which they left
+            if now - sent_at < DOUBTED_S:
+                break
+            if sent_at > self.heard_from and self.is_late(call, now - sent_at):
+                first, late = min(first, sent_at), late + 1
+                if late == DOUBTED_CALLS:
+                    return first
+        return None
 
     def bound_s(self, call: OneCall) -> float:
         usual = self.usual.get(call.kind)
@@ -125,14 +164,33 @@ class UnderWay:
         started = api.sent.pop(call, None)
         if not is_answered:
             return
+        api.heard_from = max(api.heard_from, -math.inf if started is None else started)
+        if api.doubted_since is not None:
+            api.look_at = now
         if now - api.answered_at >= LEAST_S:
             api.heard_at = now
         api.answered_at = now
         if started is not None and not is_refused:
             usual = api.usual.get(call.kind) or api.of_class(call.kind)
-            usual.answers += 1
-            faded_s = FADES * usual.slowest_s
-            usual.slowest_s = faded_s if faded_s > now - started else now - started
+            usual.learn(now - started, in_doubt=api.doubted_since is not None)
+
+    def doubted_s(self, limit: str, now: float) -> float:
+        """Return for how many seconds it is in doubt whether an API answers; 0: it is not.
+
+        Far sooner than a silence is told, and with less proof: who asks only sends less until the first answer. It ends
+        with an answer to a call that left after those which are late, or to enough of these.
+        """
+        api = self._apis.get(limit)
+        if api is None:
+            return 0.0
+        if now >= api.look_at:
+            api.doubted_since, api.look_at = api.late_since(now), now + LOOK_EVERY_S
+        return 0.0 if api.doubted_since is None else now - api.doubted_since
+
+    def believe(self, limit: str, now: float) -> None:
+        """Note that others hear from an API: what is under way here proves nothing."""
+        api = self._apis[limit]
+        api.heard_from, api.doubted_since, api.look_at = now, None, now + LOOK_EVERY_S
 
     def unanswered(self, now: float) -> dict[str, tuple[int, float]]:
         """Return limits under which nothing is answered, and calls take far longer than usual: calls, and seconds.

@@ -8,8 +8,8 @@ from typing import Any
 
 from fleet.entries import Entry
 from fleet.workers.meter import NO_USAGE
-from fleet.workers.roads import Road
-from fleet.workers.under_way import (
+from fleet.workers.road import Road
+from fleet.workers.silence.under_way import (
     FADES,
     FEWEST_ANSWERS,
     LEAST_S,
