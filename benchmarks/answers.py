@@ -36,6 +36,7 @@ from fleet.answers import (
     majority_chance,
     rest_is_worth,
 )
+from fleet.answers.stopping import SURE, WORTH
 
 ROOT = Path(__file__).parents[1]
 #: The models whose answers were recorded.
@@ -44,10 +45,6 @@ MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verificat
 ANSWER = re.compile(r"A:\s*(.*)")
 #: Cuts into two halves (count).
 CUTS = 10
-#: Growth of the chance below which the rest is not worth its calls.
-WORTH = 0.01
-#: Chance from which a majority is taken for sure.
-SURE = 0.95
 
 
 @dataclass(frozen=True, slots=True)

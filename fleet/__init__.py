@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fleet.door import app
+    from fleet.engine.asking.ask import ask_fleet, ask_fleet_async
     from fleet.engine.messages.desk import asubmit_many
     from fleet.engine.messages.producer import submit_many
     from fleet.engine.tasks import submit_task
     from fleet.models import BotResult, BotTask
 
-__all__ = ["BotResult", "BotTask", "app", "asubmit_many", "submit_many", "submit_task"]
+__all__ = ["BotResult", "BotTask", "app", "ask_fleet", "ask_fleet_async", "asubmit_many", "submit_many", "submit_task"]
 
 _HOMES = {
     "app": "fleet.door",
     "submit_task": "fleet.engine.tasks",
+    "ask_fleet": "fleet.engine.asking.ask",
+    "ask_fleet_async": "fleet.engine.asking.ask",
     "asubmit_many": "fleet.engine.messages.desk",
     "submit_many": "fleet.engine.messages.producer",
     "BotTask": "fleet.models",

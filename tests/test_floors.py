@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.engine.admission", "fleet.engine.outcomes", "fleet.engine.celery_options", "fleet.engine.file_room"),
     ("fleet.engine.settings",),
     ("fleet.engine.answers", "fleet.engine.local_simulator", "fleet.engine.app"),
-    ("fleet.engine.process",),
+    ("fleet.engine.process", "fleet.engine.asking"),
     ("fleet.engine.operations",),
     ("fleet.engine.tasks",),
     # What people see.

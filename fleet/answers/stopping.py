@@ -20,6 +20,10 @@ from fleet.answers.rules import Majority, Rule, Weighted, by_answer, chances_of,
 MOST_WAYS = 1000
 #: Times that the rest is played out (count): the mean is then known to about a third of a point where it matters.
 PLAYED = 200
+#: Growth of the chance (0..1) below which the rest is not worth its calls: one point.
+WORTH = 0.01
+#: Chance (0..1) from which a majority is taken for sure, as in the paper.
+SURE = 0.95
 #: What nobody has answered yet, and is right. No canonical form begins so.
 UNSEEN = "\0right"
 

@@ -32,6 +32,7 @@ FleetError
 │   ├── TooExpensive           what it may cost, `max_cost_usd`, does not pay for the next call
 │   ├── CapReached             its run has had all the turns or calls of tools that its pool allows
 │   ├── Expired                its producer's `expires_at` has passed: nothing was paid for it
+│   ├── NoQuorum               too few members of an ask have answered for an outcome
 │   ├── OutOfTries             the provider failed on `max_attempts` of its calls while other tasks did well
 │   ├── Poison                 this task kills its process: it was alone in one that died
 │   ├── BadAnswer              the provider answered, but not with a usable answer
@@ -58,6 +59,7 @@ from fleet.errors.final import Expired as Expired
 from fleet.errors.final import GiveUp as GiveUp
 from fleet.errors.final import InvalidTask as InvalidTask
 from fleet.errors.final import NoProgress as NoProgress
+from fleet.errors.final import NoQuorum as NoQuorum
 from fleet.errors.final import NotDelegated as NotDelegated
 from fleet.errors.final import OutOfScope as OutOfScope
 from fleet.errors.final import OutOfTries as OutOfTries

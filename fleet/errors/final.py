@@ -101,6 +101,10 @@ class Expired(GiveUp):
     """The time by which its producer wanted it, `expires_at`, has passed; nothing was paid for it."""
 
 
+class NoQuorum(GiveUp):
+    """Too few members of an ask have answered for an outcome."""
+
+
 class OutOfTries(GiveUp):
     """The provider failed on `max_attempts` of the task's calls, and did well on other tasks in between.
 

@@ -55,6 +55,11 @@ class Desk:
         self._waiting: dict[str, set[asyncio.Future[bytes | None]]] = {}
         self._life = self._until_the_loop_ends()
 
+    @property
+    def state(self) -> Store:
+        """The Redis that keeps results."""
+        return self._state
+
     async def open(self) -> None:
         """Live until the loop ends: `asyncio.run` and its kind then close what is left of async generators."""
         await anext(self._life)

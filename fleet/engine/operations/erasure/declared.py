@@ -114,3 +114,8 @@ LANES: dict[str, Holding] = {
     "lane_reads": Holding("nothing", "expires", "digests of how prompts begin, for three hours"),
     **_none("gathering", "gathered_limits", "jobs", "job", "job_tasks", "lane_turn", "lane_shut", "lane_times"),
 }
+
+#: Function of `fleet/store/answer_keys.py` -> what its key holds.
+ASKS: dict[str, Holding] = {
+    "asks": Holding("nothing", "expires", "models, and numbers for answers: which of them were the same"),
+}

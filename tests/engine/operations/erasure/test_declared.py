@@ -6,14 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from fleet.engine.operations.erasure.declared import CONTEXTS, ERASURE, LANES, MONEY, SCHEDULES, STORE, VAULT, Holding
+from fleet.engine.operations.erasure.declared import (
+    ASKS,
+    CONTEXTS,
+    ERASURE,
+    LANES,
+    MONEY,
+    SCHEDULES,
+    STORE,
+    VAULT,
+    Holding,
+)
 from fleet.engine.operations.roles import KEYS
-from fleet.store import bill_keys, context_keys, erasure_keys, keys, lane_keys, schedule_keys, vault_keys
+from fleet.store import answer_keys, bill_keys, context_keys, erasure_keys, keys, lane_keys, schedule_keys, vault_keys
 from tests.every import every
 
 DECLARED = [
     (keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE), (vault_keys, VAULT), (context_keys, CONTEXTS),
-    (lane_keys, LANES), (schedule_keys, SCHEDULES),
+    (lane_keys, LANES), (schedule_keys, SCHEDULES), (answer_keys, ASKS),
 ]  # fmt: skip
 
 

@@ -1,0 +1,88 @@
+"""The fleet's own record of asks: of each kind of tasks the newest, in one list of the state Redis.
+
+An entry says which models agreed with which, and which were right where that was known; never what was answered.
+Weights are learnt from it, and `fleet ask --advise` counts it anew in every way to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field, ValidationError
+
+from fleet.answers import Counts, Vote, learnt
+from fleet.frozen import Frozen
+from fleet.store import answer_keys, keys
+from fleet.store.client import Store
+
+#: Asks of a kind that are kept (count): about 200 kB.
+MOST_KEPT = 2000
+#: Label of the right answer where nobody gave it.
+NOBODYS = -1
+
+
+class PastAsk(Frozen):
+    """One ask, as it is kept. Answers are numbers: of equal ones the same, in the order in which they came."""
+
+    sources: tuple[str, ...]
+    labels: tuple[int, ...]
+    right: int | None = Field(None, description="Number of the right answer; -1: nobody gave it; None: unknown.")
+    n: int
+    asked: int
+    adaptive: tuple[int, bool] | None = None
+    cost_usd_picos: int | None = None
+    took_ms: int = 0
+    at: float = 0.0
+
+    @property
+    def votes(self) -> list[Vote]:
+        """Its votes, in the order in which they came."""
+        return [Vote(source, str(label)) for source, label in zip(self.sources, self.labels, strict=True)]
+
+
+def labelled(votes: Sequence[Vote], right: str | None) -> tuple[tuple[int, ...], int | None]:
+    """Return the numbers of the votes' answers, and that of the right one."""
+    numbers: dict[str, int] = {}
+    labels = tuple(numbers.setdefault(vote.key, len(numbers)) for vote in votes)
+    return labels, None if right is None else numbers.get(right, NOBODYS)
+
+
+async def note(state: Store, kind: str, ask: PastAsk) -> None:
+    """Keep an ask. One round trip.
+
+    Raises:
+        FleetError: When Redis does not take it.
+    """
+    name, entry = answer_keys.asks(kind), json.dumps(ask.model_dump(mode="json", exclude_defaults=True))
+    await asyncio.gather(
+        state.command("LPUSH", name, entry),
+        state.command("LTRIM", name, 0, MOST_KEPT - 1),
+        state.command("EXPIRE", name, keys.STATE_TTL_S),
+    )
+
+
+async def past(state: Store, kind: str) -> list[PastAsk]:
+    """Return what is kept of a kind, newest first. One round trip.
+
+    Raises:
+        FleetError: When Redis does not answer.
+    """
+    return read(await state.command("LRANGE", answer_keys.asks(kind), 0, -1))
+
+
+def read(rows: Iterable[bytes]) -> list[PastAsk]:
+    """Return the asks of a list; rows that cannot be read, of another release, are left out."""
+    found = []
+    for row in rows:
+        try:
+            found.append(PastAsk.model_validate_json(row))
+        except ValidationError:
+            continue
+    return found
+
+
+def counts_of(asks: Iterable[PastAsk]) -> Counts:
+    """Return what the asks with a known answer teach of who errs together."""
+    return learnt((ask.votes, str(ask.right)) for ask in asks if ask.right is not None)

@@ -1,0 +1,193 @@
+"""Asks on a real fleet: distinct bots, one outcome, nothing asked or paid that is not needed, nothing that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+import fleet
+from fleet.engine.messages.envelope import task_id_in
+from fleet.errors import InvalidTask
+from fleet.models import BotResult, BotTask
+from fleet.store import answer_keys, keys
+from fleet.store.client import connect
+from tests.engine.asking.conftest import SLOW_S, AskStage
+from tests.waiting import wait_until
+
+
+def test_four_of_seven_bots_that_agree_are_enough_and_no_bot_is_asked_twice() -> None:
+    found = fleet.ask_fleet("What is 6 * 7?", pools=["quick"])
+    assert (found.answer, found.status, found.why_over) == ("42", "ok", "fixed")
+    assert (found.n, found.asked, found.answered, found.failed, found.cancelled) == (7, 4, 4, 0, 0)
+    assert found.agreement == 1
+    assert len({one.bot for one in found.members}) == 4
+    assert found.cost_usd_picos and found.cost_usd_picos == sum(one.cost_usd_picos or 0 for one in found.members)
+
+
+def test_members_are_dealt_out_to_several_pools_and_models() -> None:
+    found = fleet.ask_fleet("What is 6 * 7?", n=6, pools=["quick", "few", "torn"], stop="shadow")
+    assert [one.pool for one in found.members].count("few") == 2
+    assert len({one.bot for one in found.members}) == 6
+    assert {one.model for one in found.members} == {"simulator/simulated-1", "torn/torn-1"}
+    assert found.why_over == "heard"
+    assert found.adaptive == (3, True)
+
+
+def test_a_pool_with_as_many_bots_as_members_has_each_of_them_answer_once() -> None:
+    for _ in range(5):
+        found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["few"], stop="shadow")
+        assert sorted(one.bot or "" for one in found.members) == ["few-001", "few-002", "few-003"]
+
+
+def test_dissent_is_reported_and_answers_that_mean_the_same_are_one() -> None:
+    found = fleet.ask_fleet("Tea or coffee?", n=30, pools=["torn"], stop="shadow")
+    assert found.counted == "tea" and found.answer == "Tea."
+    (other,) = found.dissent
+    assert other.counted == "coffee" and 0 < other.votes < 15
+    assert found.agreement == pytest.approx(1 - other.votes / 30)
+    assert set(other.bots).isdisjoint(found.sides[0].bots)
+
+
+def test_members_that_are_not_needed_are_stopped_and_not_waited_for(stage: AskStage) -> None:
+    started = time.monotonic()
+    before = stage.served(stage.slow)
+    found = fleet.ask_fleet("What is 6 * 7?", n=5, pools=["quick", "quick", "slow"], at_once=5)
+    assert time.monotonic() - started < SLOW_S
+    assert (found.answer, found.why_over) == ("42", "fixed")
+    (gone,) = [one for one in found.members if one.pool == "slow"]
+    assert gone.status == "cancelled"
+    with connect(stage.server.url) as client:
+        assert json.loads(client.get(keys.result(gone.task_id)) or b"{}").get("status") in (None, "REVOKED")
+        wait_until(lambda: client.hlen(keys.unacked()) == 0, 10, lambda: "the stopped member is let go")
+        wait_until(lambda: not client.hlen(keys.bot_claims("slow")), 10, lambda: "its bot is free")
+        stored = json.loads(client.get(keys.result(gone.task_id)) or b"{}")
+    assert stored["status"] == "REVOKED"
+    assert stage.served(stage.slow) == before, "its call was stopped, and is not paid"
+
+
+def test_members_that_wait_never_start_once_the_outcome_is_fixed(stage: AskStage) -> None:
+    found = fleet.ask_fleet("What is 6 * 7?", n=7, pools=["quick", "quick", "quick", "never"], at_once=7)
+    assert found.answer == "42" and found.cancelled >= 1
+    with connect(stage.server.url) as client:
+        for one in found.members:
+            if one.pool == "never":
+                assert json.loads(client.get(keys.result(one.task_id)) or b"{}")["status"] == "REVOKED"
+
+
+def test_a_quorum_is_enough_when_others_are_late() -> None:
+    started = time.monotonic()
+    found = fleet.ask_fleet("What is 6 * 7?", n=4, pools=["quick", "never"], quorum=2, deadline_s=3, stop="shadow")
+    assert time.monotonic() - started < 8
+    assert (found.status, found.answer, found.why_over) == ("degraded", "42", "deadline")
+    assert (found.answered, found.cancelled) == (2, 2)
+
+
+def test_without_a_quorum_there_is_a_typed_failure_in_time_and_the_answers_are_handed_back() -> None:
+    found = fleet.ask_fleet("What is 6 * 7?", n=4, pools=["quick", "never"], quorum=3, deadline_s=2)
+    assert (found.status, found.answer) == ("failed", None)
+    assert found.error is not None and found.error.type == "NoQuorum"
+    assert "expected 3 answers within 2 s, got 2: 2 had no answer in time" in found.error.message
+    assert [one.answer for one in found.members if one.status == "ok"] == ["42", "42"]
+
+
+def test_answers_without_what_is_counted_have_no_vote() -> None:
+    found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["quick"], count_by=r"Answer: (\d+)")
+    assert found.error is not None and "3 had nothing to count" in found.error.message
+    found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["quick"], count_by=r"\d")
+    assert (found.counted, found.answer) == ("2", "42")
+
+
+def longest(results: list[BotResult]) -> str:
+    return max((one.answer or "" for one in results), key=len)
+
+
+async def first(results: list[BotResult]) -> str:
+    return results[0].answer or ""
+
+
+def raising(results: list[BotResult]) -> str:
+    raise ValueError(f"{len(results)} answers")
+
+
+@pytest.mark.parametrize("aggregate", [longest, first, f"{__name__}:longest", f"{__name__}.first"])
+def test_a_function_of_the_users_own_makes_the_answer(aggregate: Any) -> None:
+    found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["quick"], aggregate=aggregate)
+    assert (found.status, found.answer, found.asked) == ("ok", "42", 3)
+
+
+def test_a_function_that_raises_is_told_and_the_answers_are_not_lost() -> None:
+    found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["quick"], aggregate=raising)
+    assert found.error is not None and found.error.type == "BotFunctionFailed"
+    assert "ValueError: 3 answers" in found.error.message
+    assert [one.answer for one in found.members] == ["42"] * 3
+
+
+def test_a_judge_that_has_answered_nothing_itself_chooses_the_best() -> None:
+    found = fleet.ask_fleet("Tea or coffee?", n=12, pools=["torn"], aggregate="judge")
+    assert found.answer in ("Tea.", "coffee")
+    assert found.judge is not None and found.judge not in {one.bot for one in found.members}
+    assert found.status == "ok"
+    agreed = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["quick"], aggregate="judge")
+    assert (agreed.answer, agreed.judge) == ("42", None)
+
+
+def test_weights_are_learnt_from_asks_whose_answer_was_known(stage: AskStage) -> None:
+    for _ in range(12):
+        fleet.ask_fleet("Tea or coffee?", n=6, pools=["torn"], stop="shadow", right="coffee", kind="drinks")
+    with connect(stage.server.url) as client:
+        rows = client.lrange(answer_keys.asks("drinks"), 0, -1)
+        assert len(rows) == 12 and client.ttl(answer_keys.asks("drinks")) > 0
+        assert not any(b"ea" in row.replace(b"torn", b"") for row in rows if b"Tea" in row or b"offee" in row)
+    found = fleet.ask_fleet("Tea or coffee?", n=6, pools=["torn"], aggregate="weighted", kind="drinks")
+    assert found.chance is not None and found.chance < 0.5, "this model is mostly wrong here, and the record knows"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"n": 0}, "n: expected a whole number from 1 to 100, got 0"),
+        ({"n": 3, "quorum": 4}, "quorum: expected a whole number from 1 to 3"),
+        ({"pools": ["few"], "n": 4}, "n: expected at most as many members in pool few as it has bots, 3, got 4"),
+        ({"pools": ["nowhere"]}, "pools: expected some of .*, got 'nowhere'"),
+        ({"pools": "quick"}, "pools: expected a list of names"),
+        ({"aggregate": "best"}, "aggregate: expected majority, weighted, judge, a function or its dotted path"),
+        ({"aggregate": "json:nothing"}, "aggregate: .* has no attribute 'nothing'"),
+        ({"stop": "soon"}, "stop: expected one of shadow, fixed, adaptive, got 'soon'"),
+        ({"count_by": "("}, "count_by: expected a regular expression"),
+        ({"deadline_s": -1}, "deadline_s: expected more than 0"),
+        ({"at_once": 9}, "at_once: expected a whole number from 1 to 7"),
+        ({"idempotency_key": "k"}, "idempotency_key: expected none"),
+        ({"prioritty": "high"}, "prioritty: unknown field"),
+    ],
+)
+def test_what_is_no_ask_is_refused_before_anything_is_queued(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidTask, match=told):
+        fleet.ask_fleet("What is 1+1?", **options)
+
+
+def test_asking_from_asyncio_blocks_no_loop_and_takes_the_same_options() -> None:
+    async def go() -> None:
+        with pytest.raises(RuntimeError, match="ask_fleet_async"):
+            fleet.ask_fleet("What is 1+1?")
+        task = BotTask(prompt="What is 6 * 7?", kind="sums", pool="quick")
+        asks = [fleet.ask_fleet_async(task, n=3) for _ in range(20)]
+        assert [one.answer for one in await asyncio.gather(*asks)] == ["42"] * 20
+
+    asyncio.run(go())
+
+
+def test_cancelling_an_ask_cancels_its_members(stage: AskStage) -> None:
+    async def go() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await fleet.ask_fleet_async("What is 6 * 7?", n=3, pools=["never"])
+
+    asyncio.run(go())
+    with connect(stage.server.url) as client:
+        ids = [task_id_in(message) for message in client.lrange(f"{keys.queue('never')}\x06\x162", 0, -1)]
+        stored = [json.loads(client.get(keys.result(task_id)) or b"{}") for task_id in ids if task_id]
+    assert len(stored) >= 2 and {one.get("status") for one in stored} == {"REVOKED"}
