@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from fleet import config
 from fleet.engine.admission.gates import read_gates
 from fleet.store import keys
 from fleet.workers.silence.under_way import FEWEST_ANSWERS
