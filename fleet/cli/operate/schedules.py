@@ -68,7 +68,8 @@ def show(name: str, as_json: bool) -> None:
 
 @schedules.command()
 @click.argument("name")
-def run(name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def run(name: str, as_json: bool) -> None:
     """Submit a schedule's tasks now, and print their ids; its next time stays."""
     from fleet.engine.operations.schedules.firing import submit
     from fleet.signals import catalogue
@@ -76,8 +77,7 @@ def run(name: str) -> None:
 
     settings = config.current()
     ids = submit(_known(name), settings.schedules[name], time.time(), by_hand=True)
-    for task_id in ids:
-        click.echo(task_id)
+    click.echo(json.dumps({"schedule": name, "task_ids": ids}) if as_json else "\n".join(ids))
     with state_client(settings) as client:
         record_deed(client, catalogue.SCHEDULE_RUN, operator_name(), schedule=name, tasks=len(ids))
 
@@ -85,7 +85,8 @@ def run(name: str) -> None:
 @schedules.command()
 @click.argument("name")
 @click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Resume after, e.g., 90s, 10m, 2h.")
-def pause(name: str, for_s: float | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def pause(name: str, for_s: float | None, as_json: bool) -> None:
     """Leave out a schedule's times until it is resumed; tasks that it has submitted go on."""
     from fleet.schedules import ScheduleBook
     from fleet.signals import catalogue
@@ -96,12 +97,16 @@ def pause(name: str, for_s: float | None) -> None:
     with state_client(config.current()) as client:
         ScheduleBook(client).pause(_known(name), until=until, by=operator_name())
         record_deed(client, catalogue.SCHEDULE_PAUSED, operator_name(), schedule=name, until=told)
+    if as_json:
+        click.echo(json.dumps({"schedule": name, "paused_until": None if for_s is None else until}))
+        return
     say(f"{name} is paused until {told}")
 
 
 @schedules.command()
 @click.argument("name")
-def resume(name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def resume(name: str, as_json: bool) -> None:
     """Submit at a schedule's times again; those that went by stay left out."""
     from fleet.schedules import ScheduleBook
     from fleet.signals import catalogue
@@ -111,6 +116,9 @@ def resume(name: str) -> None:
         was_paused = ScheduleBook(client).resume(_known(name))
         if was_paused:
             record_deed(client, catalogue.SCHEDULE_RESUMED, operator_name(), schedule=name)
+    if as_json:
+        click.echo(json.dumps({"schedule": name, "was_paused": was_paused}))
+        return
     say(f"{name} goes on" if was_paused else f"{name} was not paused")
 
 

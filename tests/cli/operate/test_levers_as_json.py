@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -50,6 +51,20 @@ async def seeded(url: str) -> None:
         await Roster(store, config.current()).seed()
     finally:
         await store.close()
+
+
+def test_levers_of_schedules_tell_as_json_what_they_have_done(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fleet.toml").write_text('[schedules.nightly]\ncron = "0 3 * * *"\ntask = { prompt = "x" }\n')
+    monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "fleet.toml"))
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    config.current.cache_clear()
+    (task_id,) = done("schedules", "run", "nightly")["task_ids"]
+    assert len(task_id) == 36
+    assert done("schedules", "pause", "nightly") == {"schedule": "nightly", "paused_until": None}
+    assert done("schedules", "resume", "nightly") == {"schedule": "nightly", "was_paused": True}
+    config.current.cache_clear()
 
 
 def test_levers_tell_as_json_what_they_have_done(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
