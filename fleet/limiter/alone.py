@@ -18,7 +18,7 @@ from fleet.grants import Caller, Grant
 from fleet.limiter.limiter import Limiter
 from fleet.rates import RateReadings
 from fleet.store.cluster import store_of
-from fleet.store.loop_thread import LoopThread
+from fleet.store.running.loop_thread import LoopThread
 
 T = TypeVar("T")
 

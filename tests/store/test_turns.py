@@ -8,7 +8,7 @@ import redis
 
 from fleet.store import keys
 from fleet.store.client import Store, connect
-from fleet.store.turns import has_turn
+from fleet.store.running.turns import has_turn
 
 
 def test_one_process_has_the_turn_and_another_takes_it_when_it_is_left(redis_url: str) -> None:

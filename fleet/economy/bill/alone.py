@@ -20,7 +20,7 @@ from fleet.errors import FleetError
 from fleet.store import bill_keys
 from fleet.store.client import Store
 from fleet.store.cluster import store_of
-from fleet.store.loop_thread import LoopThread
+from fleet.store.running.loop_thread import LoopThread
 
 
 class LoneBill(Writer):

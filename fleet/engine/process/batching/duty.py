@@ -28,7 +28,7 @@ from fleet.quoting import brief
 from fleet.store import keys, lane_keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.store.turns import has_turn
+from fleet.store.running.turns import has_turn
 
 logger = logging.getLogger("fleet.batches")
 

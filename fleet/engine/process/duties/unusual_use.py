@@ -33,7 +33,7 @@ from fleet.signals.windows import bot_index
 from fleet.store import bill_keys, keys, vault_keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.store.turns import has_turn
+from fleet.store.running.turns import has_turn
 
 logger = logging.getLogger("fleet.worker")
 

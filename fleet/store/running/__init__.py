@@ -1,0 +1,1 @@
+"""What processes and threads of a fleet take turns at, and run on."""
