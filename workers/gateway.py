@@ -22,6 +22,7 @@ from fleet.waits import Wait
 from fleet.workers.calls import CONTEXT_FULL, PLAIN, Call, Completion, Wishes
 from fleet.workers.costs import Line
 from fleet.workers.deadline import Deadline
+from fleet.workers.document_ports import Contexts
 from fleet.workers.errands import Errand, KeySeeker
 from fleet.workers.frameworks.asked import RawAsk
 from fleet.workers.frameworks.exchanges import Exchanges
@@ -34,7 +35,7 @@ from fleet.workers.lanes import LaneRoads
 from fleet.workers.load import UNSEEN_TOKENS, is_plain, may_write_for_an_hour, most_tokens, sent_tokens
 from fleet.workers.meter import Meter
 from fleet.workers.passage import Passages, Price
-from fleet.workers.ports import Bill, Breakers, Contexts, CostShares, Knowledge, Lanes, Limiter
+from fleet.workers.ports import Bill, Breakers, CostShares, Knowledge, Lanes, Limiter
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 from fleet.workers.roads import PATIENCE_S, Budgets, Roads

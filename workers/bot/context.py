@@ -35,8 +35,8 @@ from fleet.workers.bot.window import check_documents, cut, with_documents
 from fleet.workers.bot.wishes import AnswerForm, ChatOptions, asked_in_chat, schema_in_chat, wishes_of
 from fleet.workers.calls import PLAIN, Wishes
 from fleet.workers.context import KEPT_PROMPTS, reshuffle
+from fleet.workers.document_ports import SharedText
 from fleet.workers.load import beside_tokens
-from fleet.workers.ports import SharedText
 from fleet.workers.providers.wire_schema import SchemaRefused
 from fleet.workers.streaming import Emit, Streaming
 from fleet.workers.watching.circles import Track

@@ -6,7 +6,7 @@ from fleet.conversation import Message, TextPart
 from fleet.errors import ContextTooLong, DocumentsTooLarge
 from fleet.lessons import Measure
 from fleet.workers.context import CONVERSATION_OVERHEAD_TOKENS, INSTRUCTING, fit, lost_tokens, room_for_input
-from fleet.workers.ports import SharedText
+from fleet.workers.document_ports import SharedText
 
 #: Least estimated tokens for a conversation: with less room it isn't cut but refused.
 LEAST_ROOM_TOKENS = 64
