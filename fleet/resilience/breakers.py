@@ -17,6 +17,7 @@ from typing import Any
 
 from fleet.errors import FleetError, NotSoon, ProviderUnavailable, StoreUnavailable, Waits
 from fleet.quoting import brief, counted
+from fleet.resilience.caution import Caution
 from fleet.resilience.hearing import Hearer, passes_at, sort_of
 from fleet.resilience.knowledge import Known, digest, wait_of
 from fleet.resilience.layouts import (
@@ -100,6 +101,7 @@ class Breakers:
         self._on_trouble = on_trouble
         self._clock = clock
         self._known = {limit: Known(limit) for limit in fingerprints}
+        self._caution = {limit: Caution(clock) for limit in fingerprints}
         self._lifting: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
@@ -151,6 +153,8 @@ class Breakers:
         if (key_wait := self._key_wait(limit)) is not None:
             raise NotSoon(key_wait)
         known, heard = self._known[limit], None
+        if self._caution[limit].doubts:
+            await self._caution[limit].turn()
         if known.wait is not None:
             async with known.asking:
                 wait = known.standing(self._clock())
@@ -209,6 +213,7 @@ class Breakers:
         """Note a call that was answered, if only by a refusal of this very request. Never waits, never raises."""
         known, now = self._known[limit], self._clock()
         known.answered_at = now
+        self._caution[limit].clear()
         is_slow = output_tokens > 0 and known.pace.is_slow(seconds, output_tokens)
         if is_slow and now < known.late_until:
             failure = FailedCall(weight=WITH_OTHERS, is_probe=is_probe, place=place, sort=LATE_SORT)
@@ -249,6 +254,8 @@ class Breakers:
         While Redis does not answer nothing is: the task may try again, and nothing counts against it.
         """
         known, weight = self._known[limit], _WEIGHTS[weight_of(error)]
+        if weight == WITH_OTHERS and known.wait is None:
+            self._caution[limit].failed()
         failure = FailedCall(
             weight=weight,
             is_late=getattr(error, "timed_out", False),
@@ -360,6 +367,8 @@ class Breakers:
     def _hear(self, known: Known, heard: BreakerReply) -> None:
         was_open = known.wait is not None
         known.hear(heard, self._clock())
+        if known.wait is not None:
+            self._caution[known.limit].clear()
         if heard.turned == WAS_OPENED:
             self._on_turn(known.limit, known.wait)
         elif heard.turned == WAS_CLOSED:
