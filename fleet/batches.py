@@ -101,6 +101,18 @@ class Leaving(NamedTuple):
     most_picos: int | None = None
 
 
+class Arrived(NamedTuple):
+    """With what a task's call is back.
+
+    Args:
+        limit: `provider/model/key` under which it was asked.
+        body: The answer as JSON; empty: none came.
+    """
+
+    limit: str
+    body: bytes = b""
+
+
 class BatchApi(Protocol):
     """A vendor's batches under one key. Each method sends requests that cost nothing but `create`; none repeats any.
 

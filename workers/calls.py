@@ -30,6 +30,7 @@ class Wishes:
         n: Answers wanted; each is paid.
         by_at: Unix time (s) by which the answer is needed: the gateway takes the tier; None: `tier` says it.
         may_leave: Its task may leave its slot for hours: nothing has begun that would be lost.
+        may_be_back: It is its task's own first call: it may have left, and be back or on its way.
         extra_body: Further fields of the request's body.
         extra_headers: Further headers.
         form: How the schema is told: `strict`, or `loose` where a model refuses it so.
@@ -53,6 +54,7 @@ class Wishes:
     n: int = 1
     by_at: float | None = None
     may_leave: bool = False
+    may_be_back: bool = False
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     form: Literal["strict", "loose"] = "strict"
@@ -68,7 +70,7 @@ PLAIN = Wishes()
 
 def staying(wishes: Wishes) -> Wishes:
     """Return what is asked by a task that keeps its slot."""
-    return replace(wishes, may_leave=False) if wishes.may_leave else wishes
+    return replace(wishes, may_leave=False, may_be_back=False) if wishes.may_be_back else wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Completion:
         left_out: Names of what was not sent because the model refuses it or the wire lacks it, whoever chose it.
         others: Texts of the other answers, when `n` of them were asked for.
         thoughts: What the provider wants back with the results of its tool calls.
+        came_by: `provider/model/key` by which it has come in a batch; empty: it came at once.
     """
 
     text: str
@@ -124,6 +127,7 @@ class Completion:
     left_out: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     thoughts: tuple[ThinkingPart, ...] = field(default=(), repr=False)
+    came_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,11 @@ from fleet.workers.frameworks.raw import Onlooker, RawAnswer
 from fleet.workers.judge import broken_off, is_known
 from fleet.workers.keys import head_of
 from fleet.workers.ladders import Ladders, Turn, plain
-from fleet.workers.lanes import LaneRoads
+from fleet.workers.lanes import LaneRoads, Lanes
 from fleet.workers.load import UNSEEN_TOKENS, is_plain, may_write_for_an_hour, most_tokens, sent_tokens
 from fleet.workers.meter import Meter
 from fleet.workers.passage import Passages, Price
-from fleet.workers.ports import Bill, Breakers, CostShares, Knowledge, Lanes, Limiter
+from fleet.workers.ports import Bill, Breakers, CostShares, Knowledge, Limiter
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 from fleet.workers.roads import PATIENCE_S, Budgets, Roads
@@ -112,7 +112,7 @@ class Gateway:
 
     def take_lanes(self, lanes: Lanes) -> None:
         """Let calls that say by when they are needed take the lanes that this chooses."""
-        self.lanes = LaneRoads(lanes, self._passages, self.roads, self.now_s)
+        self.lanes = LaneRoads(lanes, self._passages, self.roads, self.ladders.of, self.now_s)
 
     def closed(self, pool: str) -> Wait | None:
         """Return why the calls of `pool` do not go soon, as this process has heard; None: try. Never waits."""

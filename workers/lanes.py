@@ -6,16 +6,26 @@ How prices and times decide is `fleet/economy/lanes/`; what becomes of a batch i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
-from fleet.batches import Leaving
+import pydantic_core
+
+from fleet.batches import Arrived, Leaving
+from fleet.errors import FleetError, Waits
 from fleet.usage import Usage
 from fleet.workers.calls import Call, Completion
 from fleet.workers.errands import Errand
+from fleet.workers.meter import Meter
 from fleet.workers.passage import Passages
-from fleet.workers.ports import BatchingProvider, Lanes
+from fleet.workers.ports import BatchingProvider
+from fleet.workers.providers.usage import read_told_usage
 from fleet.workers.roads import Roads
+from fleet.workers.rungs import Route, Rung
+
+logger = logging.getLogger(__name__)
 
 #: The tier by which calls of a batch are priced.
 BATCH = "batch"
@@ -58,6 +68,62 @@ def _digest(words: str) -> str:
     return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:PREFIX_DIGITS]
 
 
+class Lanes(Protocol):
+    """Which way to its model a call takes."""
+
+    def lane(
+        self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool,
+        prefix: str = "",
+    ) -> str:  # fmt: skip
+        """Return the lane that a call takes: `batch`, `standard`, or the service tier by that name. Never waits.
+
+        Args:
+            pool: Whose call it is.
+            api: `provider/model`.
+            kind: Task class.
+            input_tokens: By estimate.
+            output_tokens: Of the longest answer.
+            by_s: Seconds until the answer is needed.
+            may_batch: Its task may leave its slot, and come back hours later.
+            prefix: Name of how it begins; empty: nobody knows it by that.
+        """
+        ...
+
+    def used(self, api: str, tier: str | None, prefix: str, usage: Usage) -> None:
+        """Note what a call of a beginning has used on a lane. Never waits, never raises."""
+        ...
+
+    def busy(self, api: str, tier: str) -> None:
+        """Note that a tier had no room for a call. Never waits, never raises."""
+        ...
+
+    async def leave(self, leaving: Leaving) -> None:
+        """Let a call leave for a batch.
+
+        Raises:
+            NotSoon: It has left: its task is to wait.
+            StoreUnavailable: Redis does not answer.
+        """
+        ...
+
+    async def came(self, task: str) -> Arrived | None:
+        """Return with what a task's call is back; None: it has not left.
+
+        Raises:
+            NotSoon: It is on its way.
+            StoreUnavailable: Redis does not answer.
+        """
+        ...
+
+    async def unread(self, task: str) -> None:
+        """Note that nobody can read the answer with which a task's call is back: it has come with none.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        ...
+
+
 class LaneRoads:
     """The lanes of a process's calls. Belongs to its loop.
 
@@ -65,11 +131,16 @@ class LaneRoads:
         lanes: Chooses, and keeps what leaves.
         passages: Its keys and prices.
         roads: Who counts its calls.
+        ladder_of: Returns the rungs of a pool.
         now_s: Unix time in seconds.
     """
 
-    def __init__(self, lanes: Lanes, passages: Passages, roads: Roads, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, lanes: Lanes, passages: Passages, roads: Roads, ladder_of: Callable[[str], Sequence[Rung]],
+        now_s: Callable[[], float],
+    ) -> None:  # fmt: skip
         self._lanes, self._passages, self._roads, self._now_s = lanes, passages, roads, now_s
+        self._ladder_of = ladder_of
 
     async def take(self, errand: Errand, call: Call) -> Completion | str | None:
         """Return the tier that a call takes (None: the usual one), or the answer with which it is back from a batch.
@@ -79,12 +150,13 @@ class LaneRoads:
             StoreUnavailable: Redis does not answer.
         """
         by_at, provider = call.wishes.by_at or 0.0, errand.route.provider
-        may_leave = call.wishes.may_leave and isinstance(provider, BatchingProvider)
-        if may_leave and isinstance(provider, BatchingProvider):
-            came = await self._lanes.came(errand.meter.who)
-            if came:
-                return self._back(errand, call, provider, came)
-            may_leave = came is None and self._may_leave(errand, call)
+        came = await self._lanes.came(errand.meter.who) if call.wishes.may_be_back else None
+        if came is not None and came.body:  # whoever would serve now: it is paid
+            answer = await self._back(errand, call, came)
+            if answer is not None:
+                return answer
+        may_leave = call.wishes.may_leave and came is None and isinstance(provider, BatchingProvider)
+        may_leave = may_leave and self._may_leave(errand, call)
         lane = self._lanes.lane(
             errand.pool, errand.route.priced_as, errand.caller.kind, input_tokens=errand.most.input_tokens,
             output_tokens=errand.most.output_tokens, by_s=by_at - self._now_s(), may_batch=may_leave,
@@ -126,12 +198,42 @@ class LaneRoads:
         picos, _ = self._passages.priced(errand.route, most, BATCH)
         return picos is not None and picos <= meter.most_picos - (meter.cost_usd_picos or 0)
 
-    def _back(self, errand: Errand, call: Call, provider: BatchingProvider, came: bytes) -> Completion:
-        """Return an answer that has come; it is in the bill by now, and the task is charged with it."""
-        answer = replace(provider.later_answer(call, came), tier=BATCH)
-        usage: Usage = answer.usage
-        picos, _ = self._passages.priced(errand.route, usage, BATCH)
-        self.used(errand.route.priced_as, replace(call, wishes=replace(call.wishes, tier=BATCH)), usage)
-        errand.meter.calls += 1
-        errand.meter.charge(usage, picos)
-        return answer
+    async def _back(self, errand: Errand, call: Call, came: Arrived) -> Completion | None:
+        """Return an answer that has come, read by whoever was asked; None: nobody can read it, so it is asked anew.
+
+        It is in the bill by now, and the task is charged with it.
+        """
+        meter, route = errand.meter, self._asked(errand.pool, came.limit)
+        if route is None or not isinstance(route.provider, BatchingProvider):
+            await self._unread(errand, came, "its pool has no such API any more")
+            return None
+        meter.calls += 1
+        try:
+            answer = route.provider.later_answer(replace(call, model=route.model), came.body)
+        except FleetError as error:
+            self._charge(meter, route, error.usage or _told(came.body))
+            if not isinstance(error, Waits):
+                raise
+            await self._unread(errand, came, type(error).__name__)
+            return None
+        self._charge(meter, route, answer.usage)
+        self.used(route.priced_as, replace(call, wishes=replace(call.wishes, tier=BATCH)), answer.usage)
+        return replace(answer, tier=BATCH, came_by=came.limit)
+
+    async def _unread(self, errand: Errand, came: Arrived, why: str) -> None:
+        logger.warning("batch_answer_unread task=%s limit=%s: %s; it is asked anew", errand.task, came.limit, why)
+        await self._lanes.unread(errand.task)
+
+    def _asked(self, pool: str, limit: str) -> Route | None:
+        routes = (rung.route for rung in self._ladder_of(pool))
+        return next((route for route in routes if route is not None and limit in route.limits), None)
+
+    def _charge(self, meter: Meter, route: Route, usage: Usage) -> None:
+        picos, _ = self._passages.priced(route, usage, BATCH)
+        meter.charge(usage, picos)
+
+
+def _told(body: bytes) -> Usage:
+    """Return what an answer says that it used, whatever else it says."""
+    told = pydantic_core.from_json(body)
+    return read_told_usage(told.get("usage") if isinstance(told, dict) else None) or Usage()

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from fleet.batches import BatchApi, Leaving
+from fleet.batches import BatchApi
 from fleet.entries import Entry
 from fleet.errors import Waits
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.lessons import SLOW, Measure
 from fleet.rates import RateReadings
-from fleet.usage import Usage
 from fleet.waits import Ruling, Wait
 from fleet.workers.calls import Call, Completion, Delta
 
@@ -209,54 +208,6 @@ class CostShares(Protocol):
         Raises:
             StoreUnavailable: When Redis does not answer.
         """
-
-
-class Lanes(Protocol):
-    """Which way to its model a call takes."""
-
-    def lane(
-        self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool,
-        prefix: str = "",
-    ) -> str:  # fmt: skip
-        """Return the lane that a call takes: `batch`, `standard`, or the service tier by that name. Never waits.
-
-        Args:
-            pool: Whose call it is.
-            api: `provider/model`.
-            kind: Task class.
-            input_tokens: By estimate.
-            output_tokens: Of the longest answer.
-            by_s: Seconds until the answer is needed.
-            may_batch: Its task may leave its slot, and come back hours later.
-            prefix: Name of how it begins; empty: nobody knows it by that.
-        """
-        ...
-
-    def used(self, api: str, tier: str | None, prefix: str, usage: Usage) -> None:
-        """Note what a call of a beginning has used on a lane. Never waits, never raises."""
-        ...
-
-    def busy(self, api: str, tier: str) -> None:
-        """Note that a tier had no room for a call. Never waits, never raises."""
-        ...
-
-    async def leave(self, leaving: Leaving) -> None:
-        """Let a call leave for a batch.
-
-        Raises:
-            NotSoon: It has left: its task is to wait.
-            StoreUnavailable: Redis does not answer.
-        """
-        ...
-
-    async def came(self, task: str) -> bytes | None:
-        """Return the answer with which a task's call is back, as JSON; empty: none came; None: it has not left.
-
-        Raises:
-            NotSoon: It is on its way.
-            StoreUnavailable: Redis does not answer.
-        """
-        ...
 
 
 class Lessons(Protocol):

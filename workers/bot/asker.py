@@ -350,7 +350,7 @@ class Asker:
             if completion.finish_reason == CONTEXT_FULL:
                 raise ContextTooLong("expected an answer, got none: the prompt has filled the model's context window")
             self._note(completion)
-            self._footing.served(self.meter.calling_s - before_s)
+            self._footing.served(self.meter.calling_s - before_s, completion.came_by)
             judgement = judge_completion(completion, messages, in_json=inquiry.in_json or self.schema is not None)
             if judgement.spent:
                 raise Spent(completion, judgement, sent_tokens(messages, inquiry.wishes))

@@ -177,13 +177,13 @@ class BotContext(RawAsker):
         self.run_watch.heard(track, wanted_in(reply.tool_calls))
         return reply
 
-    def _wishes(self, asked: Asks, *, may_leave: bool = False) -> Wishes:
+    def _wishes(self, asked: Asks, *, is_own: bool = False) -> Wishes:
         wishes = wishes_of(asked, self._pool, self.persona)
         if self._task.context:
             wishes = replace(wishes, prefix=self._task.prefix)
         if self._by_at is None or wishes.tier is not None:
             return wishes
-        return replace(wishes, by_at=self._by_at, may_leave=may_leave)
+        return replace(wishes, by_at=self._by_at, may_leave=is_own and self.may_leave, may_be_back=is_own)
 
     def _reply(
         self,
@@ -225,7 +225,7 @@ class BotContext(RawAsker):
             BadAnswer: As `chat()`; or it does not fit, nor does the repaired one.
             FleetError: Whatever else ended the call for good.
         """
-        wishes = self._wishes(self._task, may_leave=self.may_leave)
+        wishes = self._wishes(self._task, is_own=True)
         turns = self._task.conversation()
         reply = await self._reply(turns, wishes, None, None, self.schema, None)
         if reply.tool_calls:

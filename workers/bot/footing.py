@@ -138,9 +138,17 @@ class Footing:
             model=self._model,
         )  # fmt: skip
 
-    def served(self, seconds: float) -> None:
-        """Note that the rung has answered."""
-        if self.has_others:
+    def served(self, seconds: float, came_by: str = "") -> None:
+        """Note that the rung has answered; or the one that has asked in a batch, which tells nothing of it now.
+
+        Args:
+            seconds: That the call took.
+            came_by: `provider/model/key` by which the answer has come in a batch; empty: it came at once.
+        """
+        if came_by:
+            mine = (rung for rung in self._ladder if rung.route is not None and came_by in rung.route.limits)
+            self.rung = next(mine, self.rung)
+        elif self.has_others:
             self._ladders.took(self.route.limit, seconds)
             self._ladders.served(self._pool, self.rung, self._why())
 

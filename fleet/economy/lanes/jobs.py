@@ -205,6 +205,11 @@ class JobStore:
         await self._store.command("UNLINK", lane_keys.batched(task_id))
         return True
 
+    async def unread(self, task_id: str) -> None:
+        """Note that nobody can read the answer to a task: it goes on by itself. Safe to repeat."""
+        await self._store.command("HSET", lane_keys.batched(task_id), "freed", "1")
+        await self._store.command("HDEL", lane_keys.batched(task_id), "answer")
+
     async def forget(self, task_id: str) -> None:
         """Forget what came of a task: its result is stored."""
         await self._store.command("UNLINK", lane_keys.batched(task_id))

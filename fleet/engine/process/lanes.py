@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
-from fleet.batches import Leaving
+from fleet.batches import Arrived, Leaving
 from fleet.config import Settings
 from fleet.economy.lanes.access import lanes_of_api
 from fleet.economy.lanes.choice import (
@@ -60,7 +60,7 @@ def rescue_at(by_at: float, now_s: float) -> float:
 
 
 class LaneChooser:
-    """Implements `fleet.workers.ports.Lanes`. One per process, on its loop.
+    """Implements `fleet.workers.lanes.Lanes`. One per process, on its loop.
 
     Args:
         settings: Which kind an API is of.
@@ -142,27 +142,35 @@ class LaneChooser:
         await self._jobs.enrol(leaving.task, enrolled, leaving.body, life_s=left_s)
         raise self._waiting(leaving.limit, enrolled.rescue_at)
 
-    async def came(self, task: str) -> bytes | None:
-        """Return the answer with which a task's call is back, as JSON; empty: none came; None: it has not left.
+    async def came(self, task: str) -> Arrived | None:
+        """Return with what a task's call is back; None: it has not left.
 
         Raises:
             NotSoon: It is on its way.
             StoreUnavailable: Redis does not answer.
         """
         found = await self._jobs.came(task)
-        if found is None or found.answer:
-            return None if found is None else found.answer
+        if found is None:
+            return None
         enrolled = found.enrolled
-        if found.is_freed:
-            return b""
+        if found.answer or found.is_freed:
+            return Arrived(enrolled.limit, found.answer)
         if not found.job:
             if CLOCK.now_s() >= enrolled.rescue_at and await self._jobs.leave(task, enrolled.limit):
-                return b""
+                return Arrived(enrolled.limit)
             raise self._waiting(enrolled.limit, enrolled.rescue_at)
         if await self._jobs.job(found.job) is None:  # it has just ended, or Redis has lost it
             again = await self._jobs.came(task)
-            return b"" if again is None else again.answer
+            return Arrived(enrolled.limit, b"" if again is None else again.answer)
         raise self._waiting(enrolled.limit, enrolled.by_at)
+
+    async def has_left(self, task: str) -> bool:
+        """True when a task's call has left for a batch, whatever came of it. Raises `StoreUnavailable`."""
+        return await self._jobs.came(task) is not None
+
+    async def unread(self, task: str) -> None:
+        """Note that nobody can read the answer with which a task's call is back. Raises `StoreUnavailable`."""
+        await self._jobs.unread(task)
 
     async def bot_of(self, task: str) -> tuple[str, str] | None:
         """Return the pool and the bot whose answer to a task has come; None: none has."""

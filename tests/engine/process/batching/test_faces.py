@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
+from fleet.batches import Arrived
 from fleet.cli.main import main
 from fleet.cli.setup.wait_checks import read_waits, wait_checks
 from fleet.config import Settings, current
@@ -116,15 +117,15 @@ def test_a_task_whose_batch_is_gone_without_a_word_goes_on_and_one_that_gathers_
                 await lanes.came(task)
         await jobs.keep(["task-1"], [b'{"choices":[]}'])
         await jobs.drop("j0b")
-        assert await lanes.came("task-0") == b"", "nobody waits for a job that Redis has lost"
-        assert await lanes.came("task-1") == b'{"choices":[]}'
+        assert await lanes.came("task-0") == Arrived(LIMIT), "nobody waits for a job that Redis has lost"
+        assert await lanes.came("task-1") == Arrived(LIMIT, b'{"choices":[]}')
         assert await lanes.bot_of("task-1") == ("research", "research-001")
         assert await lanes.came("never-left") is None
         asked = await jobs.came("task-2")
         assert asked is not None
         late = replace(asked.enrolled, rescue_at=0.0)
         await store.command("HSET", lane_keys.batched("task-2"), "asked", late.to_json())
-        assert await lanes.came("task-2") == b"" and await lanes.came("task-2") is None
+        assert await lanes.came("task-2") == Arrived(LIMIT) and await lanes.came("task-2") is None
         await store.close()
 
     asyncio.run(run())
