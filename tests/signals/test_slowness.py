@@ -39,12 +39,16 @@ class Played:
         self.done = sorted(done)
         self._ends = [one.at for one in self.done]
         self._minutes: dict[int, dict[str, float]] = {}
-        self._quantiles: dict[int, Quantiles] = {}
+        self._quantiles: dict[float, Quantiles] = {}
+        #: The quantiles of the hour are those of now, as Fleet has them, not of whole minutes.
+        self.counts_what_runs = False
 
     def findings(self, now_s: float) -> list[str]:
         """Return what is said at that time."""
         last = bisect_right(self._ends, now_s)
-        durations = Durations(queued=NOTHING, limited=NOTHING, ran=self._ran(int(now_s // 60)))
+        durations = Durations(
+            queued=NOTHING, limited=NOTHING, ran=self._ran(now_s / 60 if self.counts_what_runs else int(now_s // 60))
+        )
         ended = [
             LastTask(one.at, "research", one.ran_ms) for one in reversed(self.done[max(0, last - REMEMBERED) : last])
         ]
@@ -52,7 +56,7 @@ class Played:
         symptoms = Symptoms(series={"research": self._series(now_s)}, ended={ALPHA: ended})
         return [one.sentence for one in diagnose(view, symptoms)]
 
-    def _ran(self, minute: int) -> Quantiles:
+    def _ran(self, minute: float) -> Quantiles:
         """Return the quantiles of the hour before a minute."""
         if minute not in self._quantiles:
             first, last = (bisect_left(self._ends, 60 * at) for at in (minute - 60, minute))
@@ -126,6 +130,14 @@ def test_nothing_is_said_of_a_hiccup_of_three_seconds() -> None:
     asked = [(NOW_S + n / 20, 40) for n in range(20 * 4400)]
     played = answered(asked, lambda at: 8.0 if began_s < at < began_s + 3 else 1.0, token_ms=2)
     assert {at: found for at in range(int(began_s), int(began_s) + 120) if (found := played.findings(at))} == {}
+
+
+def test_an_api_that_becomes_slow_is_told_as_soon_in_a_fleet_of_five_minutes() -> None:
+    began_s = NOW_S + 4020
+    asked = [(began_s - 300 + n / 2, 40) for n in range(2 * 400)]
+    played = answered(asked, lambda at: 8.0 if at > began_s else 1.0, token_ms=2)
+    played.counts_what_runs = True
+    assert next(at for at in range(60) if played.findings(began_s + at)) <= 13
 
 
 @pytest.mark.parametrize("a_second", [2, 20])

@@ -8,6 +8,7 @@ from statistics import median
 from fleet.quoting import duration
 from fleet.signals.diagnosis.finding import Diagnosis, Help, diagnosis
 from fleet.signals.diagnosis.symptoms import RECENT_MIN, Case, LastTask, api_of
+from fleet.signals.view import Quantiles
 
 #: How much longer than usual tasks of an API must take, in all and for each token, and in how many tasks (count).
 SLOW_TIMES, SLOW_TASKS = 3.0, 20
@@ -16,6 +17,8 @@ LATELY_S, LATELY_TASKS = (10.0, 30.0, 60.0), 12
 #: Seconds over which they must have ended (less is a hiccup), the share of them that must have taken longer than nine
 #: of ten tasks of the hour, and how many times as long as half of those.
 LATELY_LEAST_S, LATELY_SHARE, LATELY_TIMES = 4.0, 0.75, 2.0
+#: Share of the hour's tasks from which the last ones are left out of what is usual.
+YOUNG_SHARE = 0.05
 #: How much longer the tasks of these last minutes, one and two, must have taken for each token.
 TOKEN_TIMES, TOKEN_MINUTES = 1.5, (1, 2)
 #: It is over when the tasks of the last minute took less than so many times the usual time.
@@ -59,11 +62,13 @@ def _lately(case: Case, api: str) -> str:
     """
     ran = {pool.pool: pool.durations.ran for pool in case.view.pools if pool.durations.ran.count >= SLOW_TASKS}
     half = {name: one.p50 or 0.0 for name, one in ran.items()}
-    bounds = {name: max(LATELY_TIMES * half[name], one.p90 or 0.0) for name, one in ran.items()}
     for seconds in LATELY_S:
         last = _last_tasks(case, api, seconds)
         if len(last) < LATELY_TASKS or last[0].at - last[-1].at < LATELY_LEAST_S:
             continue
+        earlier = case.symptoms.ended[api][len(last) :]
+        most = {name: _nine_of_ten(name, one, earlier, last) for name, one in ran.items()}
+        bounds = {name: max(LATELY_TIMES * half[name], most[name]) for name in ran}
         late = [one for one in last if one.ran_ms > bounds.get(one.pool, float("inf"))]
         took = median(one.ran_ms for one in last)
         usual = max((half[one.pool] for one in late), default=0.0)
@@ -71,6 +76,17 @@ def _lately(case: Case, api: str) -> str:
             now, before = duration(took / 1000), duration(usual / 1000)
             return f"half of its last {len(last):,} tasks took {now} or longer, half of those of the last hour {before}"
     return ""
+
+
+def _nine_of_ten(pool: str, ran: Quantiles, earlier: Sequence[LastTask], last: Sequence[LastTask]) -> float:
+    """Return the time (ms) within which nine of ten tasks of a pool were done in the last hour.
+
+    Where the last tasks are many of that hour's, as in a fleet that is young, those before them tell what is usual.
+    """
+    before = sorted(one.ran_ms for one in earlier if one.pool == pool)
+    if len(last) < YOUNG_SHARE * ran.count or len(before) < SLOW_TASKS:
+        return ran.p90 or 0.0
+    return float(before[len(before) * 9 // 10])
 
 
 def _last_tasks(case: Case, api: str, seconds: float) -> Sequence[LastTask]:
