@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.config import Settings
 from fleet.economy.estimate import Estimate, Part, Weighed
-from fleet.economy.habits import Experience
+from fleet.economy.habits import Experience, Funds
 from fleet.economy.lanes.access import lanes_of_api
 from fleet.economy.lanes.choice import LANES, UNLEARNT, Lane, LaneFacts, Offer, Shape, choose, offers
 from fleet.economy.lanes.prefixes import with_prefix
@@ -88,10 +88,19 @@ def _offered(
         learnt[lane] = learnt[lane].at_once(at_once_s)
     learnt = with_prefix(learnt, known.prefixes, part.api, prefix)
     has = lanes_of_api(settings, part.api) - ({"batch"} if settings.pools[part.pool].own_bot else set())
-    return offers(
+    found = offers(
         Shape(given, made, prefix_tokens=given), by_s, lambda usage, tier: price(part.api, usage, tier), learnt,
         has=has,
     )  # fmt: skip
+    fund = next((one for one in known.funds if one.pays(part.pool, part.api)), None)
+    return found if fund is None else tuple(_counted(offer, fund) for offer in found)
+
+
+def _counted(offer: Offer, fund: Funds) -> Offer:
+    """Return an offer to tasks whose calls are counted before they are sent: those go in no batch."""
+    if offer.lane != "batch" or not offer.is_possible:
+        return offer
+    return replace(offer, why_not=f"{fund.about} would hold back the most that it may cost until the batch is over")
 
 
 def lanes_json(rows: Iterable[LaneRow]) -> list[dict[str, Any]]:

@@ -192,16 +192,6 @@ async def assemble(
         limiter, own, price, breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
     )  # fmt: skip
-    gateway.contexts = contexts = SharedContexts(
-        settings, Shelf(state, count_tokens),
-        room_of=lambda pool, window, answer: room_of(window, answer, gateway.measure(own[pool])),
-        tokens_of=lambda task: count_message_tokens(task.conversation()), warmth=Warmth(state),
-        reads=ReadCounter(state), limits_of=gateway.ladders.limits_of,
-        models={route.limit: route.model for route in routes}, broker=broker, price=price,
-    )  # fmt: skip
-    gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
-        state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached
-    )
     lanes = LaneChooser(
         settings,
         price,
@@ -210,6 +200,17 @@ async def assemble(
         lets_leave=slots is None or slots() < sys.maxsize,
     )
     gateway.take_lanes(lanes)
+    gateway.contexts = contexts = SharedContexts(
+        settings, Shelf(state, count_tokens),
+        room_of=lambda pool, window, answer: room_of(window, answer, gateway.measure(own[pool])),
+        tokens_of=lambda task: count_message_tokens(task.conversation()), warmth=Warmth(state),
+        reads=ReadCounter(state), limits_of=gateway.ladders.limits_of,
+        models={route.limit: route.model for route in routes}, broker=broker, price=price,
+        has_left=lanes.has_left,
+    )  # fmt: skip
+    gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
+        state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached
+    )
     tools = make_tools(settings, telemetry, state, keyring, tool_keys, roads=gateway.roads, limiter=limiter, bill=bill)
     room = WaitingRoom(
         broker,

@@ -83,6 +83,7 @@ class SharedContexts:
         reads: ReadCounter,
         price: Price,
         broker: Store,
+        has_left: Callable[[str], Coroutine[Any, Any, bool]],
     ) -> None:
         self._pools = settings.pools
         self._shelf = shelf
@@ -91,7 +92,7 @@ class SharedContexts:
         self._models = models
         #: Limits whose provider keeps for as long as it is told.
         self._kept = {limit for limit in models if settings.provider_named(limit.split("/")[0]).kind == "anthropic"}
-        self._broker = broker
+        self._broker, self._has_left = broker, has_left
         #: Tasks that go first: what others are told to wait for.
         self._first: dict[tuple[str, str], str] = {}
         #: Those whose first call reads nothing, and the first document and the tokens behind a beginning's name.
@@ -119,7 +120,8 @@ class SharedContexts:
         fitting = [window for window, room in rooms.items() if room >= needed]
         if not fitting:
             raise _too_large(pool, settings, shared.tokens, needed, max(rooms.values()))
-        if shared.tokens < LEAST_CACHED_TOKENS:
+        is_back = task.by_s is not None and await patiently(lambda: self._has_left(task_id))
+        if is_back or shared.tokens < LEAST_CACHED_TOKENS:  # back from a batch: no cache is of use to it any more
             return WantedBot(fitting[0])
         limits = self._limits_of(pool)
         start = await patiently(lambda: self._warmth.look(task.prefix, task_id, limits))

@@ -198,3 +198,44 @@ def stored(tmp_path: Path, text: str) -> str:
     done = CliRunner().invoke(main, ["context", "add", str(file), "--json"])
     assert done.exit_code == 0, done.output
     return str(json.loads(done.stdout)["contexts"][0]["id"])
+
+
+def test_tasks_that_name_a_cold_document_go_in_one_batch_and_wait_for_no_cache_when_they_are_back(
+    start_worker: StartWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANE_KEY", "test-key")
+    clock = {"clock_speed": 20_000.0, "batch_median_s": 20_000.0, "batch_p95_s": 40_000.0, "batch_factor": 1 / 3}
+    with running(**clock) as url:
+        windows = '\n[pools.work.persona]\ncontext_windows_tokens = [32768]\n\n[limits."openai/gpt-sim"]'
+        text = CONFIG.format(url=url).replace('\n[limits."openai/gpt-sim"]', windows)
+        (tmp_path / "fleet.toml").write_text(text + BATCHES)
+        config.current.cache_clear()
+        words = "The harbour of Oland has nine cranes and a pilot who knows the tides of the northern sound. " * 250
+        added = CliRunner().invoke(main, ["context", "add", "-"], input=words).stdout.strip()
+        worker = start_worker()
+        found = answers(30, by_s=90_000, context=[added])
+        assert every(result.status == "ok" and result.served_by == "batch" for result in found), worker.log
+        assert total(url)["served"] == 30
+        assert worker.log.count("batch_made") <= 6
+
+
+def test_a_dry_run_says_that_what_a_budget_counts_goes_in_no_batch(
+    fleet_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANE_KEY", "test-key")
+    (tmp_path / "fleet.toml").write_text(CONFIG.format(url="http://127.0.0.1:9") + BATCHES)
+    monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "fleet.toml"))
+    config.current.cache_clear()
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "What is 2 + 2?", "kind": "sum"}\n')
+
+    def batch(*more: str) -> tuple[str, str]:
+        words = ["run", str(asked), "--pool", "work", "--dry-run", "--by", "30h", "--json", *more]
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
+        (row,) = json.loads(done.stdout)["lanes"]
+        return row["takes"], next(one["why_not"] for one in row["offers"] if one["lane"] == "batch")
+
+    assert batch() == ("batch", "")
+    takes, why_not = batch("--max-usd", "5")
+    assert takes == "flex" and why_not.startswith("--max-usd ($5.00) would hold back")
