@@ -182,6 +182,12 @@ BUDGET_WARNING = Event(
     "The day of a limit is used to 80% or 100%: limit, percent. Or a budget is: scope, "
     "period, percent. Once a day, hour or month, each.",
 )
+BATCH_TROUBLE = Event(
+    "batch_trouble",
+    "warning",
+    "A batch was given_up, or answers of it were lost or unwanted, and are paid; or its words were not_deleted: "
+    "what, job, limit, count.",
+)
 BUDGET_CHANGED = Event("budget_changed", "info", "An operator set a budget, or reset it: scope, now, by, host.")
 BILL_RESOLVED = Event(
     "bill_resolved", "info", "An operator gave unknown calls what a provider's export says: file, calls, usd, by, host."
@@ -261,7 +267,7 @@ EVENTS: dict[str, Event] = {
         BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP, FLOWER_CONTROL, ALERT_FAILED,
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
-        LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED,
+        LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED, BATCH_TROUBLE,
         BILL_RESOLVED, SCHEDULE_MISSED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_RUN, CONTEXT_ADDED, CONTEXT_REMOVED,
         KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, KEY_DELEGATED, KEY_SCOPED,
         DELEGATION_REVOKED, USE_UNUSUAL, USE_USUAL, DEAD_LETTER, TASK_CANCELLED,

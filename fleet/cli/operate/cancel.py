@@ -42,7 +42,7 @@ def cancel(
     TaskRevokedError, and so does what follows it in a canvas. A task that has a result keeps it, one that runs goes on
     unless you say --running, and a cancelled task's idempotency key may be submitted again. An id with neither message
     nor result is told as unknown, and does not count. If its message is on its way, it does not start when it comes.
-    When all are unknown, the exit code is 1.
+    When all are unknown, the exit code is 1. What a batch makes of a task that has gone with it is billed all the same.
 
     \b
     Examples:

@@ -52,10 +52,12 @@ def _lines(board: LaneBoard) -> Iterator[str]:
         yield f"{one.limit}: {counted(one.tasks, 'task')} gather since {stamp(one.since)}{by}"
     for limit, until, why in board.shut:
         yield f"{limit}: takes no batches until {stamp(until)}: {why}"
+    from fleet.economy.lanes.board import TOLD_STALE
+
     if board.jobs:
         cells = [
             (one.id, one.limit, TOLD.get(one.state, one.state), f"{one.count:,}", f"{one.done:,}", stamp(one.made_at),
-             stamp(one.by_at), one.why)
+             stamp(one.by_at), TOLD_STALE if one.id in board.stale else one.why)
             for one in board.jobs
         ]  # fmt: skip
         head = ("BATCH", "LIMIT", "STATE", "TASKS", "ANSWERED", "SINCE", "LATEST BY", "SAID")

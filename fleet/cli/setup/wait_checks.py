@@ -8,7 +8,7 @@ from dataclasses import replace
 from fleet.cli.setup.check import Check, ok, warn
 from fleet.config import Settings
 from fleet.economy.budgets import read_budgets
-from fleet.economy.lanes.board import LaneBoard, read_board
+from fleet.economy.lanes.board import TOLD_STALE, LaneBoard, read_board
 from fleet.engine.operations.budgets import differing
 from fleet.engine.operations.obstacles import told_line
 from fleet.engine.operations.paces import LimitBudgets, read_limit_budgets
@@ -61,7 +61,10 @@ def _batch_checks(board: LaneBoard) -> Iterator[Check]:
         advice = "Its tasks take other lanes. If it never takes batches, set `batches = false` under [lanes]."
         yield warn(f"batches of {limit}", f"refused until {stamp(until)}: {why}", advice)
     for job in board.jobs:
-        if job.tries:
+        if job.id in board.stale:
+            advice = "Start a worker that has this key, or its tasks take other lanes a while before they are needed."
+            yield warn(f"batch {job.id} of {job.limit}", f"{counted(job.count, 'task')} wait: {TOLD_STALE}", advice)
+        elif job.tries:
             advice = "It is tried again; what is not sent in time takes another lane (`fleet lanes`)."
             told = f"{counted(job.count, 'task')} wait"
             if job.state == "collected":

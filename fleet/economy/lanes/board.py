@@ -32,12 +32,19 @@ class LaneBoard:
         gathering: What no batch has yet.
         jobs: Batches, the oldest first.
         shut: `provider/model/key` that takes no batches for now: until when (Unix time, s), and why.
+        stale: Ids of batches at which no worker looks, though they are due: none has their key, or none runs.
     """
 
     gathering: tuple[Gathered, ...] = ()
     jobs: tuple[LaneJob, ...] = ()
     shut: tuple[tuple[str, float, str], ...] = ()
+    stale: tuple[str, ...] = ()
 
+
+#: Seconds after which a batch that is due has nobody who looks at it.
+STALE_S = 180.0
+#: What is told of it.
+TOLD_STALE = "no worker that runs has its key"
 
 #: Nothing is in a batch.
 NO_BATCHES = LaneBoard()
@@ -51,10 +58,11 @@ def read_board(state: redis.Redis) -> LaneBoard:
     """
     with state.pipeline(transaction=False) as pipe:
         pipe.hgetall(lane_keys.gathered_limits())
-        pipe.zrange(lane_keys.jobs(), 0, -1)
+        pipe.zrange(lane_keys.jobs(), 0, -1, withscores=True)
         pipe.hgetall(lane_keys.lane_shut())
         pipe.time()
-        limits, ids, shut, (now_s, _) = pipe.execute()
+        limits, scored, shut, (now_s, _) = pipe.execute()
+    ids = [job_id for job_id, _ in scored]
     if not (limits or ids or shut):
         return NO_BATCHES
     with state.pipeline(transaction=False) as pipe:
@@ -79,6 +87,7 @@ def read_board(state: redis.Redis) -> LaneBoard:
         tuple(gathering),
         tuple(sorted(jobs, key=lambda job: job.made_at)),
         tuple((limit, float(until), why) for limit, until, why in closed if float(until) > now_s),
+        tuple(job_id.decode() for job_id, due_at in scored if due_at < now_s - STALE_S),
     )
 
 

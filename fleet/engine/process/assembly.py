@@ -280,7 +280,8 @@ async def assemble(
         ),
         hanging=gateway.roads.hanging,
         batches=BatchDuty(
-            state, broker, settings, price, api_of=batches_of(routes), process=process or leases.process_id()
+            state, broker, settings, price, api_of=batches_of(routes, keyring.standing),
+            process=process or leases.process_id(),
         ),
     )  # fmt: skip
 

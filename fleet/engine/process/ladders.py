@@ -21,7 +21,7 @@ from fleet.engine.process.duties.revival import LocalSimulator
 from fleet.engine.telemetry.event_limiter import QUIET_S as BLOCK_QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.engine.telemetry.tool_errors import ToolErrorCounter
-from fleet.errors import ConfigurationError, VaultAway
+from fleet.errors import ConfigurationError, KeyMissing, VaultAway
 from fleet.lessons import Notebook
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
@@ -208,15 +208,27 @@ def warn_of(settings: Settings, queues: Collection[str]) -> None:
         logger.warning("%s", line)
 
 
-def batches_of(routes: Iterable[Route]) -> Callable[[str], BatchApi | None]:
-    """Return what gives the batches of a `provider/model/key`; None where this process has no such key, or API."""
+def batches_of(routes: Iterable[Route], standing: Callable[[str], Wait | None]) -> Callable[[str], BatchApi | None]:
+    """Return what gives the batches of a `provider/model/key`; None where this process has no such key, or API.
+
+    Args:
+        routes: Of this process.
+        standing: Returns why calls under a limit wait for its key, e.g. it is revoked; None: they need not.
+            Nothing about a batch is asked under it meanwhile, either.
+    """
     by_limit = {key.limit: key for route in routes for key in (route.keys or (route,))}
 
     def found(limit: str) -> BatchApi | None:
         route = by_limit.get(limit)
         if route is None or not isinstance(route.provider, BatchingProvider):
             return None
-        return route.provider.batches(lambda: route.api_key)
+
+        def key() -> str:
+            if (wait := standing(limit)) is not None:
+                raise KeyMissing(wait.told)
+            return route.api_key
+
+        return route.provider.batches(key)
 
     return found
 

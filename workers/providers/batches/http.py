@@ -15,7 +15,7 @@ from yarl import URL
 
 from fleet.errors import ProviderUnavailable
 from fleet.usage import Usage
-from fleet.workers.providers.base import MAX_ANSWER_BYTES, HttpProvider
+from fleet.workers.providers.base import CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, HttpProvider
 from fleet.workers.providers.batches.refusals import RefusedBatch, meaning_of
 from fleet.workers.providers.bodies import MAX_BODY_BYTES
 from fleet.workers.providers.usage import read_told_usage
@@ -26,6 +26,7 @@ TIMEOUT_S = 120.0
 MAX_OUTPUT_BYTES, MAX_LINE_BYTES = 1024 * 1024 * 1024, MAX_ANSWER_BYTES
 
 _WHOLE = aiohttp.ClientTimeout(total=TIMEOUT_S)
+_PIECES = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=TIMEOUT_S)
 
 
 class BatchHttp:
@@ -71,7 +72,7 @@ class BatchHttp:
             FleetError: As `Provider.complete`; what was yielded before is what there is of it.
         """
         line, size, is_long = bytearray(), 0, False
-        async with self._sent("GET", path, timeout=aiohttp.ClientTimeout(sock_read=TIMEOUT_S)) as response:
+        async with self._sent("GET", path, timeout=_PIECES) as response:
             await self._check(response, ())
             async for chunk in response.content.iter_any():
                 left, size = MAX_OUTPUT_BYTES - size, size + len(chunk)

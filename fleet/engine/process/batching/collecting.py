@@ -15,6 +15,8 @@ from fleet.economy.lanes.times import JobTime, note_time
 from fleet.economy.prices import Price
 from fleet.entries import Entry
 from fleet.errors import FleetError
+from fleet.signals import catalogue
+from fleet.signals.events import record_event
 from fleet.store.client import Store
 from fleet.usage import Usage
 
@@ -92,15 +94,24 @@ class Harvester:
             some = tasks[start : start + AT_ONCE]
             await self._enter(job, start, some, [None] * len(some), is_unknown=True)
 
+    def tell(self, what: str, job: LaneJob, count: int, why: str) -> None:
+        """Tell operators what has cost money for nothing, or has left words at a vendor. Never waits.
+
+        Args:
+            what: See the event.
+            job: Of which.
+            count: How many answers, or files.
+            why: In words that quote nothing.
+        """
+        logger.error("batch_%s job=%s limit=%s count=%d: %s", what, job.id, job.limit, count, why)
+        record_event(self._store, catalogue.BATCH_TROUBLE, what=what, job=job.id, limit=job.limit, count=count)
+
     async def _tell_unwanted(self, job: LaneJob, tasks: Sequence[str], answers: Sequence[BatchAnswer | None]) -> None:
         """Say how many answers are paid that nobody wants any more: their tasks were cancelled once they were sent."""
         answered = [task for task, one in zip(tasks, answers, strict=True) if one is not None and one.body]
         unwanted = sum(await self._jobs.have_ended(answered))
         if unwanted:
-            logger.warning(
-                "batch_unwanted job=%s limit=%s answers=%d: paid, though their tasks had ended before",
-                job.id, job.limit, unwanted,
-            )  # fmt: skip
+            self.tell("unwanted", job, unwanted, "they are paid, though their tasks had ended before")
 
     async def _enter(
         self, job: LaneJob, start: int, tasks: Sequence[str], used: Sequence[Usage | None], *, is_unknown: bool = False

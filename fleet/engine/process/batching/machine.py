@@ -178,11 +178,10 @@ class Machine:
         requests = await self._requests(job)
         if not requests:
             return await self._end(job, NOBODY)
-        if job.file and len(requests) < job.sent:  # some have ended since it was uploaded: a file without them
-            await api.delete(_vendor_of(job))
-            await self._jobs.put(job, "intent", file="")
+        if job.file and len(requests) < job.sent and await self._is_taken_back(job, api):
             return 0
-        job = await self._jobs.put(job, "creating", at=self._now_s(), sent=len(requests))
+        sent_now = job.sent if job.file else len(requests)
+        job = await self._jobs.put(job, "creating", at=self._now_s(), sent=sent_now)
         try:
             sent = await api.create(job.id, job.file, requests)
         except FleetError as error:
@@ -191,6 +190,16 @@ class Machine:
             raise
         await self._made(job, sent)
         return self._timings.soonest_s
+
+    async def _is_taken_back(self, job: LaneJob, api: BatchApi) -> bool:
+        """Delete a file of which some tasks have ended, so that one without them is uploaded; False: it stays."""
+        try:
+            await api.delete(_vendor_of(job))
+        except FleetError as error:
+            logger.warning("batch_file_stays job=%s limit=%s error=%s", job.id, job.limit, type(error).__name__)
+            return False
+        await self._jobs.put(job, "intent", file="")
+        return True
 
     async def _find(self, job: LaneJob, api: BatchApi) -> float:
         others = [await self._jobs.job(other) for other in await self._jobs.jobs()]
@@ -270,10 +279,7 @@ class Machine:
             if job.tries < MOST_TRIES or not (error is None or _is_gone(error) or is_late):
                 await self._jobs.put(job, "ended", tries=job.tries + 1, why=told)
                 return self._timings.refused_s
-            logger.error(
-                "batch_lost job=%s limit=%s answers=%d unread_lines=%d: %s", job.id, job.limit,
-                found.answers.count(None), found.unread, told,
-            )  # fmt: skip
+            self._harvester.tell("lost", job, found.answers.count(None), told)
         answered = await self._harvester.collect(job, found.answers)
         await self._jobs.put(job, "collected", done=answered, tries=0, why="")
         return 0
@@ -284,18 +290,22 @@ class Machine:
             await self._let_go(job)
         if job.batch and not job.ended_at:  # given up while nobody could tell: nothing more of it is to run
             await api.cancel(job.batch)
-        await api.delete(_vendor_of(job))
+        left = _vendor_of(job)
+        if api.has_files and job.sent and not left.files and (file := await api.find_file(job.id)) is not None:
+            left = left._replace(files=(file,))
+        if left.id or left.files:
+            await api.delete(left)
+        await self._let_go(job)  # also who was about to be parked at the first time
         logger.info("batch_over job=%s limit=%s tasks=%d answered=%d", job.id, job.limit, job.count, job.done)
         await self._jobs.drop(job.id)
         return -1
 
     async def _drop(self, job: LaneJob, why: str) -> float:
         """Forget a job whose vendor does not delete what it keeps of it."""
-        if job.batch or job.file:
-            logger.error(
-                "batch_not_deleted job=%s limit=%s batch=%s files=%s: %s; delete them at the vendor's",
-                job.id, job.limit, job.batch or "none", ",".join(_vendor_of(job).files) or "none", why,
-            )  # fmt: skip
+        if job.batch or job.sent:
+            kept = [job.batch, *_vendor_of(job).files]
+            told = f"{why}; delete at the vendor's what it keeps: {', '.join(filter(None, kept)) or 'nobody knows'}"
+            self._harvester.tell("not_deleted", job, len(kept), told)
         await self._jobs.drop(job.id)
         return -1
 
@@ -308,10 +318,7 @@ class Machine:
 
     async def _give_up(self, job: LaneJob, why: str) -> float:
         """Let the tasks of a job go on of which nobody can tell what became: it may be paid, and is billed so."""
-        logger.error(
-            "batch_given_up job=%s state=%s limit=%s tasks=%d: %s; it may have been paid, and its tasks go on",
-            job.id, job.state, job.limit, job.count, why,
-        )  # fmt: skip
+        self._harvester.tell("given_up", job, job.count, f"{why}; it may have been paid, and its tasks go on")
         await self._harvester.give_up(job)
         return await self._end(job, why)
 

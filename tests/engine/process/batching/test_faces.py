@@ -79,6 +79,11 @@ def test_every_face_tells_what_is_in_batches_and_forget_erases_its_words(redis_u
         found = {one.name: one.found for one in wait_checks(read_waits(current())) if one.level == "warn"}
         assert "no such API" in found[f"batches of {LIMIT}"] and "takes no batches until" in told("lanes")
         assert found[f"batch j0b of {LIMIT}"] == "2 tasks wait: 429: too many batches"
+        client.zadd(lane_keys.jobs(), {"j0b": 1})
+        found = {one.name: one.found for one in wait_checks(read_waits(current())) if one.level == "warn"}
+        assert found[f"batch j0b of {LIMIT}"] == "2 tasks wait: no worker that runs has its key"
+        assert "no worker that runs has its key" in told("lanes")
+        assert json.loads(told("lanes", "--json"))["stale"] == ["j0b"]
         told("forget", "--tenant", "acme", "--yes")
         left = [client.exists(lane_keys.batched(f"task-{number}")) for number in range(3)]
         assert left == [0, 1, 0]

@@ -13,6 +13,7 @@ from fleet.store.client import connect
 from fleet.workers.providers.batches import http
 from tests.engine.process.batching.deaths import MOST_PICOS, Ledger, send
 from tests.engine.process.batching.test_deaths import CLOCK
+from tests.engine.telemetry.test_events import events
 from tests.workers.simulator.running import running, total
 from tests.workers.simulator.running import send as ask
 
@@ -90,7 +91,7 @@ def test_answers_that_nobody_can_read_are_not_read_for_ever(
     with running(**CLOCK) as url:
         found = sent(redis_url, url, kind, odd_output=ALWAYS)
         assert (found.answers, found.freed, total(url)["served"]) == (0, 4, 4)
-        assert "batch_lost" in caplog.text and "answers=4 unread_lines=3" in caplog.text
+        assert "count=4: 3 lines that nobody can read" in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,10 +112,14 @@ def test_more_output_than_its_bound_is_not_read_and_what_came_before_it_is_kept(
 def test_a_vendor_that_deletes_nothing_is_asked_some_times_and_then_told_of(
     redis_url: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    one_of = {"openai": "3", "anthropic": "1"}  # the batch, its input and its output
     with running(**CLOCK) as url:
         found = sent(redis_url, url, kind, refused_delete=ALWAYS)
         assert (found.answers, found.freed) == (4, 0)
-        assert caplog.text.count("batch_not_deleted") == 1 and "delete them at the vendor's" in caplog.text
+        assert caplog.text.count("batch_not_deleted") == 1 and "delete at the vendor's what" in caplog.text
+    with connect(redis_url) as client:
+        told = [one for one in events(client) if one.name == "batch_trouble"]
+        assert [(one.fields["what"], one.fields["count"]) for one in told] == [("not_deleted", one_of[kind])]
 
 
 @pytest.mark.parametrize("kind", KINDS)
