@@ -25,7 +25,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
     ("fleet.quoting", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money"),
     ("fleet.usage", "fleet.conversation", "fleet.lessons", "fleet.waits"),
-    ("fleet.faults", "fleet.bounds", "fleet.patterns", "fleet.list_prices", "fleet.entries", "fleet.batches"),
+    (
+        "fleet.faults",
+        "fleet.bounds",
+        "fleet.patterns",
+        "fleet.list_prices",
+        "fleet.entries",
+        "fleet.batches",
+        "fleet.cached_lengths",
+    ),
     ("fleet.errors",),
     ("fleet.spellings",),
     ("fleet.asking",),

@@ -102,6 +102,7 @@ Odd behaviour, as real providers were seen to show it: ask for the model `odd-NA
 @click.option("--cached-usd-per-mtok", type=float, help="Of input read from the prefix cache.  [default: as input]")
 @click.option("--cache-write-usd-per-mtok", type=float, help="Of input written to it.  [default: as input]")
 @click.option("--cache-write-1h-usd-per-mtok", type=float, help="The same, kept for an hour.  [default: as input]")
+@click.option("--cache-machine-rpm", type=int, help="Calls of one beginning that meet one cache; OpenAI's: about 15.")
 @click.option(
     "--cache-places",
     type=int,
@@ -116,6 +117,20 @@ Odd behaviour, as real providers were seen to show it: ask for the model `odd-NA
     "--priority-factor", type=float, default=_DEFAULT.priority_factor, show_default=True, help="Of `priority` calls."
 )
 @click.option("--batch-factor", type=float, default=_DEFAULT.batch_factor, show_default=True, help="Of batches.")
+@click.option(
+    "--background-2h-factor",
+    type=float,
+    default=_DEFAULT.background_2h_factor,
+    show_default=True,
+    help="Of background responses with two hours of time.",
+)
+@click.option(
+    "--background-8h-factor",
+    type=float,
+    default=_DEFAULT.background_8h_factor,
+    show_default=True,
+    help="The same with eight.",
+)
 @click.option("--batch-cached-factor", type=float, help="Of cached tokens in batches.  [default: --batch-factor]")
 @click.option(
     "--clock-speed",

@@ -265,6 +265,7 @@ def _written(value: float) -> Fraction:
 #: Tiers that cost otherwise, and the option that says how much.
 _FACTORS = {
     "flex": "flex_factor", "priority": "priority_factor", "batch": "batch_factor",
+    "background-2h": "background_2h_factor", "background-8h": "background_8h_factor",
 }  # fmt: skip
 #: Prices that the ledger shows.
 _PRICES = (

@@ -44,11 +44,15 @@ class SimulatorOptions:
         cache_write_usd_per_mtok: Price of a million input tokens written to it for 5 minutes; None: as other input.
         cache_write_1h_usd_per_mtok: The same for those that are kept for an hour.
         cache_places: Places of prompts that the prefix caches remember, one in 512 characters (150 bytes each).
+        cache_machine_rpm: Calls a minute that begin alike, with one `prompt_cache_key`, that one machine takes on
+            OpenAI's wires; others have caches of their own. About 15 there; None: any number.
         flex_factor: Price of the tier `flex` against the standard one.
         priority_factor: Price of the tier `priority` against the standard one.
         batch_factor: Price of a batch against the standard one.
         batch_cached_factor: The same for what is read from the prefix cache in a batch; None: `batch_factor`.
             1: batches give no discount on it, as with some models.
+        background_2h_factor: Price of a background response with a window of two hours against the standard one.
+        background_8h_factor: The same with eight hours.
         clock_speed: Seconds of the provider's clock in a real one. It has windows, lives of files and caches, and the
             delays of batches.
         batch_median_s: Seconds of the clock that half of the batches take at most.
@@ -85,10 +89,13 @@ class SimulatorOptions:
     cache_write_usd_per_mtok: float | None = None
     cache_write_1h_usd_per_mtok: float | None = None
     cache_places: int = 100_000
+    cache_machine_rpm: int | None = None
     flex_factor: float = 0.5
     priority_factor: float = 2.0
     batch_factor: float = 0.5
     batch_cached_factor: float | None = None
+    background_2h_factor: float = 0.7
+    background_8h_factor: float = 0.6
     clock_speed: float = 1.0
     batch_median_s: float = 600.0
     batch_p95_s: float = 7200.0
@@ -105,7 +112,7 @@ class SimulatorOptions:
         self._check("cache_places", self.cache_places >= 0, "0 or more")
         self._check("mode", self.mode in get_args(Mode), f"one of {', '.join(get_args(Mode))}")
         self._check("headers", self.headers in get_args(Family), f"one of {', '.join(get_args(Family))}")
-        for name in ("rpd", "in_flight", "batch_queue_tokens"):
+        for name in ("rpd", "in_flight", "batch_queue_tokens", "cache_machine_rpm"):
             self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1, or nothing")
         self._check("burst", 0 < self.burst <= 1, "a share above 0, at most 1")
         self._check("minute_s", self.minute_s > 0, "more than 0 seconds")

@@ -18,9 +18,11 @@ from fleet.quoting import quote
 from fleet.workers.simulator.admission import TakenKeys, why_not
 from fleet.workers.simulator.answers import SimulatedAnswer
 from fleet.workers.simulator.batch.anthropic_batches import MESSAGE_BATCHES, MessageBatches
+from fleet.workers.simulator.batch.background import PREFIX as BACKGROUND
+from fleet.workers.simulator.batch.background import BackgroundDesk
 from fleet.workers.simulator.batch.book import JobBook
 from fleet.workers.simulator.batch.clock import Clock
-from fleet.workers.simulator.batch.desk import BATCHES, FILES, BatchDesk
+from fleet.workers.simulator.batch.desk import BATCHES, FILES, BatchDesk, lost
 from fleet.workers.simulator.batch.faults import BatchFaults
 from fleet.workers.simulator.chance import Draw, fate_of, happens, latency_s
 from fleet.workers.simulator.ledger import Account, Ledger, Served
@@ -88,6 +90,7 @@ class Simulator:
         self.clock, self.batch_faults = Clock(options.clock_speed), BatchFaults()
         self.jobs = JobBook(self, self.clock)
         self._desk = BatchDesk(self, self.jobs, self.clock, self.batch_faults, _BATCHED)
+        self._background = BackgroundDesk(self, self.jobs, self.clock, self.batch_faults, _RESPONSES)
         self._batches = MessageBatches(self, self.jobs, self.clock, self.batch_faults, _ANTHROPIC)
         self._pages = Pages(self)
         self._runner: web.ServerRunner | None = None
@@ -126,8 +129,8 @@ class Simulator:
         wire = _WIRES.get(path) or (_GEMINI if is_gemini(path) else None)
         if wire is not None and request.method == "POST":
             return await self._complete(request, wire)
-        if path.startswith(KEPT) and request.method in ("GET", "DELETE"):
-            return self._kept_response(request, path.removeprefix(KEPT))
+        if path.startswith(KEPT) and request.method in ("GET", "DELETE", "POST"):
+            return await self._kept_response(request, path.removeprefix(KEPT))
         if path.startswith((FILES, BATCHES)):
             key = key_of(request.headers)
             return await self._desk.answer(request, key) if self._takes(key) else _unauthorized(_OPENAI)
@@ -149,12 +152,15 @@ class Simulator:
             self.ledger.unauthorized_401 += 1
         return bool(key) and self.taken_keys.takes(key)
 
-    def _kept_response(self, request: web.BaseRequest, response_id: str) -> web.Response:
-        """Return or forget a response of the key's own."""
+    async def _kept_response(self, request: web.BaseRequest, response_id: str) -> web.Response:
+        """Return, cancel or forget a response of the key's own."""
         key = key_of(request.headers)
-        if not key:
+        if not self._takes(key):
             return _unauthorized(_OPENAI)
-        found = self.kept.page(key, request.method, response_id)
+        if response_id.startswith(BACKGROUND):
+            found = await self._background.page(key, request.method, response_id)
+        else:
+            found = None if request.method == "POST" else self.kept.page(key, request.method, response_id)
         if found is None:
             return _error(_OPENAI, 404, f"Response with id {quote(response_id)} not found.")
         return respond(200, encode_json(found).encode("ascii"), MARK)
@@ -178,13 +184,15 @@ class Simulator:
             account.rejected_401 += 1
             return _error(wire, 401, "expected a key that is taken, got another one", code="invalid_api_key")
         try:
-            body = read_object(raw)
+            whole = body = read_object(raw)
             if wire is _RESPONSES:
                 body = self.kept.unfolded(key, body)
             if wire.is_translated:
                 body = wire.understood(body, request.path, request.query)
             asked = wire.read(body, headers)
             draw = self._chance.draw(key, raw)
+            if whole.get("background") is True and wire is _RESPONSES:
+                return self._in_background(request, key, whole, asked, draw)
             odd = None
             if self.odd_mode.name or asked.model.startswith(PREFIX) or HEADER in headers:
                 odd = wished(asked.model, headers.get(HEADER)) or self._switched(draw)
@@ -198,6 +206,26 @@ class Simulator:
         except WireError as error:
             account.bad_requests += 1
             return _error(wire, 400, str(error), param=error.param, code=error.code)
+
+    def _in_background(
+        self, request: web.BaseRequest, key: str, body: dict[str, Any], asked: CompletionRequest, draw: Draw
+    ) -> web.Response:
+        """Take a call that is answered later, and counted then; its input counts for the limits now.
+
+        Raises:
+            WireError: It cannot run in the background as it is.
+        """
+        account, now_s = self.ledger.account(key), time.monotonic()
+        refusal = self._limits.allowance(key, asked.model, now_s).admit(asked.input_tokens, now_s)
+        if refusal is not None:
+            account.refused_429 += 1
+            message = f"rate limit of {refusal.what} reached for this key and model"
+            told = _RESPONSES.error(429, message, code="rate_limit_exceeded", retry_after_s=refusal.retry_after_s)
+            return respond(429, told, {**MARK, **refusal.headers()})
+        made = self._background.create(key, body, asked, draw)
+        account.calls -= 1
+        self._chance.use(draw)
+        return lost(request) if made is None else respond(200, encode_json(made).encode("ascii"), MARK)
 
     def _switched(self, draw: Draw) -> Odd | None:
         """Return the behaviour that is switched on, for its share of the calls."""
@@ -293,7 +321,7 @@ class Simulator:
         if asked.wanted is not None and asked.wanted.responding is not None:
             self.kept.keep(key, asked.wanted.responding, values)
         if spoken is not None:
-            spent = spent._replace(classes=self.model.used(asked, spoken, wire, key, cache_s))
+            spent = spent._replace(classes=self.model.used(asked, spoken, wire, cache_s))
         sending = Sending(request, headers)
         try:
             if is_streamed and asked.wanted is not None:

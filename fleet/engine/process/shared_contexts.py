@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from fleet.cached_lengths import least_cached_tokens
 from fleet.config import PoolSettings, Settings
 from fleet.conversation import Kept
 from fleet.economy.contexts.keeping import cache_cost, keeping
@@ -33,8 +34,6 @@ from fleet.waits import Wait
 
 logger = logging.getLogger("fleet.worker")
 
-#: Tokens of documents below which no provider caches a prompt: nobody goes first for so few.
-LEAST_CACHED_TOKENS = 1024
 #: Share of the documents' tokens, by estimate, that a call must have read to have met them in the cache.
 READ_SHARE = 0.4
 #: Beginnings of which it is kept what stands in them (count).
@@ -120,10 +119,12 @@ class SharedContexts:
         fitting = [window for window, room in rooms.items() if room >= needed]
         if not fitting:
             raise _too_large(pool, settings, shared.tokens, needed, max(rooms.values()))
+        limits = [
+            one for one in self._limits_of(pool) if shared.tokens >= least_cached_tokens(self._models.get(one, ""))
+        ]
         is_back = task.by_s is not None and await patiently(lambda: self._has_left(task_id))
-        if is_back or shared.tokens < LEAST_CACHED_TOKENS:  # back from a batch: no cache is of use to it any more
+        if is_back or not limits:  # back from a batch: no cache is of use to it any more
             return WantedBot(fitting[0])
-        limits = self._limits_of(pool)
         start = await patiently(lambda: self._warmth.look(task.prefix, task_id, limits))
         if start.waits_until is not None:
             at = start.waits_until + random.random() * SPREAD_S

@@ -112,7 +112,7 @@ def _said(
     else:
         spoken = model.speak(asked, asked.wanted, draw, spoilt, f"{call.key}/{asked.model}", call.at_s)
         values = call.wire.rich_answer(asked, spoken, draw.id, int(call.at_s))
-        used = model.used(asked, spoken, call.wire, call.key, call.at_s)
+        used = model.used(asked, spoken, call.wire, call.at_s)
         made, is_matched = spoken.tokens, spoken.choices[0].matched
     used = used._replace(tier=call.tier)
     if call.tier == BATCH and "cache_read_input_tokens" in values.get("usage", {}):  # Anthropic's usage tells it

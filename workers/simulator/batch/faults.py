@@ -28,6 +28,8 @@ FAULTS: Mapping[str, str] = {
     "no_metadata": "a batch, as it is made, is told without its metadata ever after",
     "refused_delete": "400 in place of a deletion",
     "refused_key": "401 to anything about batches and files",
+    "lost_response": "the background response is made, the reply is lost",
+    "late_response": "the background response is never answered",
     "partial": "half of the answers are billed and missing in the output",
 }
 

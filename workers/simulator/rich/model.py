@@ -38,7 +38,7 @@ class SimulatedModel:
         self._options = options
         self._voices = Voices()
         self.collapse, self.bad_bots = Collapse(self._voices), BadBots(self._voices)
-        self._cache = PrefixCache(options.cache_places)
+        self._cache = PrefixCache(options.cache_places, options.cache_machine_rpm)
         self._casts = self._load_answers()
 
     def hear(self, asked: CompletionRequest) -> Conduct | None:
@@ -73,7 +73,11 @@ class SimulatedModel:
             owner: Whose cache is asked: key and model.
             now_s: Time of the cache.
         """
-        cached = self._cache.look(owner, wanted.places, now_s) if wanted.places else NOTHING
+        cached = NOTHING
+        if wanted.places:
+            if wanted.cache_key is not None:
+                owner = self._cache.machine(owner, wanted.cache_key, wanted.places, now_s)
+            cached = self._cache.look(owner, wanted.places, now_s)
         if spoilt is not None:
             return Spoken((Choice(text=spoilt.text, tokens=spoilt.tokens, matched=spoilt.matched),), cached)
         words = draw
@@ -83,10 +87,10 @@ class SimulatedModel:
         say = partial(self.say, asked)
         return Spoken(speak_richly(wanted, asked.question, asked.max_tokens, say, words, acting), cached)
 
-    def used(self, asked: CompletionRequest, spoken: Spoken, wire: Wire, key: str, now_s: float) -> Classes:
+    def used(self, asked: CompletionRequest, spoken: Spoken, wire: Wire, now_s: float) -> Classes:
         """Return the classes of a rich call; its prompt is in the cache from now on."""
         wanted, cached = asked.wanted or Wanted(), spoken.cached
-        self._cache.keep(f"{key}/{asked.model}", wanted.places, now_s)
+        self._cache.keep(cached.owner, wanted.places, now_s)
         written = (cached.written, cached.written_long) if wire.tells_writes else (0, 0)
         return Classes(cached.read, *written, spoken.thinking_tokens, wanted.tier)
 

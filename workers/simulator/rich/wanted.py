@@ -137,6 +137,7 @@ class Wanted:
         image_tokens: Of the input: images.
         audio_tokens: Of the input: sound.
         places: Where a prefix cache is looked up or written.
+        cache_key: By which OpenAI is told what begins alike; None: this wire does not send calls by how they begin.
         responding: What the Responses API keeps of it; None on other wires.
     """
 
@@ -159,6 +160,7 @@ class Wanted:
     image_tokens: int = 0
     audio_tokens: int = 0
     places: Sequence[CachePlace] = ()
+    cache_key: str | None = None
     responding: Responding | None = None
 
 

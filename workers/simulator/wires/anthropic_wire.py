@@ -8,6 +8,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
+from fleet.cached_lengths import least_cached_tokens
 from fleet.conversation import MOST_MARKS
 from fleet.quoting import quote
 from fleet.schema import compiled
@@ -213,7 +214,9 @@ def _read_wanted(body: dict[str, Any], turns: Turns, tokens: int, limit: int, me
         tier="priority" if tier == "auto" else "standard",
         is_streamed=read_flag(body.get("stream"), "stream", default=False),
         tells_usage=True,
-        places=_places(body, tokens) if is_cached else (),
+        places=[one for one in _places(body, tokens) if one.tokens >= least_cached_tokens(body["model"])]
+        if is_cached
+        else (),
     )
 
 

@@ -203,7 +203,15 @@ def _read_wanted(body: dict[str, Any], turns: Turns, tokens: int, media: Media) 
         image_tokens=media.image_tokens,
         audio_tokens=media.audio_tokens,
         places=_places(body, turns, tokens) if tokens >= MIN_TOKENS else (),
+        cache_key=_read_cache_key(body),
     )
+
+
+def _read_cache_key(body: dict[str, Any]) -> str:
+    key = body.get("prompt_cache_key") or ""
+    if not isinstance(key, str):
+        raise WireError("prompt_cache_key: expected a string", param="prompt_cache_key", code="invalid_type")
+    return key
 
 
 def _places(body: dict[str, Any], turns: Turns, tokens: int) -> list[CachePlace]:

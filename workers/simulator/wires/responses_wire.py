@@ -26,6 +26,7 @@ MAX_ITEMS = 10_000
 #: Fields that are called the same in a chat completion.
 _SAME = (
     "model", "temperature", "top_p", "service_tier", "parallel_tool_calls", "stream", "prompt_cache_retention",
+    "prompt_cache_key",
 )  # fmt: skip
 #: Fields that stand in the response as the request had them, and what they are when it had none.
 _REPEATED: Mapping[str, Any] = {
