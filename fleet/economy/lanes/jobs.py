@@ -175,10 +175,11 @@ class JobStore:
 
     Args:
         store: State Redis.
+        broker: Where tasks are parked; None: in the same Redis.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, broker: Store | None = None) -> None:
+        self._store, self._broker = store, broker or store
 
     async def enrol(self, task_id: str, enrolled: Enrolled, body: bytes, *, life_s: float) -> bool:
         """Let a task wait for a batch; False when it did before. Safe to repeat."""
@@ -280,6 +281,14 @@ class JobStore:
                 *(self._store.command("HGET", lane_keys.batched(name), field) for name in some)
             )
         return found
+
+    async def still_wait(self, tasks: Sequence[str]) -> list[bool]:
+        """Return of each task whether it is parked and has no result: whoever is cancelled is no more."""
+        ended, found = await self.have_ended(tasks), list[bool]()
+        for start in range(0, len(tasks), AT_ONCE):
+            some = tasks[start : start + AT_ONCE]
+            found += await asyncio.gather(*(self._broker.command("HEXISTS", keys.parked(), name) for name in some))
+        return [bool(is_parked) and not has_ended for is_parked, has_ended in zip(found, ended, strict=True)]
 
     async def have_ended(self, tasks: Iterable[str]) -> list[bool]:
         """Return of each task whether it has a result: nobody wants an answer to it any more."""

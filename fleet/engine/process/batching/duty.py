@@ -78,7 +78,7 @@ class BatchDuty:
     ) -> None:
         self._state, self._broker, self._settings = state, broker, settings
         self._api_of, self._process, self._now_s = api_of, process, now_s
-        self._jobs = JobStore(state)
+        self._jobs = JobStore(state, broker)
         self._timings = timings or Timings()
         self._machine = Machine(
             self._jobs, Harvester(state, self._jobs, price, export_of(settings.bill)), wake=self._wake,

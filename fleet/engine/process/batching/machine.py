@@ -332,13 +332,13 @@ class Machine:
             await self._wake(pool, some)
 
     async def _requests(self, job: LaneJob) -> list[BatchRequest]:
-        """Return the requests of a job, without those whose tasks have ended, or whose words were erased meanwhile."""
+        """Return the requests of a job, without those whose tasks wait no more, or whose words were erased."""
         tasks = await self._jobs.tasks(job.id)
-        bodies, ended = await self._jobs.bodies(tasks), await self._jobs.have_ended(tasks)
+        bodies, wait = await self._jobs.bodies(tasks), await self._jobs.still_wait(tasks)
         return [
             BatchRequest(job.custom_id(place), body)
-            for place, (body, has_ended) in enumerate(zip(bodies, ended, strict=True))
-            if body is not None and not has_ended
+            for place, (body, still_waits) in enumerate(zip(bodies, wait, strict=True))
+            if body is not None and still_waits
         ]
 
     def _is_lost(self, job: LaneJob) -> bool:

@@ -197,7 +197,10 @@ def test_a_task_that_is_cancelled_before_its_batch_is_made_is_not_sent(redis_url
                 return bool(await fleet.jobs.jobs()) and (await fleet.only()).tries > 0
 
             await fleet.until(is_refused, duty)
-            await fleet.end(["task-1"])
+            if kind == "openai":
+                await fleet.end(["task-1"])
+            else:  # as one is cancelled whose result nobody wants
+                await fleet.store.command("HDEL", keys.parked(), "task-1")
             await fleet.until_over(duty)
             assert await fleet.came() in ((3, 1), (4, 0))
 
