@@ -135,6 +135,10 @@ class BotTask(Asks, Seated):
         description="Ids of shared documents (`fleet context add`): they stand before everything else, and are never "
         "cut.",
     )
+    reuse: bool | None = Field(
+        None,
+        description="Take an equal task's answer. True: whatever the kind and bot; False: ask anew; None: as the kind.",
+    )
     idempotency_key: str | None = Field(
         None,
         min_length=1,
@@ -289,6 +293,10 @@ class TaskError(Frozen):
         return cls.model_validate({"type": type(error).__name__, "message": brief(str(error)), **facts})
 
 
+#: How a result is served that has the answer of an equal task.
+CACHE = "cache"
+
+
 class BotResult(Frozen):
     """What comes back, exactly one per task: an answer or a typed failure."""
 
@@ -316,7 +324,9 @@ class BotResult(Frozen):
     model: str | None = None
     simulated: bool = Field(False, description="True when the simulator answered, not a real provider.")
     served_by: str = Field(
-        "none", description="`call`, `batch`, `fallback 1`, `fallback 2`, ... by the rung that answered; none."
+        "none",
+        description="`call`, `batch`, `cache` (an equal task's), `fallback 1`, `fallback 2`, ... by the rung that "
+        "answered; none.",
     )
     tenant: str = Field("", exclude_if=not_, description="For whom it was; by it `fleet forget` finds a result.")
     parked: int = Field(0, exclude_if=not_, description="Times that it was parked in between.")

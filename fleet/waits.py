@@ -15,6 +15,7 @@ from fleet.quoting import brief
 Cause = Literal[
     "time", "retry", "limit", "hold", "requests", "money", "budget", "outage", "key", "credit", "configuration", "bots",
     "worker", "machine", "redis", "operator", "function", "document", "warming", "batch",
+    "twin",
 ]  # fmt: skip
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
@@ -39,6 +40,7 @@ SENTENCES: dict[Cause, str] = {
     "function": "other code of yours in its worker has stopped it",
     "document": "a document that it names is not stored",
     "warming": "another bot sends its documents first, so that the provider has them in its cache",
+    "twin": "an equal task is being asked, whose answer is this one's, too",
     "batch": "it has time, so it is sent in a batch",
 }
 #: Causes that do not pass by themselves: somebody must change a key, a setting or a budget, or start a worker.

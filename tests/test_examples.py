@@ -107,6 +107,12 @@ def test_the_bot_with_a_tool_comes_to_the_product(folder: Path) -> None:
     assert "42" in run(folder, "tools.py")
 
 
+def test_equal_tasks_are_asked_once_unless_one_says_otherwise(folder: Path) -> None:
+    for calls in (1, 0):
+        said = run(folder, "caching.py").splitlines()
+        assert said == ["1 answer to three equal tasks", f"{calls} call at most for them", "asked anew: call"]
+
+
 def test_the_agent_calls_its_tool_and_answers_in_its_form(folder: Path) -> None:
     assert run(folder, "triage.py") == "ok after 3 calls: bool\n"
 

@@ -94,6 +94,11 @@ COMMANDS = {
         "Erase what Fleet keeps of a tenant, or of some tasks: prompts, answers, names.",
     ),
     "dead": ("fleet.cli.operate.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
+    "cache": (
+        "fleet.cli.operate.cache",
+        "cache",
+        "Show what is kept of the answers of deterministic kinds, and what that has saved; drop it.",
+    ),
     "lanes": (
         "fleet.cli.operate.lanes",
         "lanes",

@@ -21,12 +21,12 @@ from fleet.config.alerts import AlertSettings
 from fleet.config.budgets import BudgetSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local
-from fleet.config.lanes import LaneSettings
 from fleet.config.places import PLACE_VARIABLES, config_path
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
 from fleet.config.providers import KeySettings, ProviderSettings, counts_cached, vendor_of
 from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.safety import SafetySettings
+from fleet.config.savings import KindName, KindSettings, LaneSettings
 from fleet.config.schedules import Schedules, ScheduleSettings
 from fleet.config.scope_checks import check_scopes
 from fleet.config.scopes import ScopeSettings
@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     budgets: dict[str, BudgetSettings] = Field(default_factory=dict, description="What may be spent, by scope.")
     tools: dict[str, ToolSettings] = Field(default_factory=dict, description="APIs that bot functions use, by name.")
     schedules: Schedules = Field(default_factory=dict, description="Tasks that are submitted by the clock, by name.")
+    kinds: dict[KindName, KindSettings] = Field(default_factory=dict, description="What is known of task kinds.")
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: dict(DEFAULT_POOLS), description="Pools by name.")
 
     @model_validator(mode="after")
@@ -373,7 +374,7 @@ def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     """Known keys of the table at `loc`: the first part is a field of Settings, dict tables have a name after it."""
     tables: dict[str, type[BaseModel]] = {
         "providers": ProviderSettings, "limits": LimitSettings, "prices": PriceSettings, "pools": PoolSettings,
-        "budgets": BudgetSettings, "tools": ToolSettings,
+        "budgets": BudgetSettings, "tools": ToolSettings, "kinds": KindSettings,
         "schedules": ScheduleSettings,
     }  # fmt: skip
     if not loc:

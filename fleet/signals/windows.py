@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fleet.errors import RateLimited
-from fleet.models import BotResult
+from fleet.models import CACHE, BotResult
 from fleet.money import PICOS_PER_MICRO
 from fleet.signals.catalogue import DEAD_LETTER, error_name
 from fleet.signals.rungs import BACK_AFTER_S, RUNGS, RUNGS_COUNTED, SLOT_S, SLOTS
@@ -278,7 +278,7 @@ def record_arguments(
         pool=checksum(pool),
         api=checksum(api),
         error=checksum(error) if error else 0,
-        rung=result.rung if has_ladder and result.status != "failed" else -1,
+        rung=result.rung if has_ladder and result.status != "failed" and result.served_by != CACHE else -1,
     )
     task_id = result.task_id.encode(errors="replace")[:ID_BYTES]
     line = json.dumps([result.task_id[:ID_BYTES], pool, bot, api, error]) if error else ""

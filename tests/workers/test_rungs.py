@@ -44,7 +44,7 @@ def test_every_cause_that_an_api_can_have_leads_down_by_some_condition() -> None
     led = frozenset[Cause]().union(*CAUSES_OF.values())
     assert set(CAUSES) - led == {
         "time", "retry", "bots", "worker", "machine", "redis", "operator", "function", "document",
-        "warming", "batch",
+        "warming", "batch", "twin",
     }  # fmt: skip
 
 

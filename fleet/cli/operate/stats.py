@@ -90,7 +90,7 @@ def _findings(view: FleetView) -> list[Text]:
 
 def _of_bill(bill: BillView) -> Iterator[Text]:
     """Yield what is not known of today's bill, and what will be on it later."""
-    from fleet.money import dollars_in_full, dollars_of
+    from fleet.money import PICOS_PER_MICRO, dollars_in_full, dollars_of
     from fleet.quoting import counted, stamp
 
     day, later = bill.day, bill.batches
@@ -103,6 +103,11 @@ def _of_bill(bill: BillView) -> Iterator[Text]:
         share = f"{read.hit / calls:.0%} of {calls:,} calls of late have read their documents from a cache"
         saved = f"{'-' if read.saved_picos < 0 else ''}${dollars_of(abs(read.saved_picos)):,.4f} saved"
         yield _plain(f"{share}, {saved}").append("  (fleet context)", "dim")
+    if hits := sum(row.hits for row in bill.cache):
+        saved = dollars_in_full(sum(row.saved_usd_micros for row in bill.cache) * PICOS_PER_MICRO)
+        yield _plain(f"{counted(hits, 'task')} got the answer of an equal one: ${saved} saved").append(
+            "  (fleet cache)", "dim"
+        )
     if day.unknown_calls:
         line = f"bill of today: {day.unknown_calls:,} of {day.calls:,} calls are unknown"
         reserved = f"  ${dollars_in_full(day.unknown_usd_picos)} is reserved for them (fleet bill unknown)"

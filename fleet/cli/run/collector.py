@@ -36,8 +36,9 @@ KEPT_S = 3600
 MARK_LEAD_S = 60
 #: Fields of a result that a line of OUT has, in this order.
 FIELDS = (
-    "status", "answer", "error", "bot", "persona", "pool", "provider", "model", "simulated", "usage",
-    "cost_usd_micros", "cost_usd_picos", "attempts", "queued_ms", "limited_ms", "ran_ms", "cut_tokens", "left_out",
+    "status", "answer", "error", "bot", "persona", "pool", "provider", "model", "simulated", "served_by",
+    "usage", "cost_usd_micros", "cost_usd_picos", "attempts", "queued_ms", "limited_ms", "ran_ms", "cut_tokens",
+    "left_out",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from fleet.cli.finite import FiniteRange
 from fleet.cli.spans import SpanType
 from fleet.cli.terminal import say
 from fleet.errors import ConfigurationError, InvalidTask
-from fleet.models import MAX_BY_S, Priority
+from fleet.models import CACHE, MAX_BY_S, Priority
 from fleet.quoting import quote
 from fleet.usage import told
 
@@ -252,7 +252,7 @@ def result_line(result: dict[str, Any]) -> str:
     usage, cost = result.get("usage") or {}, result.get("cost_usd_micros")
     tier, sent = result.get("tier"), result.get("sent") or {}
     parts = [
-        str(result.get("bot") or "no bot"),
+        str(result.get("bot") or ("an equal task's answer" if result.get("served_by") == CACHE else "no bot")),
         f"{result.get('provider')}/{result.get('model')}{' (simulator)' if result.get('simulated') else ''}",
         told(usage),
         "cost unknown" if cost is None else f"${cost / 1e6:.6f}",
@@ -287,6 +287,10 @@ def result_line(result: dict[str, Any]) -> str:
     "--id-field", default="id", show_default=True, help="Field of the line's id; without it, the line number."
 )
 @task_options(Priority.LOW)
+@click.option(
+    "--dedupe", "reuse", is_flag=True, flag_value=True, default=None,
+    help="Ask equal lines once, whatever their kind; kept answers serve, too (docs/caching.md).",
+)  # fmt: skip
 @click.option("--window", type=click.IntRange(1), help="Tasks in flight. Default: 4 per slot, at least 1000.")
 @click.option("--wait", is_flag=True, help="Wait also for what does not pass by itself: a key, a setting, a worker.")
 @click.option(
@@ -343,6 +347,7 @@ def run(
       fleet run questions.jsonl -o answers.jsonl --field question --pool research
       fleet run questions.jsonl -o answers.jsonl --retry-failed
       fleet run prompts.jsonl -o answers.jsonl --max-usd 5
+      fleet run tickets.jsonl -o classes.jsonl --dedupe
     """
     from fleet.cli.run.dry_run import DryRun
     from fleet.cli.run.entries import LineFormat

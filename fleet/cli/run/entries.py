@@ -28,7 +28,7 @@ from fleet.quoting import quote
 PROMPT_FIELDS = ("prompt", "question")
 _OWN = (
     "kind", "pool", "priority", "max_output_tokens", "deadline_s", "expires_at", "by_s", "max_cost_usd",
-    "answer_schema", "context", "tenant", "metadata",
+    "answer_schema", "context", "tenant", "metadata", "reuse",
 )  # fmt: skip
 #: Fields of a line that are options of its task, over those of the command line.
 OPTION_FIELDS = (*_OWN, *Asks.model_fields)

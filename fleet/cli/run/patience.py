@@ -27,7 +27,7 @@ END_S = 3.0
 #: The same while bots of its pools are at work, or when workers were there and are gone: they may be started anew.
 LONG_END_S = 45.0
 #: What a job waits for in the ordinary course of things: said only when nothing comes at all.
-ORDINARY = frozenset({"limit", "retry", "time", "warming", "batch"})
+ORDINARY = frozenset({"limit", "retry", "time", "warming", "batch", "twin"})
 
 
 @dataclass

@@ -29,6 +29,8 @@ class Summary:
         self.simulated = 0
         #: Answers by rung of a fallback ladder and model.
         self.fallbacks: Counter[str] = Counter()
+        #: Answers of equal tasks: they cost nothing.
+        self.cached = 0
         #: Tasks whose prompt was cut, the tokens that were cut in all, and tasks that were asked without something.
         self.cut = self.cut_tokens = 0
         self.left_out: Counter[str] = Counter()
@@ -58,6 +60,7 @@ class Summary:
         served = str(record.get("served_by") or "")
         if served.startswith("fallback ") and record.get("status") != "failed":
             self.fallbacks[f"{served} ({record.get('model') or 'a text'})"] += 1
+        self.cached += served == "cache"
         self.cut += bool(record.get("cut_tokens"))
         self.cut_tokens += record.get("cut_tokens") or 0
         self.left_out.update(record.get("left_out") or ())
@@ -84,6 +87,7 @@ class Summary:
             "cost_usd_picos": self.cost_usd_picos,
             "without_price": self.unpriced,
             "simulated": self.simulated,
+            "of_equal_tasks": self.cached,
             "fallbacks": dict(self.fallbacks.most_common()),
             "cut": self.cut,
             "cut_tokens": self.cut_tokens,
@@ -110,6 +114,8 @@ class Summary:
             yield f"left out  {name} in {counted(count, 'task')}: the model refuses it"
         for rung, count in self.fallbacks.most_common():
             yield f"fallback  {counted(count, 'answer')} of {rung}"
+        if self.cached:
+            yield f"equal     {counted(self.cached, 'task')} got the answer of an equal one, for nothing"
         if self.simulated:
             yield f"answered  by the simulator: {self.simulated:,} of {self.done:,}"
 

@@ -19,6 +19,7 @@ import psutil
 import redis
 
 from fleet.cli.setup.apis import ApiFacts, ask_apis
+from fleet.cli.setup.cache_checks import cache_counts
 from fleet.cli.setup.context_checks import read_documents
 from fleet.cli.setup.diagnosis_checks import read_diagnoses
 from fleet.cli.setup.key_checks import KeyFacts, key_facts
@@ -36,6 +37,7 @@ from fleet.errors import FleetError, KeyMissing
 from fleet.lessons import Lesson
 from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.diagnosis.finding import Diagnosis
+from fleet.signals.money.cached import CacheRow
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import split_reports
 from fleet.signals.view import EventView
@@ -139,6 +141,8 @@ class Findings:
     #: What the APIs said of each provider and model.
     apis: Mapping[tuple[str, str], ApiFacts] = field(default_factory=dict)
     lessons: tuple[Lesson, ...] = ()
+    #: What kept answers of deterministic kinds have done.
+    cache: tuple[CacheRow, ...] = ()
     #: Why tasks wait; None: nobody knows.
     waits: Standings | None = None
     #: What is wrong with the fleet at work, worst first; None: nobody knows.
@@ -176,6 +180,7 @@ def _local(settings: Settings) -> Findings:
         stalls,
         crew(settings),
         lessons=lessons,
+        cache=cache_counts(settings),
         waits=read_waits(settings),
         diagnoses=read_diagnoses(settings),
         keys=key_facts(settings),

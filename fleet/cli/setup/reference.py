@@ -29,6 +29,7 @@ EXAMPLE_NAMES = {
     "pools": "research",
     "tools": "search",
     "schedules": "morning",
+    "kinds": "classify",
 }
 #: Examples for keys without a default, and where the default would not show what the key is for.
 EXAMPLES: Mapping[tuple[str, str], Any] = {

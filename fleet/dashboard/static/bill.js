@@ -14,6 +14,9 @@ export function bill({ bill: all }) {
   const notes = [`${counted(all.day.calls, "call")} today`, `${dollars(micros(all.ever.usd_picos))} in all`];
   if (later.tasks) notes.push(`${counted(later.tasks, "task")} in batches (fleet lanes)`);
   if (later.gathering) notes.push(`${counted(later.gathering, "task")} waiting for a batch`);
+  const hits = all.cache.reduce((sum, row) => sum + row.hits, 0);
+  const saved = all.cache.reduce((sum, row) => sum + row.saved_usd_micros, 0);
+  if (hits) notes.push(`${dollars(saved)} saved: ${counted(hits, "task")} got the answer of an equal one (fleet cache)`);
   text(by("bill-note"), notes.join(" · "));
   const lost = by("bill-unknown");
   lost.hidden = !(all.ever.unknown_calls || all.day.unpriced_calls);

@@ -46,6 +46,7 @@ ADVICE: dict[Cause, str] = {
     "operator": "`fleet pools resume {pool}` opens it",
     "document": "`fleet context add FILE` stores it again: the same text has the same id",
     "warming": "",
+    "twin": "",
     "function": "await in the bot function that `fleet doctor` names, or drop its `async`",
     "batch": "`fleet lanes` shows the batch; nothing is to be done",
 }

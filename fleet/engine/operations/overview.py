@@ -104,7 +104,7 @@ class Overview:
         self._settings = settings
         self._state = state
         self._broker = broker
-        self._billing = Billing()
+        self._billing = Billing(settings)
         self._names = {name: _names(name, pool.bots) for name, pool in settings.pools.items()}
 
     def read(self) -> FleetView:
@@ -182,7 +182,7 @@ class Overview:
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             budgets=read_budget_views(self._state, settings, series, now_s, waited_for=scopes_of(waits)),
             keys=read_key_views(self._state, settings, living),
-            bill=self._billing.read(self._state, now_s),
+            bill=self._billing.read(self._state, now_s, reading.totals),
             events=events[:EVENTS_SHOWN],
             resources=picture.resources_view(
                 living, speaking, troubles_of(speaking, settings, now_s=now_s), reading.redis_bytes

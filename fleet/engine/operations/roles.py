@@ -17,7 +17,17 @@ from kombu.transport.redis import Channel
 
 from fleet.config import Settings
 from fleet.engine.messages.queues import task_queues
-from fleet.store import answer_keys, bill_keys, context_keys, erasure_keys, keys, lane_keys, schedule_keys, vault_keys
+from fleet.store import (
+    answer_keys,
+    bill_keys,
+    cache_keys,
+    context_keys,
+    erasure_keys,
+    keys,
+    lane_keys,
+    schedule_keys,
+    vault_keys,
+)
 
 Role = Literal["producer", "worker", "dashboard", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -29,7 +39,7 @@ _GUIDE_STEP = ":[1-9]"
 #: Commands of connections, and of scripts that are not yet on the server. `SCRIPT FLUSH` and `KILL` are nobody's.
 _CONNECTION = ("+@connection", "+@transaction", "+script|load", "+script|exists", "+time", "+wait", "-@dangerous")
 #: The modules with builders of keys.
-KEYS = (keys, answer_keys, bill_keys, context_keys, erasure_keys, lane_keys, schedule_keys, vault_keys)
+KEYS = (keys, answer_keys, bill_keys, cache_keys, context_keys, erasure_keys, lane_keys, schedule_keys, vault_keys)
 #: All that reads and writes keys, and nothing that reads or changes the server; `FUNCTION FLUSH` is a write to Redis.
 _WORK = ("+@read", "+@write", "+@pubsub", "-@scripting", *_CONNECTION, "-@admin", "+info")
 #: What a person looks into the server with. None of these changes it: `CONFIG SET`, `FLUSHALL`, `ACL` stay refused.

@@ -26,7 +26,7 @@ from fleet.engine.transport.parking.parked import Parked
 from fleet.errors import Blame
 from fleet.frozen import Frozen
 from fleet.limiter import LimitSnapshot
-from fleet.models import BotResult, Priority, TaskError
+from fleet.models import CACHE, BotResult, Priority, TaskError
 from fleet.money import dollars_of, micros_of
 from fleet.outcome import Before
 from fleet.quoting import clock, counted, duration, noun_for, stamp
@@ -207,6 +207,8 @@ def _told_result(facts: Facts) -> str:
         )
     who = f" by {result.bot}" if result.bot else ""
     fallback = f" of {result.served_by} ({result.model or 'a text'})" if result.rung else ""
+    if result.served_by == CACHE:
+        fallback = f", the kept answer of an equal task ({result.model})"
     ago = duration(facts.now_s - result.finished_at)
     calls = f"{result.attempts} provider call{'' if result.attempts == 1 else 's'}"
     limited = f", {duration(result.limited_ms / 1000)} of it under the limit" if result.limited_ms else ""

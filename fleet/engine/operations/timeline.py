@@ -14,7 +14,7 @@ from fleet.engine.operations.task_facts import Facts
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import before_of
 from fleet.frozen import Frozen
-from fleet.models import BotResult
+from fleet.models import CACHE, BotResult
 from fleet.outcome import Before
 from fleet.quoting import clock, counted
 
@@ -65,9 +65,8 @@ def _of_result(result: BotResult) -> Iterator[StoryStep]:
         yield StoryStep(name="call", took_s=max(0.0, ran_s - limited_s), told=said)
     verdict = result.status if result.error is None else f"{result.status}: {result.error.type}"
     yield StoryStep(name="judge", told=verdict)
-    yield StoryStep(
-        name="finish", at=result.finished_at, told=f"served by {result.served_by}" if result.attempts else ""
-    )
+    is_served = result.attempts or result.served_by == CACHE
+    yield StoryStep(name="finish", at=result.finished_at, told=f"served by {result.served_by}" if is_served else "")
 
 
 def _of_message(facts: Facts) -> Iterator[StoryStep]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -17,11 +17,12 @@ from fleet.engine.messages.marks import CLOSE, close_call, mark_of
 from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_constants, letter_keys, record_arguments
 from fleet.engine.outcomes.stored import result_meta
 from fleet.errors import BadAnswer, RateLimited, StoreError
-from fleet.models import BotResult, TaskError
+from fleet.models import CACHE, BotResult, TaskError
 from fleet.quoting import quote
 from fleet.roster import HEALTH, LOAD_UNIT, Checkout, Deed, Health
 from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
+from fleet.signals.money.cached import OTHERS, counters_of
 from fleet.signals.windows import Share
 from fleet.store import keys
 from fleet.store.client import Script, Store
@@ -89,6 +90,7 @@ class Finish:
         burial: The dead letter that this result makes, kept in the same step.
         revoked: The task was revoked, and has that result: what it used is counted, once. Tells this submission of it
             from others (`life_of`); None: it was not revoked.
+        saved_picos: What an equal task has cost whose answer this one got, in 10^-12 dollars.
     """
 
     result: BotResult
@@ -101,6 +103,7 @@ class Finish:
     fence: str | None = None
     burial: Burial | None = None
     revoked: str | None = None
+    saved_picos: int = 0
 
 
 class Finisher:
@@ -132,6 +135,7 @@ class Finisher:
         self._settings = settings
         self._apis = settings.limits_in_use.keys()
         self._ladders = {name for name, pool in settings.pools.items() if pool.fallback}
+        self._shared = {name for name, kind in settings.kinds.items() if kind.deterministic}
         self._class_finish = lru_cache(maxsize=_MOST_CLASSES)(self._in_common)
 
     async def finish(self, end: Finish) -> bool:
@@ -214,7 +218,7 @@ class Finisher:
         """Return the KEYS and ARGV that are a task's own, by name."""
         bot, api = end.checkout.bot if end.checkout else NOBODY, self._api_of(end.result)
         spent = _pairs(_spent(end.result, end.provider_errors))
-        earned = _pairs(_earned(end.result)) if end.revoked is None else []
+        earned = _pairs([*_earned(end.result), *self._of_twins(end)]) if end.revoked is None else []
         errors = [part for field, n in _errors(end, bot, api) for part in (field.spell(), n)]
         return {
             "result": keys.result(end.result.task_id) if end.revoked is None else keys.paid(end.result.task_id),
@@ -236,6 +240,14 @@ class Finisher:
             "earned_pairs": len(earned) // 2,
             "counted": [*spent, *earned, *errors],
         }  # fmt: skip
+
+    def _of_twins(self, end: Finish) -> Iterable[tuple[catalogue.Counter, int]]:
+        """Return what counts where equal tasks have one answer."""
+        is_hit = end.result.served_by == CACHE
+        if is_hit:
+            kind = end.kind if end.kind in self._settings.kinds else OTHERS
+            return counters_of(kind, is_hit=True, saved_picos=end.saved_picos)
+        return counters_of(end.kind, is_hit=False) if end.kind in self._shared and end.checkout else ()
 
     def _api_of(self, result: BotResult) -> str:
         """Return the API of a result by a name that is configured, so that no other becomes a row."""

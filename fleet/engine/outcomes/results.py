@@ -31,11 +31,13 @@ class Done:
         summary: The line.
         result: The task's result, stored just now; None when it was passed on, or had ended before.
         ended_before: True when it had, or when another worker has it.
+        is_doubtful: It stands, and other bots may do better: it is nobody else's answer.
     """
 
     summary: str
     result: BotResult | None = None
     ended_before: bool = False
+    is_doubtful: bool = False
 
 
 def result_of(

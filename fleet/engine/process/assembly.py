@@ -18,6 +18,7 @@ from fleet import config
 from fleet.config import Settings
 from fleet.economy.bill.export import export_of
 from fleet.economy.bill.writer import Writer as BillWriter
+from fleet.economy.cache.answers import AnswerCache
 from fleet.economy.contexts.reads import ReadCounter
 from fleet.economy.contexts.shelf import Shelf
 from fleet.economy.contexts.warmth import Warmth
@@ -28,6 +29,7 @@ from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
 from fleet.engine.answers.peers import ValidatorPeers
+from fleet.engine.answers.twins import Twins
 from fleet.engine.messages.queues import bind_pools
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.process.batching.duty import BatchDuty
@@ -220,6 +222,7 @@ async def assemble(
         spending=spending,
         delegations=delegations,
         contexts=contexts,
+        twins=Twins(settings, AnswerCache(state), broker, bot_of=lambda name: bots.of(name), has_come=lanes.bot_of),
     )
     peers = ValidatorPeers(state, partial(room.did_well, priority=Priority.CRITICAL.value), lambda: janitor.living())
     agent = Agent(

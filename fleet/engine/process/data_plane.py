@@ -17,6 +17,7 @@ from celery.exceptions import Reject
 from fleet.config import KEY_LABEL, Settings
 from fleet.engine.admission.standing import stand
 from fleet.engine.answers.opinions import Opinions, Panel, other_token
+from fleet.engine.answers.twins import served
 from fleet.engine.messages import pool_choice, routing
 from fleet.engine.messages.expiry import check_expiry
 from fleet.engine.messages.inbox import Inbox
@@ -45,6 +46,7 @@ from fleet.errors import (
     InvalidTask,
     KeyRejected,
     NotDelegated,
+    NotSoon,
     StoreError,
     Waits,
 )
@@ -108,6 +110,7 @@ class DataPlane:
         self._note = note
         self._canvas = canvas
         self._room = room
+        self._twins = room.twins
         self._endings = Endings(telemetry, state=state, broker=broker, completion=completion)
         self._inbox = Inbox(broker, settings)
 
@@ -147,6 +150,37 @@ class DataPlane:
 
     async def _try(self, delivery: Delivery, task: BotTask, pool: str, before: Before) -> Done | Stay:
         """Return how a task ended, or what it waits for."""
+        if not self._twins.has(task):
+            return await self._enter(delivery, task, pool, before)
+        done: Done | Stay | None = None
+        try:
+            kept = await self._kept(delivery, task, pool, before)
+        except NotSoon as error:
+            return Stay(pool, Parking(error.wait(), before.parked_again(), is_alone=True))
+        if kept is not None:
+            return await self._serve(delivery, task, kept, before)
+        try:
+            done = await self._enter(delivery, task, pool, before)
+        finally:
+            wait = done.parking.wait if isinstance(done, Stay) else None
+            self._twins.leave(task, pool, delivery.task_id, done, wait)
+        return done
+
+    async def _kept(self, delivery: Delivery, task: BotTask, pool: str, before: Before) -> BotResult | None:
+        """Return the result of an equal task, if this one may have its answer; who may not is refused as always."""
+        try:
+            self._room.delegations.check(delivery.task_id, task, pool, delivery.request)
+        except NotDelegated:
+            return None
+        return await self._twins.enter(task, pool, delivery.task_id, before)
+
+    async def _serve(self, delivery: Delivery, task: BotTask, kept: BotResult, before: Before) -> Done:
+        """End a task with the answer of an equal one."""
+        result = served(kept, task, delivery.task_id, queued_ms=delivery.queued_ms, before=before)
+        return await self._endings.serve(delivery, task.kind, result, saved_picos=kept.spent_usd_picos)
+
+    async def _enter(self, delivery: Delivery, task: BotTask, pool: str, before: Before) -> Done | Stay:
+        """Return how a task ended that is to be asked, or what it waits for."""
         wait = self._room.closed(pool) or self._room.spending.standing(pool, task)
         if wait is not None and task.priority > wait.lowest:
             return Stay(pool, Parking(wait, before.parked_again(), is_alone=not wait.is_everyones))
@@ -192,6 +226,10 @@ class DataPlane:
             return Done("done before", ended_before=True)
         self._held[checkout.token] = checkout
         try:
+            kept = await self._twins.of_bot(task, pool, checkout.bot) if self._twins.has(task) else None
+            if kept is not None:
+                await self._room.give_back((checkout,))
+                return await self._serve(delivery, task, kept, before)
             opinions = await self._panel.ask(task, checkout, task_id=delivery.task_id, before=before, wanted=wanted)
             if opinions.parking is not None:
                 return Stay(pool, opinions.parking, opinions.asked)
@@ -200,7 +238,9 @@ class DataPlane:
             self._let_go(checkout)
         self._checkouts.over(task, delivery.task_id)
         self._tell(task, opinions, result, stands)
-        return Done(summary_of(result), result) if stands else Done("discarded: not the first", ended_before=True)
+        if not stands:
+            return Done("discarded: not the first", ended_before=True)
+        return Done(summary_of(result), result, is_doubtful=opinions.chosen.outcome.fault is not None)
 
     async def _wait(self, delivery: Delivery, stay: Stay) -> Before:
         """Let a task wait, and its pool where it holds for all of it: in Redis; return only where that cannot be.
@@ -222,6 +262,7 @@ class DataPlane:
                 gone = await self._room.put_back(delivery.tag, delivery.task_id, parking, stay.checkouts)
             except FleetError as error:  # its message is held still: the pool's own way back, or its lease's end
                 raise Reject(str(error), requeue=True) from error
+            self._twins.parked(delivery.task_id)
             raise gone
         await self._room.give_back(stay.checkouts)
         await stand(parking.wait)

@@ -17,6 +17,7 @@ from celery.exceptions import Ignore
 
 from fleet.engine.admission.holds import LIFT, PUT_HOLD, hold_call, lift_call
 from fleet.engine.admission.standing import due_at
+from fleet.engine.answers.twins import Twins
 from fleet.engine.process.delegations import Delegations
 from fleet.engine.process.shared_contexts import SharedContexts
 from fleet.engine.process.spending import Spending
@@ -74,6 +75,7 @@ class WaitingRoom:
         spending: Knows who has no money left.
         delegations: Knows which tasks must be signed.
         contexts: Knows what tasks need that name documents.
+        twins: Has the answers of equal tasks.
     """
 
     def __init__(
@@ -86,11 +88,13 @@ class WaitingRoom:
         spending: Spending,
         delegations: Delegations,
         contexts: SharedContexts,
+        twins: Twins,
     ) -> None:
         self.closed = closed
         self.spending = spending
         self.delegations = delegations
         self.contexts = contexts
+        self.twins = twins
         self._broker = broker
         self._state = state
         self._roster = roster

@@ -11,7 +11,7 @@ from fleet.quoting import duration
 from fleet.waits import TRIED, Cause
 
 #: Causes behind which tasks still go on, one by one, or that are one task's own: the rate tells how fast.
-FLOWING: frozenset[Cause] = frozenset({"time", "retry", "limit", "warming"})
+FLOWING: frozenset[Cause] = frozenset({"time", "retry", "limit", "warming", "twin"})
 #: Share of the backlog that must wait for a reason before that decides when it is gone.
 MOST_OF_IT = 0.5
 #: Seconds after which nobody asks for the minute any more (30 days): it stands still.

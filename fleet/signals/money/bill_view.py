@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from fleet.frozen import Frozen
+from fleet.signals.money.cached import CacheRow
 
 
 class BillSums(Frozen):
@@ -72,3 +73,4 @@ class BillView(Frozen):
     rows: tuple[BillRow, ...] = Field((), description="By pool and model, today's dearest first.")
     contexts: ContextsView = Field(ContextsView(), description="Documents that tasks share.")
     batches: BatchesView = Field(BatchesView(), description="Tasks in batches, and on their way there.")
+    cache: tuple[CacheRow, ...] = Field((), description="What kept answers have done, by deterministic kind.")

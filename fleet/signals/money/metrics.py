@@ -39,6 +39,12 @@ CONTEXT_TOKENS = Metric("fleet_context_read_tokens", "counter", "Tokens that tho
 CONTEXT_SAVED = Metric(
     "fleet_context_saved_usd", "gauge", "US dollars that caches have saved them, less surcharges for what was written."
 )
+CACHE_TASKS = Metric(
+    "fleet_cache_tasks", "counter", "Tasks of deterministic kinds, by whether they were asked.", ("kind", "result")
+)
+CACHE_SAVED = Metric(
+    "fleet_cache_saved_usd", "counter", "US dollars that kept answers had cost which were given again.", ("kind",)
+)
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 SLOT_HOURS = Metric(
     "fleet_day_slot_hours", "gauge", "Hours of slots with a task and without, last 24 hours.", ("state",)
@@ -50,6 +56,7 @@ COMPUTE_COST = Metric(
 MONEY_METRICS = (
     DAY_COST, SLOT_HOURS, COMPUTE_COST, BUDGET_USD, BUDGET_FULLEST, BILL, BILL_CALLS, BILL_UNPRICED, BILL_UNKNOWN,
     BILL_RESERVED, BATCH_TASKS, CONTEXT_CALLS, CONTEXT_TOKENS, CONTEXT_SAVED,
+    CACHE_TASKS, CACHE_SAVED,
 )  # fmt: skip
 
 
@@ -65,6 +72,9 @@ def money(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield CONTEXT_CALLS, [(("hit",), read.hit), (("cold",), read.cold), (("missed",), read.missed)]
     yield CONTEXT_TOKENS, [((), read.read_tokens)]
     yield CONTEXT_SAVED, [((), read.saved_picos / PICOS)]
+    found = [(row, result, count) for row in view.bill.cache for result, count in row.counts()]
+    yield CACHE_TASKS, [((row.kind, result), count) for row, result, count in found]
+    yield CACHE_SAVED, [((row.kind,), row.saved_usd_micros / 1e6) for row in view.bill.cache]
 
 
 def _budgets(budgets: Iterable[BudgetScopeView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

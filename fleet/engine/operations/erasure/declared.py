@@ -103,6 +103,11 @@ CONTEXTS: dict[str, Holding] = {
 
 #: Function of `fleet/store/schedule_keys.py` -> what its key holds.
 SCHEDULES: dict[str, Holding] = _none("schedule", "done", "beats")
+#: Function of `fleet/store/cache_keys.py` -> what its key holds.
+CACHE: dict[str, Holding] = {
+    "kept_answers": Holding("both", "erased", "each is read, like a result; one may have served equal tasks as well"),
+    **_none("kept_until", "kept_bytes", "asking", "twins"),
+}
 
 #: Function of `fleet/store/lane_keys.py` -> what its key holds.
 LANES: dict[str, Holding] = {

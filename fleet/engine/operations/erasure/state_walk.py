@@ -13,10 +13,11 @@ from typing import cast
 import redis
 
 from fleet.economy.bill.renaming import holds_rows_by_tenant, rename_row, rows_of_tenant
+from fleet.economy.cache.reading import drop, kept_in
 from fleet.economy.lanes.jobs import Enrolled
 from fleet.engine.operations.erasure.tracks import is_chord_of, is_result_of, names_scope, note_renamed
 from fleet.engine.outcomes.cancelling import Selection
-from fleet.store import erasure_keys, keys, lane_keys
+from fleet.store import cache_keys, erasure_keys, keys, lane_keys
 from fleet.store.client import Script, run_script
 
 REPLACE_FIELD = Script.beside(__file__, "replace_field.lua", keys="rows", argv="field before after")
@@ -55,6 +56,8 @@ class StateWalk:
             for name in names:
                 if name.startswith(erasure_keys.chord_parts("").removesuffix(".j")) and name.endswith(".j"):
                     self._chord(name)
+                elif name.startswith(cache_keys.kept_answers("")):
+                    self._cached(name.removeprefix(cache_keys.kept_answers("")))
                 elif name.startswith(lane_keys.batched("")):
                     self._batched(name)
                 elif self._tenant is not None:
@@ -107,6 +110,14 @@ class StateWalk:
         is_tenants = asked is not None and bool(self._tenant) and Enrolled.from_json(asked).tenant == self._tenant
         if is_tenants or self._state.exists(keys.result(task_id)):
             self._unlink(name, "requests in batches")
+
+    def _cached(self, kind: str) -> None:
+        """Erase answers that are kept for equal tasks, by the result that they come from."""
+        for some in kept_in(self._state, kind):
+            digests = [digest for digest, answer in some if is_result_of(answer, self._chosen)]
+            self.found["kept answers"] += len(digests)
+            if self._is_meant:
+                drop(self._state, kind, digests)
 
     def _named(self, name: str, tenant: str) -> None:
         """Erase what names a tenant."""

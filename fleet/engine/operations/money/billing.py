@@ -8,10 +8,12 @@ from dataclasses import asdict
 
 import redis
 
+from fleet.config import Settings
 from fleet.economy.bill.reader import read_now
 from fleet.economy.bill.rows import Sums
 from fleet.economy.contexts.told import ContextBoard, Reads, read_contexts
 from fleet.economy.lanes.board import LaneBoard, read_board
+from fleet.engine.operations.money.cached import counts_in
 from fleet.signals.money.bill_view import (
     BatchesView,
     BillRow,
@@ -31,18 +33,24 @@ _NOTHING = Sums()
 
 
 class Billing:
-    """Reads the bill for one overview."""
+    """Reads the bill for one overview.
 
-    def __init__(self) -> None:
+    Args:
+        settings: Which kinds are deterministic.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._view = BillView()
         self._until_s = 0.0
 
-    def read(self, client: redis.Redis, now_s: float) -> BillView:
+    def read(self, client: redis.Redis, now_s: float, totals: Mapping[bytes, bytes]) -> BillView:
         """Return the bill.
 
         Args:
             client: Plain client of the state Redis.
             now_s: Unix time of Redis.
+            totals: All counters.
         """
         if time.monotonic() < self._until_s:
             return self._view
@@ -59,6 +67,7 @@ class Billing:
             hour=_whole(hour), day=_whole(day), ever=_whole(ever),
             rows=tuple(sorted(lines, key=lambda row: (-row.day.usd_picos, -row.ever.usd_picos, row.pool, row.model))),
             batches=_batches(read_board(client)), contexts=_contexts(read_contexts(client, now_s)),
+            cache=counts_in(totals, self._settings),
         )  # fmt: skip
         return self._view
 

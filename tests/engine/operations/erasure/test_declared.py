@@ -8,6 +8,7 @@ import pytest
 
 from fleet.engine.operations.erasure.declared import (
     ASKS,
+    CACHE,
     CONTEXTS,
     ERASURE,
     LANES,
@@ -18,12 +19,22 @@ from fleet.engine.operations.erasure.declared import (
     Holding,
 )
 from fleet.engine.operations.roles import KEYS
-from fleet.store import answer_keys, bill_keys, context_keys, erasure_keys, keys, lane_keys, schedule_keys, vault_keys
+from fleet.store import (
+    answer_keys,
+    bill_keys,
+    cache_keys,
+    context_keys,
+    erasure_keys,
+    keys,
+    lane_keys,
+    schedule_keys,
+    vault_keys,
+)
 from tests.every import every
 
 DECLARED = [
     (keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE), (vault_keys, VAULT), (context_keys, CONTEXTS),
-    (lane_keys, LANES), (schedule_keys, SCHEDULES), (answer_keys, ASKS),
+    (lane_keys, LANES), (schedule_keys, SCHEDULES), (answer_keys, ASKS), (cache_keys, CACHE),
 ]  # fmt: skip
 
 
@@ -36,7 +47,9 @@ def test_a_key_without_a_word_about_erasure_is_none(module: object, declared: di
 
 def test_what_holds_words_or_a_tenant_does_not_simply_stay() -> None:
     holding = [
-        one for one in (*STORE.values(), *MONEY.values(), *ERASURE.values(), *LANES.values()) if one.holds != "nothing"
+        one
+        for one in (*STORE.values(), *MONEY.values(), *ERASURE.values(), *LANES.values(), *CACHE.values())
+        if one.holds != "nothing"
     ]
     assert every(one.becomes in ("erased", "renamed", "told") and one.how for one in holding)
 
