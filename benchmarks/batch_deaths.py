@@ -9,6 +9,7 @@ is answered or goes on by another lane, none is paid twice, and there were 100 d
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from itertools import product
 
 import click
@@ -33,20 +34,26 @@ DEATHS = 100
 @click.option("--check", is_flag=True, help="Fail unless nothing is paid twice.")
 def main(check: bool) -> None:
     """Kill the sender of a batch at every step."""
-    rows, deaths, twice, lost = [], 0, 0, 0
+    rows = list(killed_all())
+    deaths, twice, lost = (sum(int(row[at]) for row in rows) for at in (2, 4, 5))
+    columns = ["wire", "batch", "deaths", "tasks", "twice", "lost"]
+    print_table("a batch that is killed at every step", columns, [[str(one) for one in row] for row in rows])
+    click.echo(f"deaths={deaths} twice={twice} lost={lost}")
+    if check and (deaths < DEATHS or twice or lost):
+        raise SystemExit(1)
+
+
+def killed_all() -> Iterator[tuple[str, str, int, int, int, int]]:
+    """Yield wire, batch, and what `killed` returns, of each kind of batch."""
     with private_home(), running(**CLOCK) as url:
         from fleet import config
         from fleet.store.private.embedded import state_url
 
+        config.current.cache_clear()
         redis_url = state_url(config.current())
         for kind, is_stuck in product(("openai", "anthropic"), (False, True)):
             found = killed(redis_url, url, kind, is_stuck=is_stuck)
-            rows.append([kind, "half of it stuck, rescued" if is_stuck else "answered whole", *map(str, found)])
-            deaths, twice, lost = deaths + found[0], twice + found[2], lost + found[3]
-    print_table("a batch that is killed at every step", ["wire", "batch", "deaths", "tasks", "twice", "lost"], rows)
-    click.echo(f"deaths={deaths} twice={twice} lost={lost}")
-    if check and (deaths < DEATHS or twice or lost):
-        raise SystemExit(1)
+            yield kind, "half of it stuck, rescued" if is_stuck else "answered whole", *found
 
 
 def killed(redis_url: str, url: str, kind: str, *, is_stuck: bool) -> tuple[int, int, int, int]:

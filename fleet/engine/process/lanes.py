@@ -209,13 +209,20 @@ class LaneChooser:
         until = None if tier is None else self._busy.get((api, tier))
         return until is not None and self._clock() < until
 
+    def take(
+        self, learnt: Mapping[Way, LaneFacts], prefixes: Mapping[Begun, LaneFacts], times: Mapping[str, LaneFacts],
+        shut: Collection[str] = (),
+    ) -> None:
+        """Choose by this from now on: what calls of kinds and of beginnings tell, what batches do, who takes none."""
+        self._learnt, self._prefixes, self._times, self._shut = learnt, prefixes, times, shut
+
     async def keep(self) -> None:
         """Read what was learnt, for ever: while tasks ask for it, once a minute."""
         while True:
             await self._is_asked.wait()
             self._is_asked.clear()
             try:
-                self._learnt, self._prefixes, self._times, self._shut = await asyncio.to_thread(self._read)
+                self.take(*await asyncio.to_thread(self._read))
             except FleetError as error:
                 logger.warning("lanes not read error=%s", type(error).__name__)
             await asyncio.sleep(READ_EVERY_S * (0.75 + 0.5 * self._share()))

@@ -40,6 +40,9 @@ READ_SHARE = 0.4
 MOST_NAMED = 10_000
 #: Seconds over which those look again who wait for a task whose worker may have died: the first of them goes first.
 SPREAD_S = 30.0
+#: Seconds after which those are opened who wait for an answer that has begun: who had looked just before that is parked
+#: just after it, and would wait for its own time.
+OPEN_AFTER_S = (0.0, 1.0, 5.0)
 
 #: Classes of usage that there would not be without a cache.
 OF_CACHE = (
@@ -174,7 +177,8 @@ class SharedContexts:
         about = self._first.pop((prefix, who), "")
         kept_s = LONG_S if limit in self._kept and self.keeps(prefix, limit) == "1h" else SHORT_S
         if self._warmth.begun(prefix, limit, who, kept_s=kept_s) and about:
-            self._do(self._open(about))
+            for after_s in OPEN_AFTER_S:
+                asyncio.get_running_loop().call_later(after_s, lambda: self._do(self._open(about)))
 
     def keeps(self, prefix: str, limit: str) -> Kept | None:
         """Return how long a provider is to keep a beginning, by its prices and how answers have followed each other."""
