@@ -210,7 +210,10 @@ class LaneChooser:
         return until is not None and self._clock() < until
 
     def take(
-        self, learnt: Mapping[Way, LaneFacts], prefixes: Mapping[Begun, LaneFacts], times: Mapping[str, LaneFacts],
+        self,
+        learnt: Mapping[Way, LaneFacts],
+        prefixes: Mapping[Begun, LaneFacts],
+        times: Mapping[str, LaneFacts],
         shut: Collection[str] = (),
     ) -> None:
         """Choose by this from now on: what calls of kinds and of beginnings tell, what batches do, who takes none."""
