@@ -81,6 +81,10 @@ def test_the_web_handler_answers_without_blocking(folder: Path) -> None:
     assert run(folder, "web_handler.py") == "2 4 6\n1 4 9\n"
 
 
+def test_of_five_bots_three_that_agree_decide(folder: Path) -> None:
+    assert run(folder, "ask_many.py") == "42 ok 100% of 3 agree, 2 not asked\n"
+
+
 def test_the_tool_api_is_asked_by_the_worker(folder: Path) -> None:
     assert run(folder, "tool_api.py") == "7 lamps ok\n"
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "up": ("fleet.cli.stack.commands", "up", "Start the stack: Redis, workers and Flower."),
     "down": ("fleet.cli.stack.commands", "down", "Stop the stack that `fleet up` started."),
     "submit": ("fleet.cli.run.commands", "submit", "Submit one task and print its answer."),
+    "ask": ("fleet.cli.run.ask", "ask", "Ask several bots one question and print one answer."),
     "run": ("fleet.cli.run.commands", "run", "Run every line of a JSONL file as a task; resumable."),
     "stats": ("fleet.cli.operate.stats", "stats", "Show the three signals: completions, errors, resources."),
     "top": (

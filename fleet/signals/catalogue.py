@@ -52,13 +52,17 @@ CALLS = Counter("calls", "Calls that a provider answered: attempts without failu
 RATE_LIMITED = Counter("rate_limited", "Calls that a provider answered with 429.")
 PARKED = Counter("parked", "Times that tasks with a result had been parked before.")
 CANARIES = Counter("canaries", "Tasks with a known answer that suspected bots were given.")
+ASKS = Counter("asks", "Questions that were put to several bots.")
+ASKS_FAILED = Counter("asks_failed", "Questions that were put to several bots, and came to no outcome.")
+MEMBERS_ASKED = Counter("members_asked", "Members of asks that were queued.")
+MEMBERS_SPARED = Counter("members_spared", "Members of asks that were left out or stopped, for it was decided.")
 DEAD_LETTERS = Counter("dead_letters", "Tasks that failed for good and were kept as dead letters.")
 DEAD_LETTERS_DROPPED = Counter("dead_letters_dropped", "Dead letters that had to make room before anyone asked.")
 
 COUNTERS: tuple[Counter, ...] = (
     COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, REVOKED, SIMULATED, FALLBACKS, INPUT_TOKENS, OUTPUT_TOKENS,
     CACHED_TOKENS, CACHE_WRITE_TOKENS, REASONING_TOKENS, COST_USD_MICROS, COST_USD_REST, ATTEMPTS, CALLS, RATE_LIMITED,
-    PARKED, CANARIES, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
+    PARKED, CANARIES, ASKS, ASKS_FAILED, MEMBERS_ASKED, MEMBERS_SPARED, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}

@@ -44,6 +44,10 @@ TOOL_ERRORS = Metric(
 RUNG = Metric(
     "fleet_pool_rung", "gauge", "Rung of a pool's fallback ladder that serves it, or did last; 0: its own.", ("pool",)
 )
+ASKS = Metric("fleet_asks", "counter", "Questions put to several bots.", ("outcome",))
+ASK_MEMBERS = Metric(
+    "fleet_ask_members", "counter", "Members of asks: asked, or spared because it was decided without them.", ("what",)
+)
 DEAD_LETTERS = Metric("fleet_dead_letters", "counter", "Tasks that failed for good and were kept.")
 DEAD_KEPT = Metric("fleet_dead_letters_kept", "gauge", "Dead letters that wait to be looked at.", ("pool", "reason"))
 
@@ -156,6 +160,7 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 
 #: Told of the fleet by the dashboard, and by each worker of itself.
 FLEET_METRICS = (
+    ASKS, ASK_MEMBERS,
     COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, FALLBACKS, TOOL_ERRORS, RUNG, DEAD_LETTERS, BOTS,
     BOT_RATE, BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
@@ -236,6 +241,10 @@ def _totals(totals: dict[str, int]) -> Iterator[tuple[Metric, Iterable[Sample]]]
     yield CACHED, [((), totals[catalogue.CACHED_TOKENS.name])]
     yield REASONING, [((), totals[catalogue.REASONING_TOKENS.name])]
     yield COST, [((), totals[catalogue.COST_USD_MICROS.name] / 1e6)]
+    failed = totals[catalogue.ASKS_FAILED.name]
+    yield ASKS, [(("answered",), totals[catalogue.ASKS.name] - failed), (("failed",), failed)]
+    members = {"asked": catalogue.MEMBERS_ASKED, "spared": catalogue.MEMBERS_SPARED}
+    yield ASK_MEMBERS, [((what,), totals[counter.name]) for what, counter in members.items()]
     yield DEAD_LETTERS, [((), totals[catalogue.DEAD_LETTERS.name])]
 
 

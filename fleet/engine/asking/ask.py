@@ -26,9 +26,10 @@ from fleet.engine.asking.own_function import own_answer
 from fleet.engine.asking.question import Aggregate, AskTerms, Member, members_of
 from fleet.engine.messages.desk import Desk, desk_here
 from fleet.engine.outcomes.stored import typed_result
-from fleet.errors import BotFunctionFailed, FleetError, NoQuorum
+from fleet.errors import BotFunctionFailed, FleetError, NoQuorum, StoreUnavailable
 from fleet.models import BotResult, BotTask, TaskError
 from fleet.quoting import quote
+from fleet.signals import catalogue
 
 logger = logging.getLogger("fleet.asking")
 
@@ -99,8 +100,18 @@ _OPTIONS = frozenset(inspect.signature(ask_fleet).parameters) - {"prompt", "opti
 async def ask(question: AskTerms) -> AskOutcome:
     """Ask what was checked."""
     desk = await desk_here()
-    pools = list(question.pools) or [question.task.pool or await desk.choose(question.task)]
+    pools = list(question.pools) or [question.task.pool or await _least_loaded(question, desk)]
     return await _Ask(question, desk, pools).run()
+
+
+async def _least_loaded(question: AskTerms, desk: Desk) -> str:
+    try:
+        async with asyncio.timeout(question.deadline_s):
+            return await desk.choose(question.task)
+    except TimeoutError:
+        raise StoreUnavailable(
+            f"expected Redis to tell the pools' backlogs within {question.deadline_s:g} s, got none; nothing was asked"
+        ) from None
 
 
 class _Ask:
@@ -134,7 +145,7 @@ class _Ask:
         try:
             why = await self._hear(hearing)
         finally:
-            self._cancelled = list(self._waiting.values())
+            self._cancelled += self._waiting.values()
             await self._withdraw()
         outcome = await self._conclude(hearing, rule, why)
         await self._note(hearing, outcome)
@@ -242,6 +253,7 @@ class _Ask:
         failed = sum(counted is None for _, counted in self._results)
         early = would_have(rule, votes) if rule is not None and why == "heard" and votes else None
         is_less = failed or why == "deadline" or self._is_unjudged(counted, sides)
+        is_less = is_less or (why == "heard" and bool(self._cancelled))  # by somebody else
         return AskOutcome(
             ask_id=self._question.ask_id,
             status="failed" if answer is None else "degraded" if is_less else "ok",
@@ -336,9 +348,14 @@ class _Ask:
             return None, TaskError.of(error)
 
     async def _note(self, hearing: Hearing, outcome: AskOutcome) -> None:
-        """Write the ask into the record; without it the outcome stands all the same."""
-        if not hearing.votes:
-            return
+        """Count the ask and write it into the record; without that the outcome stands all the same."""
+        is_decided = outcome.why_over in ("fixed", "sure")
+        counts = {
+            catalogue.ASKS: 1,
+            catalogue.ASKS_FAILED: int(outcome.status == "failed"),
+            catalogue.MEMBERS_ASKED: outcome.asked,
+            catalogue.MEMBERS_SPARED: outcome.n - outcome.asked + outcome.cancelled if is_decided else 0,
+        }
         right = None if self._question.right is None else self._question.counted(self._question.right)
         labels, right_label = record.labelled(hearing.votes, right)
         entry = record.PastAsk(
@@ -348,7 +365,9 @@ class _Ask:
         )  # fmt: skip
         try:
             async with asyncio.timeout(TIDY_S):
-                await record.note(self._desk.state, self._question.task.kind, entry)
+                await record.count(self._desk.state, counts)
+                if hearing.votes:
+                    await record.note(self._desk.state, self._question.task.kind, entry)
         except (TimeoutError, FleetError) as error:
             logger.warning("ask not recorded ask=%s error=%s", self._question.ask_id, type(error).__name__)
 

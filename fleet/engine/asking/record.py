@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import Field, ValidationError
 
 from fleet.answers import Counts, Vote, learnt
 from fleet.frozen import Frozen
+from fleet.signals.catalogue import Counter
 from fleet.store import answer_keys, keys
 from fleet.store.client import Store
 
@@ -47,6 +48,17 @@ def labelled(votes: Sequence[Vote], right: str | None) -> tuple[tuple[int, ...],
     numbers: dict[str, int] = {}
     labels = tuple(numbers.setdefault(vote.key, len(numbers)) for vote in votes)
     return labels, None if right is None else numbers.get(right, NOBODYS)
+
+
+async def count(state: Store, counts: Mapping[Counter, int]) -> None:
+    """Count an ask among the fleet's totals. One round trip.
+
+    Raises:
+        FleetError: When Redis does not take it.
+    """
+    await asyncio.gather(
+        *(state.command("HINCRBY", keys.totals(), counter.name, number) for counter, number in counts.items() if number)
+    )
 
 
 async def note(state: Store, kind: str, ask: PastAsk) -> None:

@@ -72,6 +72,7 @@ PRODUCER: Mapping[str, str] = {
     "vault_keys.unusual": "hgetall",
     "limit_keys": "get hmget zcount zcard",
     "answer_keys.asks": "lpush ltrim lrange expire",
+    "totals": "hincrby",
     "bots bot_leases quarantined probation": "zrange zrangebyscore zcount",
 }
 #: The same of what the dashboard writes although it only looks: its place among Celery's listeners.

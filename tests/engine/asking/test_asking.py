@@ -191,3 +191,15 @@ def test_cancelling_an_ask_cancels_its_members(stage: AskStage) -> None:
         ids = [task_id_in(message) for message in client.lrange(f"{keys.queue('never')}\x06\x162", 0, -1)]
         stored = [json.loads(client.get(keys.result(task_id)) or b"{}") for task_id in ids if task_id]
     assert len(stored) >= 2 and {one.get("status") for one in stored} == {"REVOKED"}
+
+
+def test_asks_and_members_that_were_spared_are_counted(stage: AskStage) -> None:
+    def totals() -> list[int]:
+        with connect(stage.server.url) as client:
+            found = client.hmget(keys.totals(), ["asks", "asks_failed", "members_asked", "members_spared"])
+        return [int(one or 0) for one in found]
+
+    before = totals()
+    fleet.ask_fleet("What is 6 * 7?", n=7, pools=["quick"])
+    fleet.ask_fleet("What is 6 * 7?", n=3, pools=["quick"], count_by="nothing")
+    assert [now - then for now, then in zip(totals(), before, strict=True)] == [2, 1, 7, 3]
