@@ -43,9 +43,8 @@ const all = (body) => { // as if every bot had worked and some had erred since t
 };
 const json = Response.prototype.json;
 if (ALL) Response.prototype.json = function () { return json.call(this).then(all); };
-addEventListener("DOMContentLoaded", () => new MutationObserver(() =>
-  window.drawn.push([performance.now(), Number(document.body.dataset.drawnMs)])
-).observe(document.body, { attributeFilter: ["data-version"] }));
+new MutationObserver(() => window.drawn.push([performance.now(), Number(document.body.dataset.drawnMs)])
+).observe(document, { subtree: true, attributeFilter: ["data-version"] });  // it may draw before all is loaded
 """
 FIRST_PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 

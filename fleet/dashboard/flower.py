@@ -29,9 +29,11 @@ from tornado.web import HTTPError, RequestHandler, authenticated, url
 from fleet import config
 from fleet.config import Settings
 from fleet.dashboard import handlers, operators
+from fleet.dashboard.feed import Feed
 from fleet.dashboard.healthcheck import RedisHealthcheck
 from fleet.dashboard.late_ends import LateEnds
 from fleet.dashboard.password import PASSWORD_FILE, password
+from fleet.dashboard.source import Source
 from fleet.engine.celery_options import give_up
 from fleet.engine.operations.alerts import AlertWatch
 from fleet.errors import ConfigurationError, InvalidTask
@@ -52,6 +54,10 @@ TAB = """
           <a class="nav-link{% if active_tab == 'fleet' %} active{% end %}" href="{{ reverse_url('fleet') }}"
             {% if active_tab == 'fleet' %}aria-current="page"{% end %}>Fleet</a>
         </li>"""
+
+
+#: Where Flower's settings have our feed.
+FEED = "fleet_feed"
 
 
 class Dashboard(Flower):
@@ -85,6 +91,7 @@ class Dashboard(Flower):
         """
         LateEnds(self.events, config.current()).start()
         AlertWatch(config.current()).start()
+        self.io_loop.add_callback(urls.settings[FEED].begin)  # the first reading loads much: nobody need wait for it
         super().start()
         if self._by_hand and (left := still_running()):
             print(f"fleet: {left}", file=sys.stderr, flush=True)
@@ -181,7 +188,9 @@ def install(settings: Settings, home: Path) -> None:
     flower.command.Flower = Dashboard
     broker.RedisSocket = SocketPage
     urls.handlers[:] = [_guarded(handler) for handler in urls.handlers]
-    urls.handlers[-1:-1] = handlers.routes(settings)  # before Flower's catch-all
+    source = Source(settings)
+    urls.settings[FEED] = feed = Feed(source.view)
+    urls.handlers[-1:-1] = handlers.routes(source, feed)  # before Flower's catch-all
     urls.settings[operators.SETTING] = settings
     urls.settings["template_loader"] = templates(badge(settings) if settings.simulated else None)
 

@@ -18,7 +18,6 @@ from urllib.parse import urlparse
 from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authenticated, url
 
-from fleet.config import Settings
 from fleet.dashboard import actions, operators
 from fleet.dashboard.feed import Feed
 from fleet.dashboard.source import Source
@@ -227,11 +226,10 @@ class Static(StaticFileHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
 
 
-def routes(settings: Settings) -> list[url]:
+def routes(source: Source, feed: Feed) -> list[url]:
     """Return the tab's routes, all below /fleet."""
-    source = Source(settings)
     threads = ThreadPoolExecutor(4, thread_name_prefix="fleet-page")
-    parts = {"source": source, "feed": Feed(source.view), "threads": threads}
+    parts = {"source": source, "feed": feed, "threads": threads}
     return [
         url(r"/fleet", FleetPage, parts, name="fleet"),
         url(r"/fleet/state", State, parts, name="fleet-state"),
