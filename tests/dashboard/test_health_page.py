@@ -132,6 +132,12 @@ def _the_worst_are_listed_with_reason_and_until(page: Browser) -> None:
     ]  # fmt: skip
     assert "<i>odd</i>, by ann" in lines[1] and lines[1].endswith("until it is released")
     assert "bad answers: 45% of its last tasks, 5% is usual" in lines[2] and "in 15 min" in lines[2]
+    page.look(width=360)
+    lines_high = "return [...document.querySelectorAll('#worst .link')].map((one) => one.getClientRects().length)"
+    assert page.script(lines_high) == [1] * 5, "on a phone each name stands on one line"
+    narrowest = "return Math.min(...[...document.querySelectorAll('#worst .why')].map((one) => one.clientWidth))"
+    assert page.script(narrowest) > 200
+    page.look()
     assert lines[0].endswith("evidence 4.7 of 4.6") and lines[3].endswith("evidence 5.5 of 9.2")
     assert page.text("#worst-note") == (
         "2 bots out, 3 bots suspected, slow: 1 bad bot at work, since at most 3 of 10 may be out"

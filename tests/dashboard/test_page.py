@@ -392,7 +392,7 @@ def test_what_tasks_wait_for_stands_on_top_and_beside_their_pool(fleet: Stack, p
         client.set(keys.hold(queue), wait.to_json(), px=400_000)
         try:
             ids = fleet.queue([{"pool": "good"}] * 3)
-            said = ", 3 tasks wait: closed, until it is resumed"
+            said = ", 3 tasks wait: none starts until it is resumed"
             page.wait(lambda: any(one.endswith(said) for one in page.texts("#findings .said")), "the finding")
             hidden = page.script("return document.getElementById('waits').hidden")
             assert hidden, "what a finding says is not said again"

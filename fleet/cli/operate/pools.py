@@ -263,7 +263,12 @@ def _cells(row: PoolRow, now_s: float, *, has_ladders: bool) -> tuple[str, ...]:
 
 def _gate_of(row: PoolRow) -> str:
     """Return what holds a pool's tasks back: the operator's gate, else the cause of most of its waits."""
-    return row.waits[0].short if row.lowest_taken == PRIORITIES[-1] and row.waits else row.gate
+    return row.waits[0].short if row.lowest_taken == PRIORITIES[-1] and row.waits else told_gate(row.gate)
+
+
+def told_gate(gate: str) -> str:
+    """Return an operator's gate as people are told of it, here as on the page: a pool is paused, not closed."""
+    return gate.replace("closed", "paused", 1)
 
 
 def _told_waits(row: PoolRow, now_s: float) -> Iterator[str]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fleet.cli.operate import spans
 from fleet.cli.operate.bots import against_it
+from fleet.cli.operate.pools import told_gate
 from fleet.cli.terminal import NARROW
 from fleet.engine.operations.ladders import told_rung
 from fleet.quoting import counted, duration
@@ -212,7 +213,9 @@ def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, na
         oldest = "" if pool.oldest_s is None else duration(round(pool.oldest_s))
         failed = f"{pool.failed / pool.completions:.1%}" if pool.completions else ""
         style = "reverse" if index == chosen else ""
-        reason = causes.get(pool.pool, "open" if pool.workers else "no worker") if pool.is_open else pool.gate
+        reason = (
+            causes.get(pool.pool, "open" if pool.workers else "no worker") if pool.is_open else told_gate(pool.gate)
+        )
         if reason == "open" and pool.ladder is not None and pool.ladder.is_down:
             reason = name_of(pool.ladder.rung or 0) if narrow else told_rung(pool.ladder, view.at)
         gate = Text(reason, "green" if reason == "open" else "yellow")

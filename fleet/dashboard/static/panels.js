@@ -187,7 +187,8 @@ function pools(view, out, act, mayAct) {
     keyed(why, mine, (wait) => `${wait.cause} ${wait.about}`, () => h("li", {}), (line, wait) => {
       const tasks = wait.tasks || wait.in_slots;
       const behind = tasks ? `${counted(tasks, "task")}${wait.tasks ? "" : " in hand"} ${tasks === 1 ? "waits" : "wait"}: ` : "";
-      const isTold = wait.told && diagnoses.some((one) => one.sentence.includes(wait.told.slice(0, TOLD_CHARS)));
+      const isPaused = wait.cause === "operator" && wait.told === "closed"; // wholly: there is no more to say
+      const isTold = isPaused || (wait.told && diagnoses.some((one) => one.sentence.includes(wait.told.slice(0, TOLD_CHARS))));
       text(line, `${behind}${isTold ? wait.line.replace(` (${wait.told})`, "") : wait.line}${until(wait, at)}`);
       attribute(line, "class", wait.is_lasting ? "lasting" : null);
       attribute(line, "title", wait.advice || null);

@@ -171,9 +171,10 @@ def machines(case: Case) -> Iterator[Diagnosis]:
 
 
 def paused(case: Case) -> Iterator[Diagnosis]:
-    """Yield pools that an operator has paused, while tasks wait there."""
+    """Yield pools that an operator has paused, while tasks wait there, if for a worker first."""
+    waiting = {pool.pool for pool in case.view.pools if pool.waiting}
     for line in case.view.waits:
-        if line.cause == "operator" and line.tasks:
+        if line.cause == "operator" and (line.tasks or line.pool in waiting):
             until = f"until {clock(line.opens_at, case.now_s)}" if line.opens_at is not None else "until it is resumed"
             starts = "none starts" if line.told == CLOSED_GATE else f"only {line.told} starts"
             event = next((one for one in case.view.events if one.name == "pool_paused" and line.pool in
