@@ -16,7 +16,7 @@ from typing import Any
 import pydantic_core
 from yarl import URL
 
-from fleet.batches import Leaving
+from fleet.batches import Arrived, Leaving
 from fleet.config import Settings
 from fleet.conversation import Kept
 from fleet.economy.contexts.keeping import CacheCost, cache_cost, keeping
@@ -204,10 +204,13 @@ class _Lanes:
     def __init__(self, chooser: LaneChooser) -> None:
         self.chooser = chooser
         self.left: list[Leaving] = []
-        self.answers: dict[str, bytes] = {}
+        self.answers: dict[str, Arrived] = {}
 
     def lane(self, pool: str, api: str, kind: str, **asked: Any) -> str:
         return self.chooser.lane(pool, api, kind, **asked)
+
+    async def unread(self, task: str) -> None:
+        raise AssertionError(f"expected an answer that can be read, got another one for {task}")
 
     def used(self, api: str, tier: str | None, prefix: str, usage: Usage) -> None:
         pass
@@ -219,7 +222,7 @@ class _Lanes:
         self.left.append(leaving)
         raise NotSoon(Wait("batch", leaving.by_at, leaving.limit, is_everyones=False))
 
-    async def came(self, task: str) -> bytes | None:
+    async def came(self, task: str) -> Arrived | None:
         return self.answers.pop(task, None)
 
 
@@ -315,4 +318,5 @@ class World:
     def back(self, leaving: Leaving, *, is_freed: bool) -> None:
         """Let a task that has left go on when it is asked again: with an answer, or by another lane."""
         key = leaving.limit.rpartition("/")[2]
-        self.lanes.answers[leaving.task] = b"" if is_freed else self.vendor.answer(leaving.body, key, BATCH)
+        body = b"" if is_freed else self.vendor.answer(leaving.body, key, BATCH)
+        self.lanes.answers[leaving.task] = Arrived(leaving.limit, body)

@@ -56,12 +56,15 @@ def test_what_is_parked_after_the_first_answer_has_begun_is_opened_too(monkeypat
     persona = {"context_windows_tokens": [100_000]}
     settings = Settings(pools={"research": PoolSettings.model_validate({"persona": persona})})
 
+    async def has_left(task: str) -> bool:
+        return False
+
     async def run() -> None:
         contexts = SharedContexts(
             settings, cast(Any, Shelf()), room_of=lambda pool, window, answer: window, tokens_of=lambda task: 10,
             warmth=cast(Any, OneFirst()), limits_of=lambda pool: ["api/m/default"], models={},
             reads=cast(Any, SimpleNamespace(count=lambda *told: None)), broker=cast(Any, None),
-            price=lambda *told: None,
+            price=lambda *told: None, has_left=has_left,
         )  # fmt: skip
         task = BotTask.parse("Who signs?", context=[CONTEXT])
         await contexts.enter(task, "research", "first")
