@@ -71,8 +71,11 @@ class Twins:
         self._jobs: set[asyncio.Future[None]] = set()
 
     def has(self, task: BotTask) -> bool:
-        """True when equal tasks of its kind have equal answers, or it says so itself. Never waits."""
-        return task.kind in self._kinds or task.reuse is True
+        """True when equal tasks of its kind have equal answers, or it says so itself. Never waits.
+
+        Members of an ask are asked each: their answers are compared, and may be outvoted.
+        """
+        return (task.kind in self._kinds or task.reuse is True) and task.seat is None
 
     def _rules(self, task: BotTask) -> KindSettings:
         if task.reuse:

@@ -192,7 +192,8 @@ def test_whatever_may_change_an_answer_makes_another_task() -> None:
         {}, {"prompt": "What is 1+2?"}, {"tenant": "acme"}, {"kind": "other"}, {"max_output_tokens": 9},
         {"answer_schema": {"type": "object"}}, {"context": ["ctx-" + "0" * 24]}, {"tools": [TOOL]}, {"effort": "low"},
         {"thinking_tokens": 5}, {"verbosity": "low"}, {"seed": 1}, {"top_p": 0.5}, {"stop": ["."]}, {"tier": "flex"},
-        {"n": 2}, {"drop_params": True}, {"extra_body": {"a": 1}}, {"extra_headers": {"a": "1"}},
+        {"n": 2}, {"seat": "0123456789ab:1/3"},
+        {"drop_params": True}, {"extra_body": {"a": 1}}, {"extra_headers": {"a": "1"}},
         {"prompt": None, "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "What is 1+1?"}]},
     ]  # fmt: skip
     assert len({digest(**fields) for fields in other}) == len(other)

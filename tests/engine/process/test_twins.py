@@ -117,10 +117,18 @@ def test_an_equal_task_gets_the_answer_without_a_bot_and_for_nothing(
     assert every(one.metadata == {"line": 2} and one.model == first.model and one.pool == "research" for one in done)
     assert every(not one.usage.total_tokens and one.task_id != first.task_id for one in done)
     assert total(url)["calls"] == 1
-    for other in ({"tenant": "acme"}, {"kind": "default"}, {"reuse": False}, {"prompt": "What is 2+4?"}):
+    member = {"seat": "0123456789ab:1/2"}
+    for other in (
+        {"tenant": "acme"},
+        {"kind": "default"},
+        {"reuse": False},
+        {"prompt": "What is 2+4?"},
+        member,
+        member,
+    ):
         (another,) = results(submit(1, **other))
         assert another.served_by == "call", other
-    assert total(url)["calls"] == 5
+    assert total(url)["calls"] == 7
 
 
 def test_where_the_persona_counts_an_answer_is_that_of_the_bot_and_where_it_does_not_nobody_is_checked_out(
