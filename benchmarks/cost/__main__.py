@@ -38,7 +38,7 @@ TASKS, TASKS_ALONE, TASKS_LIVE = 60_000, 10_000, 5000
 WIRES: tuple[tuple[PriceTable, ...], ...] = ((GPT_5, O3), (SONNET,))
 ALONE = {
     "pasted in front": Levers(pasted_first=True), "prefix": Levers(prefix=True), "lanes": Levers(lanes=True),
-    "equal tasks asked once (ideal)": Levers(answers=True),
+    "answers": Levers(answers=True),
 }  # fmt: skip
 OFF, PREFIX, BOTH = Levers(), Levers(prefix=True), Levers(prefix=True, lanes=True)
 ONCE, ALL = Levers(answers=True, prefix=True), Levers(answers=True, prefix=True, lanes=True)
@@ -90,7 +90,7 @@ def _cell(scale: float) -> Iterator[Row]:
                 three = [runs[tables, share, levers].result() for levers in (OFF, ONCE, ALL)]
                 told = f"{table.name}: {tasks:,} tasks, {share:.0%} repeat"
                 saved = _saved(three[1], three[0], table.name)
-                yield _at_least(f"{told}: prefix, and equal tasks asked once (ideal), save", saved, wanted)
+                yield _at_least(f"{told}: prefix and answers save", saved, wanted)
                 yield from _together(told, three, table.name)
             off = ones[tables, OFF].result()
             for what, levers in ALONE.items():

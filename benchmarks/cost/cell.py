@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.cost.world import BEGIN_S, PriceTable, Vendor, World
+from benchmarks.cost.world import BEGIN_S, POOL, PriceTable, Vendor, World
 from fleet.batches import Leaving
+from fleet.economy.cache.digest import digest_of, digest_of_pool
 from fleet.economy.lanes.choice import LaneFacts
 from fleet.economy.lanes.times import JobTime, facts_of
 from fleet.engine.process.lanes import rescue_at
@@ -47,7 +48,7 @@ class Levers(NamedTuple):
     """What is used against the cost.
 
     Args:
-        answers: Equal tasks are asked once. It stands for an ideal exact cache of answers: not for code of Fleet's.
+        answers: Their kind is deterministic, whatever the persona: equal tasks, by Fleet's digest, are asked once.
         prefix: Shared documents are named, and stand first; else each prompt has them behind what is its own.
         lanes: Tasks say that they have eight hours.
         pasted_first: Without `prefix`: the documents are pasted before what is a task's own.
@@ -161,18 +162,21 @@ async def _run(tables: Sequence[PriceTable], stream: Sequence[Case], levers: Lev
     documents = {name: document(number) for number, name in NAMES.items()}
     world = World(vendor, table, documents=documents, times={f"api/{table.name}": batch_times(vendor)})
     answers: dict[int, str | None] = {}
-    first: dict[int, int] = {}
+    first: dict[int | str, int] = {}
+    of_pool = digest_of_pool(world.settings, POOL)
+    equal: list[int | str] = []
     batches = Batches(world)
     for number, case in enumerate(stream):
         at_s = BEGIN_S + case.at_s
         answers |= await batches.answered(at_s)
         vendor.now_s = at_s
-        if first.setdefault(case.question, number) == number or not levers.answers:
-            task = BotTask.model_validate(task_of(case, levers))
+        task = BotTask.model_validate(task_of(case, levers))
+        equal.append(digest_of(task, of_pool=of_pool) if levers.answers else number)
+        if first.setdefault(equal[number], number) == number:
             answers[number] = await world.ask(task, number)
             batches.take(number, task, at_s)
     answers |= await batches.answered(math.inf)
-    told = [answers[number if number in answers else first[case.question]] for number, case in enumerate(stream)]
+    told = [answers[first[one]] for one in equal]
     return Run(vendor.usd(), tuple(told), vendor.ledger.report()["total"]["served"])
 
 
