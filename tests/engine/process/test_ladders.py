@@ -184,7 +184,7 @@ def test_what_one_provider_lacks_shuts_its_own_rungs_and_no_others(
         _, cause, words = lacks[name]
         assert own.shut is not None and below.shut is None
         assert (own.shut.cause, own.shut.about, own.shut.is_everyones) == (cause, f"{name}/vendor:m/default", True)
-        assert words in own.shut.told, name
+        assert words in f"{own.shut.told}: {own.shut.advice}", name
         assert choose((own, below), {0: own.shut}) is below
         assert own.route is not None
         with pytest.raises(KeyMissing if cause == "key" else ConfigurationError, match=re.escape(words)):
