@@ -98,7 +98,7 @@ COMMANDS = {
     "cache": (
         "fleet.cli.operate.cache",
         "cache",
-        "Show what is kept of the answers of deterministic kinds, and what that has saved; drop it.",
+        "Show what is kept of the answers of deterministic kinds, and what they have saved; drop them.",
     ),
     "lanes": (
         "fleet.cli.operate.lanes",

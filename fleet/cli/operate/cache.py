@@ -10,6 +10,7 @@ import click
 
 from fleet import config
 from fleet.cli.terminal import say, table
+from fleet.errors import ConfigurationError
 from fleet.money import dollars_of
 from fleet.quoting import counted, nearest, quote
 
@@ -40,16 +41,24 @@ def cache(ctx: click.Context, as_json: bool) -> None:
         _show(as_json=as_json)
 
 
-@cache.command()
+@cache.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def show(as_json: bool) -> None:
-    """Show what is kept, and what it has saved: the same as `fleet cache` alone.
+def list_(as_json: bool) -> None:
+    """Show what is kept, and what it has saved: the same as `fleet cache` alone."""
+    _show(as_json=as_json)
+
+
+@cache.command()
+@click.argument("kind", metavar="KIND")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def show(kind: str, as_json: bool) -> None:
+    """Show what is kept of one kind, and what it has saved.
 
     \b
     Examples:
-      fleet cache show --json
+      fleet cache show classify --json
     """
-    _show(as_json=as_json)
+    _show(kind, as_json=as_json)
 
 
 @cache.command()
@@ -65,9 +74,12 @@ def clear(kind: str | None, tenant: str | None, as_json: bool) -> None:
       fleet cache clear --kind classify
       fleet cache clear --tenant acme --json
     """
+    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import state_client
     from fleet.economy.cache.reading import drop_all, kinds_kept
     from fleet.engine.operations.money.cached import drop_of_tenant
+    from fleet.signals.catalogue import CACHE_CLEARED
+    from fleet.signals.events import record_deed
 
     for name, value in (("--kind", kind), ("--tenant", tenant)):
         if value is not None and not re.fullmatch(_NAME, value):
@@ -80,17 +92,23 @@ def clear(kind: str | None, tenant: str | None, as_json: bool) -> None:
         dropped = sum(
             drop_all(client, one) if tenant is None else drop_of_tenant(client, one, tenant) for one in chosen
         )
+        record_deed(client, CACHE_CLEARED, operator_name(), kind=kind or "all", answers=dropped)
     if as_json:
         click.echo(json.dumps({"dropped": dropped}))
         return
     say(f"{counted(dropped, 'kept answer')} dropped")
 
 
-def _show(*, as_json: bool) -> None:
+def _show(kind: str | None = None, *, as_json: bool) -> None:
     from fleet.cli.operate.two_redis import state_client
 
     with state_client(config.current()) as client:
         rows = _rows(client)
+    if kind is not None:
+        if kind not in (known := [row["kind"] for row in rows]):
+            told = f"expected one of {', '.join(known)}" if known else "no kind is deterministic"
+            raise ConfigurationError(f"kind: {told}, got {quote(kind)}")
+        rows = [row for row in rows if row["kind"] == kind]
     if as_json:
         click.echo(json.dumps({"kinds": rows}, indent=2))
         return

@@ -28,18 +28,20 @@ NOUNS: dict[str, list[str] | None] = {
     "dead": None,
     "diversity": None,
     "context": None,
+    "cache": None,
+    "schedules": None,
 }
 
 
 #: What the list of a noun is of, where that is not the noun.
-LISTED = {"dead": "letters", "diversity": "classes", "context": "contexts"}
+LISTED = {"dead": "letters", "diversity": "classes", "context": "contexts", "cache": "kinds"}
 #: What is said of a task that nobody knows.
 UNKNOWN = "nobody: unknown"
 #: What says in a list that there is nothing, in the words of each noun; the others are never empty.
 EMPTY: dict[str, tuple[str, ...]] = {
     "bots": ("bots", "--find", "zzz"), "lessons": ("lessons",), "alerts": ("alerts",), "tasks": ("tasks",),
     "dead": ("dead", "list"), "diversity": ("diversity",), "events": ("events",),
-    "context": ("context",),
+    "context": ("context",), "cache": ("cache",), "schedules": ("schedules",),
 }  # fmt: skip
 
 
@@ -81,7 +83,7 @@ def test_all_json_is_one_object() -> None:
     told = {
         line: json.loads(fleet(*line.split(), "--json").stdout)
         for line in plain
-        if line not in ("why", "cancel", "forget", "submit", "run", "simulate")
+        if line not in ("why", "cancel", "forget", "submit", "ask", "run", "simulate")
     }
     assert {line for line, one in told.items() if not isinstance(one, dict)} == {"doctor"}  # as scripts know it
     assert isinstance(told["doctor"], list)

@@ -37,7 +37,20 @@ __all__ = ["client"]
 
 API = "simulator/simulated-1"
 TERMS = documents.id_of("the terms")
-NOUNS = ("bots", "keys", "breakers", "budgets", "lessons", "pools", "limits", "diversity", "alerts", "context")
+NOUNS = (
+    "bots",
+    "keys",
+    "breakers",
+    "budgets",
+    "lessons",
+    "pools",
+    "limits",
+    "diversity",
+    "alerts",
+    "context",
+    "cache",
+    "schedules",
+)
 #: Commands that only look.
 LOOK = {
     "stats", "top", "why", "lanes", "events", "doctor", "simulate", "tasks list", "tasks show", "dead list",
@@ -45,12 +58,15 @@ LOOK = {
     *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
 }  # fmt: skip
 #: Commands that change no running fleet: they submit tasks, start and end processes, write a file, send messages.
-OTHER = {"acl apply", "demo", "up", "down", "submit", "run", "simulator", "init", "alerts test", "alerts watch"}
+OTHER = {"acl apply", "demo", "up", "down", "submit", "ask", "run", "simulator", "init", "alerts test", "alerts watch"}
 
 #: Commands that act and are tried elsewhere, with what they need: `tests/cli/money/test_check.py`, and
 #: `tests/cli/keys/test_commands.py`, which reads keys from stdin.
 ELSEWHERE = {
     "bill check",
+    "schedules pause",
+    "schedules resume",
+    "schedules run",
     "keys add",
     "keys rotate",
     "keys revoke",
@@ -146,6 +162,7 @@ ACT: dict[str, tuple[Prepare, str, str]] = {
     "forget": (waiting, "--task t1 --yes", "words_erased"),
     "dead replay": (dead, "--all --yes", "dead_replayed"),
     "dead purge": (dead, "t1 t2", "dead_purged"),
+    "cache clear": (nothing, "", "cache_cleared"),
     "context add": (nothing, __file__, "context_added"),
     "context remove": (document, TERMS, "context_removed"),
 }
