@@ -89,6 +89,7 @@ CAUSES: Mapping[str, Cause] = {
     "ToolFailed": "tool",
     "BadAnswer": "answer",
     "NoProgress": "circles",
+    "NoQuorum": "answer",
     "BotFunctionFailed": "function",
     "ValidatorFailed": "function",
 }
