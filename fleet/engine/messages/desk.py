@@ -25,9 +25,9 @@ from fleet.errors import StoreUnavailable
 from fleet.models import BotTask
 from fleet.store import keys
 from fleet.store.client import Store
-from fleet.store.listening import Ear
 from fleet.store.patience import patiently
 from fleet.store.private.embedded import state_url
+from fleet.store.running.listening import Ear
 
 #: Tasks that are checked and queued before the loop gets its turn again (count): about 2 ms of Python.
 SLICE = 64

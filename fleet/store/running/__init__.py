@@ -1,1 +1,1 @@
-"""What processes and threads of a fleet take turns at, and run on."""
+"""What processes and threads of a fleet take turns at, run on, and listen with."""
