@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fleet.door import app
     from fleet.engine.asking.ask import ask_fleet, ask_fleet_async
+    from fleet.engine.jobs.job import asubmit_job, find_job, open_job, submit_job
     from fleet.engine.messages.desk import asubmit_many
     from fleet.engine.messages.producer import submit_many
     from fleet.engine.tasks import submit_task
     from fleet.models import BotResult, BotTask
 
-__all__ = ["BotResult", "BotTask", "app", "ask_fleet", "ask_fleet_async", "asubmit_many", "submit_many", "submit_task"]
+__all__ = [
+    "BotResult", "BotTask", "app", "ask_fleet", "ask_fleet_async", "asubmit_job", "asubmit_many", "find_job",
+    "open_job", "submit_job", "submit_many", "submit_task",
+]  # fmt: skip
 
 _HOMES = {
     "app": "fleet.door",
@@ -24,6 +28,7 @@ _HOMES = {
     "ask_fleet": "fleet.engine.asking.ask",
     "ask_fleet_async": "fleet.engine.asking.ask",
     "asubmit_many": "fleet.engine.messages.desk",
+    **dict.fromkeys(("asubmit_job", "find_job", "open_job", "submit_job"), "fleet.engine.jobs.job"),
     "submit_many": "fleet.engine.messages.producer",
     "BotTask": "fleet.models",
     "BotResult": "fleet.models",

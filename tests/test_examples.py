@@ -95,6 +95,11 @@ def test_signed_tasks_are_answered_and_others_are_not_submitted(folder: Path) ->
     assert run(folder, "signed_tasks.py", "me.delegation") == "NotDelegated\n42 ok\n"
 
 
+def test_the_job_is_read_as_it_comes_and_may_be_submitted_twice(folder: Path) -> None:
+    for _ in range(2):
+        assert run(folder, "job.py") == "done 100 of 100 sum 10100\n42\n"
+
+
 def test_the_own_bot_makes_two_calls(folder: Path) -> None:
     assert re.fullmatch(r"42 after 2 calls by careful-00\d\n", run(folder, "own_bot.py"))
 

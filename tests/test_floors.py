@@ -17,7 +17,18 @@ from tests.house import ROOT, Import, all_imports, circles, graph_of, modules_of
 
 DEPARTMENTS = tuple(
     f"fleet.{name}"
-    for name in ("limiter", "roster", "diversity", "answers", "economy", "resilience", "schedules", "signals", "vault")
+    for name in (
+        "limiter",
+        "roster",
+        "diversity",
+        "answers",
+        "economy",
+        "jobs",
+        "resilience",
+        "schedules",
+        "signals",
+        "vault",
+    )
 )
 
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
@@ -51,7 +62,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.engine.admission", "fleet.engine.outcomes", "fleet.engine.celery_options", "fleet.engine.file_room"),
     ("fleet.engine.settings",),
     ("fleet.engine.answers", "fleet.engine.local_simulator", "fleet.engine.app"),
-    ("fleet.engine.process", "fleet.engine.asking"),
+    ("fleet.engine.process", "fleet.engine.asking", "fleet.engine.jobs"),
     ("fleet.engine.operations",),
     ("fleet.engine.tasks",),
     # What people see.

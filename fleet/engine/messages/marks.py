@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from fleet.config import Settings
+from fleet.jobs import membership_of
 from fleet.store import keys
 from fleet.store.client import Script
 
@@ -42,7 +43,7 @@ def is_from_key(task_id: str) -> bool:
 
 def mark_of(task_id: str) -> str:
     """Return the key of a task's mark; empty when it cannot have one."""
-    return keys.submitted(task_id) if is_from_key(task_id) else ""
+    return keys.submitted(task_id) if is_from_key(task_id) or membership_of(task_id) else ""
 
 
 def marked(task_id: str, message: bytes) -> bytes:

@@ -128,17 +128,33 @@ def _send(checked: Sequence[Chosen], send: Callable[[list[Any]], None], sender: 
 def message_of(task: BotTask, pool: str, key: str | None, queued_at: float) -> tuple[str, list[Any]]:
     """Return a task's id, and marker key (or ''), list key and message as `enqueue.lua` takes them."""
     task_id = fresh_id() if key is None else task_id_of(key)
+    signed = warrant_of(task_id, task, pool, config.current())
+    return task_id, parts_of_message(task_id, task, pool, queued_at, signed=signed, is_marked=bool(key))
+
+
+def parts_of_message(
+    task_id: str, task: BotTask, pool: str, queued_at: float, *, signed: str | None, is_marked: bool
+) -> list[Any]:
+    """Return marker key (or ''), list key and message of a task whose id is known.
+
+    Args:
+        task_id: A UUID.
+        task: The task.
+        pool: Where it goes.
+        queued_at: Unix time in seconds.
+        signed: Its header by a delegation; None: none.
+        is_marked: It is queued once under its id.
+    """
     queue, place = _place(pool, task.priority, keys.lists(""))
-    settings = config.current()
-    life_s = settings.pools[pool].expires_s
+    life_s = config.current().pools[pool].expires_s
     message = fresh_envelope(
         task_id=task_id, queue=queue, priority=task.priority, body=task_body(task, pool), queued_at=queued_at,
         expires_at=end_of(task.expires_at, None, life_s, queued_at) if task.expires_at or life_s else None,
-        signed=warrant_of(task_id, task, pool, settings),
+        signed=signed,
     )  # fmt: skip
-    if not key:
-        return task_id, ["", place, message]
-    return task_id, [keys.submitted(task_id), place, marks.marked(task_id, message)]
+    if not is_marked:
+        return ["", place, message]
+    return [keys.submitted(task_id), place, marks.marked(task_id, message)]
 
 
 @lru_cache(maxsize=1024)

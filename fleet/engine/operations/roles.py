@@ -23,6 +23,7 @@ from fleet.store import (
     cache_keys,
     context_keys,
     erasure_keys,
+    job_keys,
     keys,
     lane_keys,
     schedule_keys,
@@ -39,7 +40,10 @@ _GUIDE_STEP = ":[1-9]"
 #: Commands of connections, and of scripts that are not yet on the server. `SCRIPT FLUSH` and `KILL` are nobody's.
 _CONNECTION = ("+@connection", "+@transaction", "+script|load", "+script|exists", "+time", "+wait", "-@dangerous")
 #: The modules with builders of keys.
-KEYS = (keys, answer_keys, bill_keys, cache_keys, context_keys, erasure_keys, lane_keys, schedule_keys, vault_keys)
+KEYS = (
+    keys, answer_keys, bill_keys, cache_keys, context_keys, erasure_keys, job_keys, lane_keys, schedule_keys,
+    vault_keys,
+)  # fmt: skip
 #: All that reads and writes keys, and nothing that reads or changes the server; `FUNCTION FLUSH` is a write to Redis.
 _WORK = ("+@read", "+@write", "+@pubsub", "-@scripting", *_CONNECTION, "-@admin", "+info")
 #: What a person looks into the server with. None of these changes it: `CONFIG SET`, `FLUSHALL`, `ACL` stay refused.
@@ -73,6 +77,11 @@ PRODUCER: Mapping[str, str] = {
     "limit_keys": "get hmget zcount zcard",
     "answer_keys.asks": "lpush ltrim lrange expire",
     "totals": "hincrby",
+    # Its jobs: how each member ended, never what it answered.
+    "job_keys.job": "exists hexists hget hmget hgetall hset hsetnx hincrby expire",
+    "job_keys.members job_keys.order": "getrange xread exists expire",
+    "job_keys.then": "set del exists expire",
+    "job_keys.due job_keys.listed": "zadd zremrangebyscore zrevrange expire",
     "bots bot_leases quarantined probation": "zrange zrangebyscore zcount",
 }
 #: The same of what the dashboard writes although it only looks: its place among Celery's listeners.

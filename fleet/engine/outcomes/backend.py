@@ -21,6 +21,8 @@ from celery.exceptions import TaskRevokedError
 from fleet.engine.messages.backend import RedisBackend, SentinelBackend
 from fleet.engine.outcomes.stored import failure_of, typed_result
 from fleet.engine.transport.following import following
+from fleet.jobs import END_MEMBER, end_call, membership_of
+from fleet.store.client import run_script
 
 #: Seconds between two looks at a chord whose body another worker was about to send.
 CLAIM_LOOK_S = 0.5
@@ -56,7 +58,10 @@ class BotResults(RedisBackend):
     ) -> Any:
         if getattr(request, STORED, False) and request.id == task_id:
             return result
-        return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+        stored = super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+        if state == states.REVOKED and (member := membership_of(task_id)) is not None:
+            run_script(self.client, END_MEMBER, *end_call(member, "cancelled"))
+        return stored
 
     def mark_as_revoked(
         self,

@@ -34,6 +34,7 @@ from fleet.engine.transport.revoked import mark_revoked
 from fleet.engine.transport.withdrawal.message_search import waiting_queues
 from fleet.engine.transport.withdrawal.withdrawn import Withdrawn, acknowledge, withdraw, withdraw_matching
 from fleet.errors import FleetError
+from fleet.jobs import membership_of
 from fleet.outcome import NOTHING_BEFORE
 from fleet.store import keys
 from fleet.store.client import Store
@@ -56,12 +57,14 @@ class Selection:
         tenant: Of this tenant.
         metadata: With these values under these names; a value that is no text is compared as JSON.
         task_ids: With one of these ids; empty: any.
+        job: Members of the job with this id.
     """
 
     pool: str | None = None
     tenant: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     task_ids: frozenset[str] = frozenset()
+    job: str | None = None
 
     def is_whole(self, queue: str) -> bool:
         """True when every bot task of a queue is meant."""
@@ -70,7 +73,7 @@ class Selection:
     @property
     def looks_inside(self) -> bool:
         """True when a message must be read to tell whether its task is meant."""
-        return bool(self.tenant is not None or self.metadata or self.task_ids)
+        return bool(self.tenant is not None or self.metadata or self.task_ids or self.job)
 
     def matches(self, message: bytes, queue: str) -> bool:
         """True for a message, as it lies in that queue, of a bot task that is meant."""
@@ -81,12 +84,18 @@ class Selection:
         """True for a task that is meant; it is of `pool`, unless it names one itself."""
         if self.task_ids and asked.task_id not in self.task_ids:
             return False
+        if self.job is not None and not self._has_member(asked.task_id):
+            return False
         fields = asked.fields
         if self.pool is not None and self.pool != (fields.get("pool") or pool):
             return False
         if self.tenant is not None and fields.get("tenant", "") != self.tenant:
             return False
         return self.has_metadata(fields.get("metadata") or {})
+
+    def _has_member(self, task_id: object) -> bool:
+        member = membership_of(task_id) if isinstance(task_id, str) else None
+        return member is not None and member.job == self.job
 
     def has_metadata(self, given: Mapping[str, Any]) -> bool:
         """True for a task with this metadata."""

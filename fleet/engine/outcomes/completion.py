@@ -17,6 +17,7 @@ from fleet.engine.messages.marks import CLOSE, close_call, mark_of
 from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_constants, letter_keys, record_arguments
 from fleet.engine.outcomes.stored import result_meta
 from fleet.errors import BadAnswer, RateLimited, StoreError
+from fleet.jobs import END_MEMBER, Membership, end_call, membership_of
 from fleet.models import CACHE, BotResult, TaskError
 from fleet.quoting import quote
 from fleet.roster import HEALTH, LOAD_UNIT, Checkout, Deed, Health
@@ -56,6 +57,15 @@ def _joined(*names: str) -> str:
 
 
 _FINISH = finishing(windows.RECORD)
+#: The same for a member of a job: tasks of no job pay nothing for that.
+_FINISH_MEMBER = Script.beside(
+    __file__,
+    "finish_member.lua",
+    keys=f"{END_MEMBER.keys} finish_keys*",
+    argv=f"{END_MEMBER.argv} finish_argv*",
+    behind=Script.of("finish.lua", f"local function finish(KEYS, ARGV) {_FINISH.text}\nend "),
+    using=[END_MEMBER],
+)
 #: Takes what all tasks of a class have in common, returns what takes the rest.
 _FINISH_OF = _FINISH.prepared(
     "result index payload checkouts later_counter fence mark sample shown_id line dead_reason others samples "
@@ -155,8 +165,9 @@ class Finisher:
         if pool is None or pool not in self._settings.pools:
             pool = NOBODY  # a foreign producer may invent names: they must not become keys
         call = self._class_finish(pool, end.kind)(**self._own(end, pool))
+        member = membership_of(end.result.task_id) if end.revoked is None else None
         try:
-            reply = await self._store.run(_FINISH, *call)
+            reply = await self._run(call, member, end.result)
         except StoreError as error:
             logger.error("not counted task=%s: Redis refused to finish it, its result alone is stored: %s",
                          quote(end.result.task_id), error)  # fmt: skip
@@ -168,6 +179,12 @@ class Finisher:
         if self._broker is not None and reply[:1] != _FENCED:
             self.close_mark(end.result.task_id)
         return bytes(reply[:1]) == _STANDS
+
+    async def _run(self, call: tuple[list[Any], list[Any]], member: Membership | None, result: BotResult) -> bytes:
+        if member is None:
+            return bytes(await self._store.run(_FINISH, *call))
+        names, arguments = end_call(member, result.status)
+        return bytes(await self._store.run(_FINISH_MEMBER, [*names, *call[0]], [*arguments, *call[1]]))
 
     async def _store_alone(self, result: BotResult, error: StoreError) -> bool:
         """Store a result and wake who waits for it, and nothing else; True when it stands.
@@ -186,6 +203,8 @@ class Finisher:
             meta = result_meta(result.model_copy(update=failed), strict=strict)
             await self._store.command("SET", key, meta, *life)
         await self._store.command("PUBLISH", key, meta)
+        if (member := membership_of(result.task_id)) is not None:
+            await self._store.run(END_MEMBER, *end_call(member, result.status))
         return True
 
     def close_mark(self, task_id: str) -> None:

@@ -22,6 +22,7 @@ from fleet.engine.messages.expiry import end_of, said_end, with_end
 from fleet.engine.messages.marks import ORPHAN, mark_of, marked
 from fleet.engine.outcomes.dead_letters import FORGET, DeadLetter, letter_keys
 from fleet.errors import Expired
+from fleet.jobs import reopen_member
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
@@ -193,6 +194,8 @@ class DeadLetterOffice:
         if code not in (_READY, _FINISHED):
             return "unknown"
         filed = filed_in(raw)
+        if code == _READY:
+            reopen_member(self._state, task_id)
         end = said_end(body) if life_s is None else end_of(None, None, life_s, now_s)
         queued = code == _READY and self._queue(filed, body if life_s is None else with_end(body, end), end)
         self.purge(task_id, died_us=filed.died_us)

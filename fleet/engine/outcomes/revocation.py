@@ -21,6 +21,7 @@ from fleet.engine.outcomes.stored import revoked_meta
 from fleet.engine.transport.held import held_of
 from fleet.engine.transport.revoked import mark_revoked
 from fleet.engine.transport.withdrawal.message_search import may_wait
+from fleet.jobs import end_revoked, membership_of
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.clock import CLOCK
@@ -128,10 +129,17 @@ def store_revoked(
 ) -> list[str]:
     """Store what revoked tasks come to, and tell who waits; return those that had no result."""
     metas = {task_id: revoked_meta(task_id, reason=reason, at=CLOCK.now_s()) for task_id in names}
+    members = {task_id: metas.pop(task_id) for task_id in names if membership_of(task_id) is not None}
+    ended = end_revoked(state, members, result_life_s=settings.results.expires_s) if members else []
+    return ended + _store_revoked(state, metas, settings) if metas else ended
+
+
+def _store_revoked(state: redis.Redis, metas: Mapping[str, bytes], settings: Settings) -> list[str]:
+    """Store the results of tasks of no job."""
     with state.pipeline(transaction=False) as pipe:
         for task_id, meta in metas.items():
             pipe.set(keys.result(task_id), meta, nx=True, ex=settings.results.expires_s)
-        ended = [task_id for task_id, is_stored in zip(names, pipe.execute(), strict=True) if is_stored]
+        ended = [task_id for task_id, is_stored in zip(metas, pipe.execute(), strict=True) if is_stored]
         for task_id in ended:
             pipe.publish(keys.result(task_id), metas[task_id])
         pipe.execute()

@@ -23,9 +23,11 @@ from fleet.engine.process.assembly import Assembly, put_together, renewing
 from fleet.engine.process.breaking import StaleHolds, open_mended, open_scoped, take_up
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.duties.backlog_history import BacklogHistory
+from fleet.engine.process.duties.followers import Followers
 from fleet.engine.process.duties.janitor import for_ever
 from fleet.engine.process.duties.overdue import Overdue
 from fleet.engine.process.duties.revival import keep_redis
+from fleet.engine.process.duties.uncounted import Uncounted
 from fleet.engine.process.duties.unusual_use import UnusualUse
 from fleet.engine.process.ladders import (
     warn_of,
@@ -129,6 +131,7 @@ class Process:
             StaleHolds(settings, assembly.state, assembly.broker, calls).attend,
             BacklogHistory(settings, assembly.state, assembly.broker).attend,
             UnusualUse(settings, assembly.state, assembly.broker).attend,
+            Followers(settings, assembly.state, assembly.broker).attend, Uncounted(assembly.state).attend,
             partial(
                 lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved, assembly.hanging,
                 assembly.breakers.is_open,

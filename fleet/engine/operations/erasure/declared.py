@@ -124,3 +124,9 @@ LANES: dict[str, Holding] = {
 ASKS: dict[str, Holding] = {
     "asks": Holding("nothing", "expires", "models, and numbers for answers: which of them were the same"),
 }
+
+#: Function of `fleet/store/job_keys.py` -> what its key holds.
+JOBS: dict[str, Holding] = {
+    "then": Holding("both", "erased", "each is read; it is gone once that task is queued"),
+    **_none("job", "members", "order", "due", "listed"),
+}

@@ -15,9 +15,10 @@ import redis
 from fleet.economy.bill.renaming import holds_rows_by_tenant, rename_row, rows_of_tenant
 from fleet.economy.cache.reading import drop, kept_in
 from fleet.economy.lanes.jobs import Enrolled
+from fleet.engine.messages.follower import fields_of
 from fleet.engine.operations.erasure.tracks import is_chord_of, is_result_of, names_scope, note_renamed
-from fleet.engine.outcomes.cancelling import Selection
-from fleet.store import cache_keys, erasure_keys, keys, lane_keys
+from fleet.engine.outcomes.cancelling import AskedFor, Selection
+from fleet.store import cache_keys, erasure_keys, job_keys, keys, lane_keys
 from fleet.store.client import Script, run_script
 
 REPLACE_FIELD = Script.beside(__file__, "replace_field.lua", keys="rows", argv="field before after")
@@ -60,6 +61,8 @@ class StateWalk:
                     self._cached(name.removeprefix(cache_keys.kept_answers("")))
                 elif name.startswith(lane_keys.batched("")):
                     self._batched(name)
+                elif name.startswith(job_keys.then("")):
+                    self._follower(name)
                 elif self._tenant is not None:
                     self._named(name, self._tenant)
 
@@ -99,6 +102,12 @@ class StateWalk:
             self.found["chords"] += 1
             if self._is_meant:
                 self._state.unlink(name)
+
+    def _follower(self, name: str) -> None:
+        """Erase the task that was to follow a job: that job ends without it."""
+        fields = fields_of(cast("bytes | None", self._state.get(name)))
+        if self._chosen.applies(AskedFor({}, fields), fields.get("pool", "")):
+            self._unlink(name, "tasks that follow jobs")
 
     def _batched(self, name: str) -> None:
         """Erase what goes, or went, in a batch: of the tenant, or of a task that has its result, so that nobody waits.

@@ -11,6 +11,7 @@ from fleet.engine.operations.erasure.declared import (
     CACHE,
     CONTEXTS,
     ERASURE,
+    JOBS,
     LANES,
     MONEY,
     SCHEDULES,
@@ -25,6 +26,7 @@ from fleet.store import (
     cache_keys,
     context_keys,
     erasure_keys,
+    job_keys,
     keys,
     lane_keys,
     schedule_keys,
@@ -34,7 +36,7 @@ from tests.every import every
 
 DECLARED = [
     (keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE), (vault_keys, VAULT), (context_keys, CONTEXTS),
-    (lane_keys, LANES), (schedule_keys, SCHEDULES), (answer_keys, ASKS), (cache_keys, CACHE),
+    (lane_keys, LANES), (schedule_keys, SCHEDULES), (answer_keys, ASKS), (cache_keys, CACHE), (job_keys, JOBS),
 ]  # fmt: skip
 
 
@@ -48,7 +50,8 @@ def test_a_key_without_a_word_about_erasure_is_none(module: object, declared: di
 def test_what_holds_words_or_a_tenant_does_not_simply_stay() -> None:
     holding = [
         one
-        for one in (*STORE.values(), *MONEY.values(), *ERASURE.values(), *LANES.values(), *CACHE.values())
+        for holdings in (STORE, MONEY, ERASURE, LANES, CACHE, JOBS)
+        for one in holdings.values()
         if one.holds != "nothing"
     ]
     assert every(one.becomes in ("erased", "renamed", "told") and one.how for one in holding)
