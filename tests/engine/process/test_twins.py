@@ -226,7 +226,7 @@ def test_every_face_tells_what_was_kept_and_saved(url: str, start_worker: StartW
     before = {row["kind"]: row for row in fleet("cache")["kinds"]}["sums"]
     first = ask(redis_url, tenant="acme")
     hits = results(submit(3, tenant="acme"))
-    (row,) = [row for row in fleet("cache", "show")["kinds"] if row["kind"] == "sums"]
+    (row,) = [row for row in fleet("cache", "list")["kinds"] if row["kind"] == "sums"]
     assert (row["answers"], row["hits"] - before["hits"], row["misses"] - before["misses"]) == (1, 3, 1)
     assert row["bytes"] > 100 and 0 < row["hit_share"] < 1
     saved = row["saved_usd"] - before["saved_usd"]
