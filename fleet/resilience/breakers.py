@@ -213,7 +213,7 @@ class Breakers:
         """Note a call that was answered, if only by a refusal of this very request. Never waits, never raises."""
         known, now = self._known[limit], self._clock()
         known.answered_at = now
-        self._caution[limit].clear()
+        self._caution[limit].answered()
         is_slow = output_tokens > 0 and known.pace.is_slow(seconds, output_tokens)
         if is_slow and now < known.late_until:
             failure = FailedCall(weight=WITH_OTHERS, is_probe=is_probe, place=place, sort=LATE_SORT)
@@ -368,7 +368,7 @@ class Breakers:
         was_open = known.wait is not None
         known.hear(heard, self._clock())
         if known.wait is not None:
-            self._caution[known.limit].clear()
+            self._caution[known.limit].ruled()
         if heard.turned == WAS_OPENED:
             self._on_turn(known.limit, known.wait)
         elif heard.turned == WAS_CLOSED:

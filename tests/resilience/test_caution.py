@@ -72,3 +72,22 @@ def test_a_call_that_is_cancelled_while_it_waits_keeps_nobodys_turn(redis_url: s
             assert await asyncio.wait_for(asked[-1], 2 * DOUBT_S) is False
 
     asyncio.run(work())
+
+
+def test_where_failures_are_usual_one_more_lets_nobody_wait(redis_url: str) -> None:
+    async def work() -> None:
+        async with member(redis_url) as one:
+            for number in range(6):
+                await one.fail(f"a{number}")
+                await one.do_well()
+            await one.fail("b")
+            assert left(await ask(one)) == CALLS
+            for _ in range(60):
+                await one.do_well()
+            await one.fail("c")
+            asked = await ask(one)
+            assert left(asked) == 0, "they are usual no more"
+            await one.do_well()
+            await asyncio.gather(*asked)
+
+    asyncio.run(work())
