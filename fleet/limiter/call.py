@@ -19,8 +19,6 @@ from fleet.grants import Caller, Grant, Mark, Tokens
 from fleet.limiter.clock import RedisClock
 from fleet.limiter.layouts import Reply, pack_asked, pack_settled
 from fleet.limiter.limits import (
-    BY_HOLD,
-    BY_LIMIT,
     BY_MONEY,
     BY_REQUESTS,
     DAY_US,
@@ -33,7 +31,7 @@ from fleet.limiter.scripts import ACQUIRE, NARROW, SETTLE
 from fleet.limiter.sleepers import Sleepers
 from fleet.store import keys
 from fleet.store.limit_keys import LimitKeys
-from fleet.waits import Cause, Wait
+from fleet.waits import Wait
 
 #: Seconds for which a call in flight counts without having been settled: longer than any provider's answer.
 LEASE_S = 600.0
@@ -45,7 +43,6 @@ FRESH_S = 0.5
 WARN_AT = 800
 #: A hold that is longer by less than this is the same one (s).
 HOLD_STEP_S = 0.05
-_CAUSES: dict[int, Cause] = {BY_LIMIT: "limit", BY_HOLD: "hold", BY_REQUESTS: "requests", BY_MONEY: "money"}
 
 #: Tenants whose keys are kept; names are quickly made again.
 MOST_TENANTS = 10_000
@@ -167,7 +164,7 @@ class WaitingCall:
     def refusal(self, reply: Reply) -> DeadlineExceeded | NotSoon:
         """Return why it does not go."""
         if self.patience_s is not None:
-            wait = self._wait(reply)
+            wait = reply.wait(about=self.limit.name)
             self.limit.note(wait)
             return NotSoon(wait)
         timeout_s, passed_s = self.deadline - self.started, asyncio.get_running_loop().time() - self.started
@@ -175,28 +172,6 @@ class WaitingCall:
             f"{self.limits[0].name}: expected a turn within {timeout_s:.1f} s, the next one is in "
             f"{reply.wait_us / 1e6 + passed_s:.1f} s; raise the limit, allow a later deadline or submit less at once"
         )
-
-    def _wait(self, reply: Reply) -> Wait:
-        limit, cause = self.limit, _CAUSES.get(reply.cause, "limit")
-        return Wait(
-            cause,
-            opens_at=(reply.now_us + reply.wait_us) / 1e6,
-            about=limit.name,
-            told=reply.held_by.decode("utf-8", "replace") if cause == "hold" else self._told(reply),
-            is_everyones=not reply.is_own,
-            lowest=reply.lowest,
-        )
-
-    def _told(self, reply: Reply) -> str:
-        if reply.cause not in (BY_REQUESTS, BY_MONEY):
-            return ""
-        if not reply.is_own:
-            return f"{reply.day_used / 10:.0f}% of the day is used"
-        cost, day = reply.cost_usd_micros / 1e6, reply.day_usd_micros / 1e6
-        least = f"this call may cost ${cost:,.4f}, more than"
-        if cost > day:
-            return f"{least} a whole day has: ${day:,.4f}; raise usd_per_day"
-        return f"{least} is left of the day's ${day:,.4f}"
 
     # -- as a receiver of replies
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
-from fleet.limiter.limits import Terms
+from fleet.limiter.limits import BY_HOLD, BY_LIMIT, BY_MONEY, BY_REQUESTS, Terms
 from fleet.store.layouts import Layout, Place, Places
+from fleet.waits import Cause, Wait
+
+_CAUSES: dict[int, Cause] = {BY_LIMIT: "limit", BY_HOLD: "hold", BY_REQUESTS: "requests", BY_MONEY: "money"}
 
 
 class At(Places):
@@ -205,6 +208,29 @@ class Reply(NamedTuple):
         """Return the reply that the script has packed."""
         was_set, _, held_by = reply[_REPLY.size :].partition(b"\n")
         return cls._make((*_REPLY.unpack_from(reply), was_set, held_by))
+
+    def wait(self, *, about: str) -> Wait:
+        """Return why a call under the limit `about` does not go soon."""
+        cause = _CAUSES.get(self.cause, "limit")
+        return Wait(
+            cause,
+            opens_at=(self.now_us + self.wait_us) / 1e6,
+            about=about,
+            told=self.held_by.decode("utf-8", "replace") if cause == "hold" else self._told(),
+            is_everyones=not self.is_own,
+            lowest=self.lowest,
+        )
+
+    def _told(self) -> str:
+        if self.cause not in (BY_REQUESTS, BY_MONEY):
+            return ""
+        if not self.is_own:
+            return f"{self.day_used / 10:.0f}% of the day is used"
+        cost, day = self.cost_usd_micros / 1e6, self.day_usd_micros / 1e6
+        least = f"this call may cost ${cost:,.4f}, more than"
+        if cost > day:
+            return f"{least} a whole day has: ${day:,.4f}; raise usd_per_day"
+        return f"{least} is left of the day's ${day:,.4f}"
 
 
 class Settled(NamedTuple):
