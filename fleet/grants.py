@@ -21,6 +21,7 @@ class Caller:
         run: Run of a file that has a budget; empty: none.
         warm: Limits whose keys' caches have the beginning of its prompt: it goes with one of them while it may; empty:
             none is known to.
+        is_probe: An open breaker waits for it: it may be one call at the same time more than the limit allows.
     """
 
     bot: str = ""
@@ -30,6 +31,7 @@ class Caller:
     weight: float = 1.0
     run: str = ""
     warm: tuple[str, ...] = ()
+    is_probe: bool = False
 
 
 #: A caller that says nothing about itself.
@@ -70,6 +72,7 @@ class Grant(NamedTuple):
         reservation: Under which budgets have reserved for it; empty: none counts it.
         capped: Under which its key's daily caps have reserved for it; empty: none counts it.
         noted_usd_micros: What the bill enters if nobody learns its cost; 0 without a note.
+        is_beyond: A probe beyond the calls at the same time that the limit allows: those under way hang.
     """
 
     limit: str
@@ -86,3 +89,4 @@ class Grant(NamedTuple):
     reservation: str = ""
     capped: str = ""
     noted_usd_micros: float = 0
+    is_beyond: bool = False

@@ -278,6 +278,8 @@ class Gateway:
     ) -> Completion:
         """Send one call and settle its grant, also when the call is cancelled."""
         route = errand.route
+        if route.timeout_s < call.timeout_s:
+            call = replace(call, timeout_s=route.timeout_s)
         refused = self._lessons.refused(route.priced_as)
         shared, who = self.contexts if call.wishes.prefix else None, errand.meter.who
         if shared is not None and streaming is None and call.wishes.n == 1 and shared.is_first(call.wishes.prefix, who):

@@ -150,6 +150,9 @@ class Passages:
                 asked = asked._replace(limit=route.limit)
             if route is not errand.route:
                 errand = replace(errand, route=route)
+            if road.brief_s is not None:
+                route = replace(route, timeout_s=min(route.timeout_s, road.brief_s))
+                errand = replace(errand, route=route)
             out, counts, key = deadline.sends(road.is_answering), False, route.api_key
             try:
                 answer = await send(errand, road.grant, Line(asked, road.grant))

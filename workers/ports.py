@@ -72,6 +72,9 @@ class Limiter(Protocol):
         """
         ...
 
+    def let_go(self, grant: Grant) -> None:
+        """Count a call no more among those at the same time: it hangs while later ones are answered. Never waits."""
+
     def standing(self, limit: str) -> Wait | None:
         """Return why calls under `limit` do not go soon, as this process has just heard; None: ask. Never waits."""
         ...

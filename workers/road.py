@@ -10,7 +10,7 @@ from fleet.entries import Entry
 from fleet.errors import GiveUp, MachineExhausted, RateLimited, Relearnt, TierBusy, Waits
 from fleet.grants import Grant
 from fleet.workers.meter import Meter
-from fleet.workers.ports import Breakers
+from fleet.workers.ports import Breakers, Limiter
 from fleet.workers.silence.restraint import Restraint
 from fleet.workers.silence.under_way import UnderWay
 
@@ -22,6 +22,7 @@ class Hearers(Protocol):
     restraint: Restraint
     breakers: Breakers
     clock: Callable[[], float]
+    limiter: Limiter
 
 
 class Road:
@@ -52,6 +53,11 @@ class Road:
         passed_s = asyncio.get_running_loop().time() - self._since
         return self._roads.breakers.is_answering(self.grant.limit, within_s=passed_s)
 
+    @property
+    def brief_s(self) -> float | None:
+        """Seconds for which it may go without an answer; None: as long as any call."""
+        return self._roads.under_way.brief_s(self.grant.limit, self.kind) if self.grant.is_beyond else None
+
     def did_well(self, who: str, output_tokens: int) -> None:
         """Note that it was answered, if only by a refusal.
 
@@ -62,6 +68,9 @@ class Road:
         grant, now = self.grant, asyncio.get_running_loop().time()
         self._roads.under_way.ended(grant.limit, self, now, is_answered=True)
         self._roads.restraint.answered(grant.limit)
+        for call in self._roads.under_way.outlasted(grant.limit, now):
+            if isinstance(call, Road):
+                self._roads.limiter.let_go(call.grant)
         self._roads.breakers.did_well(
             grant.limit, who=who, seconds=now - self._since, output_tokens=output_tokens, place=grant.mark.requests,
             is_probe=self._is_probe,

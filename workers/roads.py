@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from fleet.config.scopes import ScopeAsk
@@ -115,7 +116,7 @@ class Roads:
         budgets: Budgets | None = None,
         costs: CostShares | None = None,
     ) -> None:
-        self._limiter = limiter
+        self.limiter = limiter
         self._bill = bill
         self.breakers = breakers
         self.clock = clock
@@ -128,7 +129,7 @@ class Roads:
 
     def closed(self, limit: str) -> Wait | None:
         """Return why calls under a limit do not go soon, as this process has heard; None: try. Never waits."""
-        return self.breakers.standing(limit) or self._limiter.standing(limit)
+        return self.breakers.standing(limit) or self.limiter.standing(limit)
 
     def unanswered(self) -> dict[str, tuple[int, float]]:
         """Return limits whose calls have no answer for far longer than usual: how many, and for how many seconds."""
@@ -200,11 +201,11 @@ class Roads:
                     if not tries:
                         continue
                     trusted = limits[:1]
-                grant = await self._limiter.acquire(
+                grant = await self.limiter.acquire(
                     trusted[0] if len(trusted) == 1 else trusted,
                     tokens=most.total_tokens,
                     timeout_s=LONGEST_TURN_S,
-                    caller=caller,
+                    caller=replace(caller, is_probe=True) if is_probe else caller,
                     input_tokens=most.input_tokens,
                     cost_usd_micros=cost_usd_micros,
                     patience_s=patience_s,
@@ -253,7 +254,7 @@ class Roads:
             raise
 
     def _give_back(self, grant: Grant) -> None:
-        self._limiter.settle(grant, used_tokens=0)
+        self.limiter.settle(grant, used_tokens=0)
         if self._bill is not None:
             self._bill.void(grant.limit, grant.ticket)
 

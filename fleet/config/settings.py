@@ -254,6 +254,12 @@ class Settings(BaseSettings):
                 found[name] = self.limit_at(provider, model, name.rpartition("/")[2])[1] if own else rates
         return found
 
+    def places_under(self, limit: str) -> int | None:
+        """Return how many calls may be under way at once under `provider/model/key`; None: any number."""
+        provider, _, rest = limit.partition("/")
+        model, _, label = rest.rpartition("/")
+        return self.limit_at(provider, model, label)[1].in_flight
+
     def seller_of(self, provider: str) -> Seller:
         """Return who sells the models of a provider, for their list prices."""
         known = self.provider_named(provider)

@@ -25,7 +25,7 @@ local QUEUE_MS = 600000
 local PROCESS, ENTRY = '%-(.+)%-', '^[^:]*:(%d+):(%d+):(%d+)$'
 local id = ARGV[TICKET]
 local priority, asked_order, asked_candidate, charge, weight, by_tenant, tokens, input, output, usd_micros, max_wait_us,
-  random, lease_us, patience_us = struct.unpack(ASKED_FORMAT, ARGV[ASKED])
+  random, lease_us, patience_us, beyond = struct.unpack(ASKED_FORMAT, ARGV[ASKED])
 
 -- What the call is charged, by rate: what calls of its kind mostly use.
 local function needed(use)
@@ -118,19 +118,21 @@ end
 
 -- Return the slot and the interval under what limits calls in flight and the day, and whether none may be sent now.
 local function other_limits(state, terms, leases, slot, interval, midnight, used_up)
-  local most, is_full = terms[IN_FLIGHT], false
+  local most, is_full, is_beyond = terms[IN_FLIGHT], false, 0
   if most > 0 then
     local flight = (state[MEAN_FLIGHT_US] > 0 and state[MEAN_FLIGHT_US] or FIRST_FLIGHT_US) / most
     interval = max(interval, flight)
     if call('ZCARD', leases) >= most then
       call('ZREMRANGEBYSCORE', leases, '-inf', whole(now))
-      is_full = call('ZCARD', leases) >= most
+      local flying = call('ZCARD', leases)
+      is_full = flying >= most + beyond  -- a probe has a place of its own: those under way may all hang
+      if flying >= most and not is_full then is_beyond = 1 end
     end
     if is_full then slot = max(slot, now + flight) end
   end
   if used_up > 0 then slot = max(slot, midnight) end
   if midnight > 0 and slot >= midnight then is_full = true end  -- tomorrow's calls are counted tomorrow
-  return slot, interval, is_full
+  return slot, interval, is_full, is_beyond
 end
 
 -- Drop tickets whose caller did not come back, and those of its process: they would hold their places, and lengthen the
@@ -199,8 +201,8 @@ local function survey(c)
     if opens > now then slot = max(slot, opens) end
   end
   local midnight, cost, used_up = day_limits(state, terms, use)
-  local is_full
-  slot, interval, is_full = other_limits(state, terms, KEYS[base + LEASES], slot, interval, midnight, used_up)
+  local is_full, is_beyond
+  slot, interval, is_full, is_beyond = other_limits(state, terms, KEYS[base + LEASES], slot, interval, midnight, used_up)
   if now >= state[SWEEP_AT] then sweep(state, queue, due) end
   if state.dirty and #ARGV > TERMS + 1 then write_state(KEYS[base + STATE], state) end  -- it may not be the chosen one
   local order, fresh, rank, waits = place(c, state, queue, KEYS[base + BOTS])
@@ -209,7 +211,7 @@ local function survey(c)
   return {
     c = c, base = base, set = set or '', state = state, terms = terms, need = need, slot = slot, interval = interval,
     order = order, rank = rank, waits = waits, fresh = fresh, horizon = horizon, est = slot + ahead_us,
-    cost = cost, used_up = used_up, use = use,
+    cost = cost, used_up = used_up, use = use, is_beyond = is_beyond,
     by_credit = has_credit and not in_turn,
     -- The burst is full and slots are being lost: whoever is ahead sleeps too long, so whoever asks may go.
     may_go = not blocked and not is_full and (in_turn or has_credit or now - slot >= terms[BURST_US]),
@@ -271,10 +273,10 @@ local function answer(code, wait, backlog, why)
   local now_us, candidate, granted, granted_tokens = now, at.c, state[GRANTED], state[GRANTED_TOKENS]
   local tokens, input_tokens, output_tokens = need[TOKENS], need[INPUT], need[OUTPUT]
   local day_used, cost_usd_micros, day_usd_micros = used_of_day(), at.cost, terms[USD_MICROS_A_DAY]
-  local cause, is_own, lowest = 0, 0, -1
+  local cause, is_own, lowest, is_beyond = 0, 0, -1, at.is_beyond
   if why then cause, is_own, lowest = why.cause, why.is_own and 1 or 0, why.lowest or -1 end
   return struct.pack(REPLY_FORMAT, code, wait_us, order, now_us, held_us, idle, backlog_us, candidate, quiet_us, tokens,
-    input_tokens, output_tokens, granted, granted_tokens, horizon_us, cause, is_own, lowest, day_used,
+    input_tokens, output_tokens, granted, granted_tokens, horizon_us, cause, is_own, lowest, day_used, is_beyond,
     cost_usd_micros, day_usd_micros, noted_usd_micros) .. at.set
 end
 

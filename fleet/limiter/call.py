@@ -27,7 +27,7 @@ from fleet.limiter.limits import (
     RETURNS_US,
     Terms,
 )  # fmt: skip
-from fleet.limiter.scripts import ACQUIRE, NARROW, SETTLE
+from fleet.limiter.scripts import ACQUIRE, FORGET, NARROW, SETTLE
 from fleet.limiter.sleepers import Sleepers
 from fleet.store import keys
 from fleet.store.limit_keys import LimitKeys
@@ -43,7 +43,6 @@ FRESH_S = 0.5
 WARN_AT = 800
 #: A hold that is longer by less than this is the same one (s).
 HOLD_STEP_S = 0.05
-
 #: Tenants whose keys are kept; names are quickly made again.
 MOST_TENANTS = 10_000
 
@@ -112,6 +111,16 @@ class WaitingCall:
         """True when it does not wait for so long."""
         return self.patience_s is not None and self.patience_s < seconds
 
+    def is_shut_out(self, shut: Callable[[str], Wait | None]) -> bool:
+        """Tell a call that is no probe why it waits, where that is not its limits' to say; True when it does."""
+        if self.caller.is_probe or self.outcome.done():
+            return False
+        waits = [wait for limit in self.limits if (wait := shut(limit.name)) is not None]
+        if len(waits) < len(self.limits):
+            return False
+        self.outcome.set_exception(NotSoon(min(waits, key=lambda wait: wait.opens_at or math.inf)))
+        return True
+
     def question(self, now: float, random: float) -> list[Any]:
         """Return the arguments of `acquire.lua` for its next question."""
         caller = self.caller
@@ -131,6 +140,7 @@ class WaitingCall:
             random=random,
             lease_us=LEASE_S * 1e6,
             patience_us=-1.0 if self.patience_s is None else self.patience_s * 1e6,
+            beyond=caller.is_probe,
         )
         return ACQUIRE.arguments(
             ticket=self.ticket,
@@ -159,6 +169,7 @@ class WaitingCall:
             sent_at=self.slot_at,
             waited_ms=round((now - self.started) * 1000),
             mark=Mark(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
+            is_beyond=bool(reply.is_beyond),
         )
 
     def refusal(self, reply: Reply) -> DeadlineExceeded | NotSoon:
@@ -272,6 +283,11 @@ class LocalLimit:
             state=names.state, facts=names.facts, leases=names.leases,
             most=max(0, most), flying=flying, terms=self.packed,
         )  # fmt: skip
+
+    def forget_call(self, ticket: str) -> tuple[list[Any], list[Any]]:
+        """Return KEYS and ARGV of `forget.lua`."""
+        names = self.keys_for()
+        return FORGET.call(queue=names.queue, due=names.due, leases=names.leases, ticket=ticket)
 
     def spare_s(self, now: float) -> float:
         """Return how long what is told about it may wait for a question to leave with."""

@@ -152,6 +152,7 @@ class Asked(NamedTuple):
         random: In [0, 1).
         lease_us: How long it counts as in flight without being settled.
         patience_us: A turn that is further away is refused, with the reason; below 0: as far as `max_wait_us`.
+        beyond: Calls at the same time that it may be more than the limit allows: 1 for a probe.
     """
 
     priority: float
@@ -168,13 +169,15 @@ class Asked(NamedTuple):
     random: float
     lease_us: float
     patience_us: float
+    beyond: float
 
 
 class Reply(NamedTuple):
     """What `acquire.lua` answered: a code and numbers; last, unpacked, what an operator set and who told of a hold.
 
     Why a call does not go soon: `cause` (`limits.BY_LIMIT` and so on), whether that `is_own`, holds for none but this
-    call, and the `lowest` priority that it does not stop. Of the day, so many thousandths are used; of its money,
+    call, and the `lowest` priority that it does not stop. `is_beyond`: it is a probe, and one call at the same time
+    more than the limit allows. Of the day, so many thousandths are used; of its money,
     `day_usd_micros`, the call is charged `cost_usd_micros`. The bill would enter it at `noted_usd_micros`.
     """
 
@@ -197,6 +200,7 @@ class Reply(NamedTuple):
     is_own: int
     lowest: int
     day_used: int
+    is_beyond: int
     cost_usd_micros: float
     day_usd_micros: float
     noted_usd_micros: float
@@ -274,6 +278,8 @@ class Settled(NamedTuple):
 STATE, LEARNT, SEEN, HEARD = Layout.of(At), Layout.of(Learnt), Layout.of(Seen), Layout.of(Heard)
 #: Terms as configured; behind them, for the scripts, what others use of the window by rate.
 TERMS = Layout.of(Terms).and_group("others")
-ASKED, SETTLED, REPLY = Layout.of(Asked), Layout.of(Settled), Layout.of(Reply, "19q3d")
+ASKED, SETTLED, REPLY = Layout.of(Asked), Layout.of(Settled), Layout.of(Reply, "20q3d")
 _REPLY = REPLY.struct
 pack_asked, pack_settled = ASKED.packer(Asked), SETTLED.packer(Settled)
+#: Codes of `Reply`; 0 is "too late".
+SEND, ASK_AGAIN = 1, 2

@@ -6,8 +6,7 @@ process half of one that wakes up for each reply.
 Weaknesses: slots that were promised within the horizon (0.35 s or one interval of the limit, whichever is longer;
 0.06 s or half an interval while more urgent calls are about) are not taken back for somebody more urgent. It trusts
 the clock of the Redis host: one that is set back by less than a second makes everybody wait for that long; by more,
-what is known of times moves back with it, and the window and the calls in flight are counted anew. Waits are estimates
-from mean sizes; a caller may be asked to ask again more than once.
+what is known of times moves back with it, and the window and the calls in flight are counted anew. Waits are estimates.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from fleet.grants import ANYBODY, Caller, Grant, Tokens
 from fleet.limiter.call import WARN_AT, LocalLimit, WaitingCall
 from fleet.limiter.clock import stood_s
 from fleet.limiter.first_answers import FirstAnswers
-from fleet.limiter.layouts import Reply
-from fleet.limiter.limits import Terms
+from fleet.limiter.layouts import ASK_AGAIN, SEND, Reply
+from fleet.limiter.limits import CALL_CHARGE, MAX_PENALTY_S, MOST_MISSED, Terms
 from fleet.limiter.live import Changes
 from fleet.limiter.observing import Observer
 from fleet.limiter.scripts import ACQUIRE, CALM, FORGET, NARROW, PENALISE, SETTLE
@@ -37,15 +36,6 @@ from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.store.client import Store
 from fleet.waits import Wait
-
-#: Longest penalty that is believed, in seconds (1 day): daily quotas say so, more is a provider's mistake.
-MAX_PENALTY_S = 86_400.0
-#: What one call is charged in the fair order when calls are what is shared out evenly.
-CALL_CHARGE = 1000
-#: Slots that one call may be too late for; a loop that is always late sends all the same.
-MOST_MISSED = 2
-
-_SEND, _ASK_AGAIN = 1, 2
 
 logger = logging.getLogger("fleet.limiter")
 
@@ -70,10 +60,11 @@ class Limiter:
         self._draw, self._numbers = draw, itertools.count()
         self._origin = f"{os.getpid():x}{random.getrandbits(32):08x}"
         self._changes = Changes(store, self._give_back)
-        #: Questions asked so far: per acquire, that is what the order costs.
-        self.questions = 0
+        self.questions = 0  # asked so far: per acquire, that is what the order costs
         #: Hears limit and ticket of a call with a note whose reply was lost: it may have been granted, and is not sent.
         self.on_lost: Callable[[str, str], None] = lambda limit, ticket: None
+        #: Why calls under a limit wait, whatever the limit says: who waits here leaves. None: they need not.
+        self.shut: Callable[[str], Wait | None] = lambda limit: None
 
     async def acquire(
         self,
@@ -214,6 +205,14 @@ class Limiter:
         self._store.send(PENALISE, *call)
         self._hold(held, now + hold_s, now)
 
+    def let_go(self, grant: Grant) -> None:
+        """Count a call no more among those at the same time: it hangs while later ones are answered. Never waits."""
+        if (limit := self._find(grant.limit)) is not None and grant.ticket:
+            self._forget(limit, grant.ticket)
+
+    def _forget(self, limit: LocalLimit, ticket: str) -> None:
+        self._store.send(FORGET, *limit.forget_call(ticket))
+
     def calm(self, limit: str) -> None:
         """Let nobody find a burst: the provider is back, and what has waited goes at its pace. Never waits."""
         found = self._find(limit)
@@ -308,18 +307,20 @@ class Limiter:
             self._hold(limit, now + (reply.held_us - reply.now_us) / 1e6, now)
         elif call.asked_at > limit.penalised_at:
             limit.held_until = 0.0  # an operator has ended it
-        is_refused = call.nudged and reply.code == _ASK_AGAIN
+        is_refused = call.nudged and reply.code == ASK_AGAIN
         call.nudged = False
         sleepers.heard(
             now, idle=0 if is_refused else reply.idle, horizon_s=reply.horizon_us / 1e6, quiet_s=reply.quiet_us / 1e6,
             in_vain=is_refused, priority=call.caller.priority, backlog_s=backlog_s,
         )  # fmt: skip
-        if reply.code == _SEND:
+        if reply.code == SEND:
             limit.refused = None
             self._promise(call, reply, now)
-        elif reply.code == _ASK_AGAIN:
+        elif reply.code == ASK_AGAIN and not call.is_shut_out(self.shut):
             sleepers.sleep(call, now + reply.wait_us / 1e6)
             self._changes.slept(limit, reply.wait_us / 1e6)
+        elif reply.code == ASK_AGAIN:
+            self._forget(limit, call.ticket)
         elif not call.outcome.done():
             call.outcome.set_exception(call.refusal(reply))
         if call.outcome.cancelled():
@@ -378,8 +379,7 @@ class Limiter:
         limit = call.limit
         if limit.sleepers.wake(call):
             if call.order >= 0:
-                names = limit.keys_for()
-                self._store.send(FORGET, *FORGET.call(queue=names.queue, due=names.due, ticket=call.ticket))
+                self._forget(limit, call.ticket)
         elif call.reply is not None:
             if call.timer is not None:
                 call.timer.cancel()

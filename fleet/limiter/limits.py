@@ -55,6 +55,12 @@ NEWEST_CALL = 0.01
 NEWEST_USE, FIRST_DEVIATION = 1 / 16, 1 / 4
 #: Kinds of calls of which a limit learns; of more, which somebody invents, it does not.
 MOST_KINDS = 1000
+#: Longest penalty that is believed, in seconds (1 day): daily quotas say so, more is a provider's mistake.
+MAX_PENALTY_S = 86_400.0
+#: What one call is charged in the fair order when calls are what is shared out evenly.
+CALL_CHARGE = 1000
+#: Slots that one call may be too late for; a loop that is always late sends all the same.
+MOST_MISSED = 2
 #: Distance of two classes in the order of tickets.
 CLASS = 10**15
 #: Every so many microseconds of the clock, by chance, a call does what need not be done each time.

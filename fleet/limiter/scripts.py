@@ -58,5 +58,5 @@ OBSERVE = Script.beside(
 )
 NARROW = Script.beside(__file__, "narrow.lua", keys="state facts leases", argv="most flying terms", behind=_LEARNING)
 SET = Script.beside(__file__, "set.lua", keys="state facts log leases", argv="set terms", behind=_LIMIT)
-FORGET = Script.beside(__file__, "forget.lua", keys="queue due", argv="ticket", behind=_LIMIT)
+FORGET = Script.beside(__file__, "forget.lua", keys="queue due leases", argv="ticket", behind=_LIMIT)
 SHOW = Script.beside(__file__, "show.lua", keys="state facts queue leases", behind=_LIMIT)

@@ -129,6 +129,11 @@ class Breakers:
         known = self._known[limit]
         return known.wait is None and self._clock() < known.ramps_until
 
+    def opened(self, limit: str) -> Wait | None:
+        """Return why a breaker was open when this process last heard of it; None: it was closed. Never waits."""
+        known = self._known.get(limit)
+        return None if known is None else known.wait
+
     def is_open(self, limit: str) -> bool:
         """Return whether a breaker was open when this process last heard of it."""
         return self._known[limit].wait is not None

@@ -58,7 +58,7 @@ class ScriptedLimit:
         asked = Asked(
             priority=q.priority, asked_order=q.order, asked_candidate=1, charge=q.charge, weight=q.weight,
             by_tenant=q.by_tenant, tokens=q.tokens, input=q.input_tokens, output=q.output_tokens, usd_micros=q.money,
-            max_wait_us=q.max_wait_us, random=q.random, lease_us=q.lease_us, patience_us=q.patience_us,
+            max_wait_us=q.max_wait_us, random=q.random, lease_us=q.lease_us, patience_us=q.patience_us, beyond=q.beyond,
         )  # fmt: skip
         reply = Reply.unpack(
             self._run(
@@ -68,7 +68,13 @@ class ScriptedLimit:
         )  # fmt: skip
         self.held_by = reply.held_by
         return Answer(
-            *reply[:9], Tokens(*reply[9:12]), reply.cost_usd_micros, reply.cause, bool(reply.is_own), reply.lowest
+            *reply[:9],
+            Tokens(*reply[9:12]),
+            reply.cost_usd_micros,
+            reply.cause,
+            bool(reply.is_own),
+            reply.lowest,
+            bool(reply.is_beyond),
         )
 
     def settle(

@@ -55,6 +55,7 @@ asks = st.fixed_dictionaries(
         "random": st.floats(0, 1, exclude_max=True),
         "max_wait_us": st.sampled_from([0.0, 1e6, FOREVER_US]),
         "patience_us": st.sampled_from([-1.0, 0.0, 5e6]),
+        "beyond": st.sampled_from([0.0, 0.0, 1.0]),
     }
 )
 settles = st.fixed_dictionaries(
@@ -99,6 +100,7 @@ def test_every_script_does_what_its_model_does(client: Any, settings: LimitSetti
                 by_tenant=step["by_tenant"], tokens=step["input"] + step["output"], input_tokens=step["input"],
                 output_tokens=step["output"], money=step["money"], random=step["random"],
                 max_wait_us=step["max_wait_us"], patience_us=step["patience_us"],
+                beyond=step["beyond"],
             )  # fmt: skip
             answer = real.ask(question)
             expected = model.ask(question, answer.now_us)

@@ -39,6 +39,7 @@ class FakeLimiter:
     readings: list[RateReadings | None] = field(default_factory=list)
     narrowed: list[tuple[str, int]] = field(default_factory=list)
     cached: list[int | None] = field(default_factory=list)
+    let_go_of: list[Grant] = field(default_factory=list)
     is_listening: bool = True
     stands: Wait | None = None
 
@@ -89,6 +90,9 @@ class FakeLimiter:
 
     def narrow(self, limit: str, *, most: int = 0) -> None:
         self.narrowed.append((limit, most))
+
+    def let_go(self, grant: Grant) -> None:
+        self.let_go_of.append(grant)
 
     def listens(self, grant: Grant) -> bool:
         return self.is_listening

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 #: From how much longer than the slowest of the last answers, and from how many seconds, silence is told.
 TIMES, LEAST_S = 3.0, 8.0
+#: The same seconds for a probe beyond the calls at the same time that a limit allows: the next one waits for its place.
+BRIEF_S = 2.0
 #: What is left of the slowest time with each faster answer.
 FADES = 0.995
 #: Answers from which it is known what is usual for a task class: a breaker opens by nothing less (count).
@@ -91,15 +93,16 @@ class _Usual:
 class _Api:
     """What is known of a limit: calls under way and when they left, when it answered last, when an answer last ended a
     silence, when the latest of those left that were answered, what is usual for each task class; since when it is in
-    doubt whether it answers, and when to look at that again.
+    doubt whether it answers, and when to look at that again; the calls that were told to hang while later ones do not.
     """
 
-    __slots__ = ("answered_at", "doubted_since", "heard_at", "heard_from", "look_at", "sent", "usual")
+    __slots__ = ("answered_at", "doubted_since", "heard_at", "heard_from", "look_at", "outlasted", "sent", "usual")
 
     def __init__(self) -> None:
         self.sent: dict[OneCall, float] = {}
         self.answered_at = self.heard_at = self.heard_from = self.look_at = -math.inf
         self.doubted_since: float | None = None
+        self.outlasted = set[OneCall]()
         self.usual: dict[str, _Usual] = {}
 
     def of_class(self, kind: str) -> _Usual:
@@ -162,6 +165,7 @@ class UnderWay:
         """
         api = self._apis[limit]
         started = api.sent.pop(call, None)
+        api.outlasted.discard(call)
         if not is_answered:
             return
         api.heard_from = max(api.heard_from, -math.inf if started is None else started)
@@ -173,6 +177,26 @@ class UnderWay:
         if started is not None and not is_refused:
             usual = api.usual.get(call.kind) or api.of_class(call.kind)
             usual.learn(now - started, in_doubt=api.doubted_since is not None)
+
+    def outlasted(self, limit: str, now: float) -> list[OneCall]:
+        """Return the calls that hang while one that left later was answered, each once.
+
+        Nobody works on them any more, it seems. Nothing ends them but their time-outs: an answer may come all the same.
+        """
+        api = self._apis[limit]
+        found = []
+        for call, sent_at in api.sent.items():  # in the order in which they left
+            if sent_at >= api.heard_from or now - sent_at < api.bound_s(call):
+                break
+            if call not in api.outlasted:
+                api.outlasted.add(call)
+                found.append(call)
+        return found
+
+    def brief_s(self, limit: str, kind: str) -> float:
+        """Return the seconds for which a call that has no place of its own may go without an answer."""
+        usual = self._apis[limit].usual.get(kind)
+        return LEAST_S if usual is None else max(BRIEF_S, TIMES * usual.slowest_s)
 
     def doubted_s(self, limit: str, now: float) -> float:
         """Return for how many seconds it is in doubt whether an API answers; 0: it is not.

@@ -188,7 +188,7 @@ async def assemble(
     secrets |= {limit: key.value for key in tool_keys.values() for limit in key.limits}
     breakers = make_breakers(settings, state, broker, secrets, calm=limiter.calm, key_wait=keyring.standing)
     bill = spending.writer(lambda: process or janitor.reports_as(), export_of(settings.bill))
-    limiter.on_lost = bill.void
+    limiter.on_lost, limiter.shut = bill.void, breakers.opened
     price = PriceList(settings)
     gateway = Gateway(
         limiter, own, price, breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
@@ -279,7 +279,7 @@ async def assemble(
         lanes=lanes,
         silence=SilenceWatch(
             breakers, gateway.roads.silent, slots=agent.occupants.slots, pools=tuple(own), closed=gateway.closed,
-            hold=room.hold,
+            hold=room.hold, places=settings.places_under,
         ),
         hanging=gateway.roads.hanging,
         batches=BatchDuty(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from fleet.grants import Tokens
@@ -38,6 +38,7 @@ class _Standing:
     may_go: bool
     cost: float
     used_up: int
+    is_beyond: bool
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class LimitModel:
             held = int(state[At.HELD_UNTIL]) if state[At.HELD_UNTIL] > now else 0
             quiet = math.floor(max(limits.LONG_US, at.interval) / 3)
             numbers = (math.ceil(wait), int(at.order), now, held, idle, math.ceil(backlog), 1, quiet)
-            return Answer(code, *numbers, charged, at.cost, *why)
+            return replace(Answer(code, *numbers, charged, at.cost, *why), is_beyond=at.is_beyond)
 
         hopeless = not at.may_go and at.est - now > limits.HOPELESS * q.max_wait_us + at.horizon
         turn = at.slot if at.may_go else max(at.est, at.slot)
@@ -188,7 +189,7 @@ class LimitModel:
         state, terms = self.state, self.terms
         need = self._need(q)
         slot, interval = self._slot(need, now)
-        blocked = False
+        blocked = beyond = False
         if terms.window_us:
             opens, blocked = self._window_opens(need, now)
             slot = max(slot, opens) if opens > now else slot
@@ -198,7 +199,8 @@ class LimitModel:
             interval = max(interval, flight)
             if len(self.leases) >= terms.in_flight:
                 self.leases = {ticket: expiry for ticket, expiry in self.leases.items() if expiry > now}
-            if len(self.leases) >= terms.in_flight:
+            beyond = terms.in_flight <= len(self.leases) < terms.in_flight + q.beyond
+            if len(self.leases) >= terms.in_flight + q.beyond:
                 slot, blocked = max(slot, now + flight), True
         cost, used_up = float(q.money), 0
         if terms.requests_a_day or terms.usd_micros_a_day:
@@ -220,7 +222,9 @@ class LimitModel:
         by_credit = not in_turn and credit >= own + 1 and slot - now <= max(limits.LONG_US, interval)
         may_go = not blocked and (in_turn or by_credit or now - slot >= self._burst_us)
         est = slot + ahead_us
-        return _Standing(need, slot, interval, order, waits, fresh, horizon, est, by_credit, may_go, cost, used_up)
+        return _Standing(
+            need, slot, interval, order, waits, fresh, horizon, est, by_credit, may_go, cost, used_up, beyond
+        )
 
     def _need(self, q: Question) -> list[float]:
         need: list[float] = [0, 1, q.tokens, q.input_tokens, q.output_tokens]

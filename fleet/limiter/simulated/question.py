@@ -32,6 +32,7 @@ class Question:
     random: float = 0.5
     lease_us: float = 600_000_000.0
     patience_us: float = -1.0
+    beyond: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Answer:
     cause: int = 0
     is_own: bool = False
     lowest: int = -1
+    is_beyond: bool = False
 
 
 def day_of(q: Question, state: list[float], terms: Terms, uses: tuple[float, ...], now: int) -> tuple[float, int]:

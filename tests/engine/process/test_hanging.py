@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +144,30 @@ def test_calls_wait_while_nothing_is_answered_long_before_the_breaker_opens_and_
     wait_until(lambda: sum(task.ready() for task in tasks) >= len(tasks) - hung - 1, WAIT_S, lambda: worker.log)
     assert every(task.get(timeout=WAIT_S).status == "ok" for task in tasks if task.ready()), worker.log
     assert sick.calls["calls"] - before == len(tasks), "each was sent once"
+
+
+def test_a_limit_of_two_calls_at_once_whose_both_calls_hang_has_a_place_for_probes_and_goes_on_when_the_api_is_back(
+    apis: dict[str, Api], start_worker: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fleet.engine.tasks import submit_task
+
+    sick, most = apis["sick"], 2
+    monkeypatch.setenv("FLEET_LIMITS", json.dumps({"sick/m-1": {"rpm": 100_000, "in_flight": most}}))
+    config.current.cache_clear()
+    worker = start_worker()
+    client = redis.Redis.from_url(redis_url)
+    first = [submit_task.delay(f"What is {n}+1?", pool="sick") for n in range(2 * FEWEST_ANSWERS)]
+    assert every(task.get(timeout=WAIT_S).status == "ok" for task in first), worker.log
+    sick.change(hang_rate=1.0)
+    before = sick.calls["calls"]
+    tasks = [submit_task.delay(f"What is {n}+2?", pool="sick") for n in range(20)]
+    queue = keys.queue("sick")
+    wait_until(lambda: read_gates(client, [queue])[0].hold is not None, WAIT_S, lambda: f"a hold; log:\n{worker.log}")
+    assert sick.calls["calls"] - before == most, "no more at once than its limit says"
+    probes = most + 4
+    wait_until(lambda: sick.calls["hung"] >= probes, WAIT_S, lambda: f"probes go, one by one; log:\n{worker.log}")
+    sick.change(hang_rate=0.0)
+    done = len(tasks) - most
+    wait_until(lambda: sum(task.ready() for task in tasks) >= done, WAIT_S, lambda: f"they go on; log:\n{worker.log}")
+    assert every(task.get(timeout=WAIT_S).status == "ok" for task in tasks if task.ready()), worker.log
+    client.close()

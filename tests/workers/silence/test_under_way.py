@@ -10,6 +10,7 @@ from fleet.entries import Entry
 from fleet.workers.meter import NO_USAGE
 from fleet.workers.road import Road
 from fleet.workers.silence.under_way import (
+    BRIEF_S,
     FADES,
     FEWEST_ANSWERS,
     LEAST_S,
@@ -53,6 +54,31 @@ def test_calls_without_an_answer_are_told_once_they_take_far_longer_than_the_slo
     calls.ended(LIMIT, One(2), 19.0, is_answered=True)
     assert calls.unanswered(19.0 + LEAST_S) == {}, "it took 7 s: so may the others"
     assert calls.unanswered(19.0 + 3 * LEAST_S) == {LIMIT: (2, 3 * LEAST_S)}
+
+
+def test_calls_that_hang_while_later_ones_are_answered_are_told_once_each() -> None:
+    calls = UnderWay()
+    answered(calls, 0.5)
+    for number in range(2):
+        calls.sent(LIMIT, One(number), 10.0 + number)
+    calls.sent(LIMIT, One(2), 30.0)
+    assert calls.outlasted(LIMIT, 40.0) == [], "nothing that left later was answered: it may be a silence"
+    calls.ended(LIMIT, One(2), 30.5, is_answered=True)
+    assert calls.outlasted(LIMIT, 10.0 + LEAST_S) == [One(0)]
+    assert calls.outlasted(LIMIT, 10.0 + LEAST_S) == []
+    assert calls.outlasted(LIMIT, 40.0) == [One(1)]
+    calls.ended(LIMIT, One(0), 41.0, is_answered=True)
+    calls.sent(LIMIT, One(0), 41.0)
+    assert calls.outlasted(LIMIT, 80.0) == [], "the same task's next call is another one"
+
+
+def test_a_probe_beyond_the_limit_may_take_three_times_what_the_slowest_answer_took() -> None:
+    calls = UnderWay()
+    answered(calls, 0.1)
+    assert calls.brief_s(LIMIT, "qa") == BRIEF_S
+    assert calls.brief_s(LIMIT, "essay") == LEAST_S, "nobody knows how long these take"
+    answered(calls, 40.0, kind="essay")
+    assert calls.brief_s(LIMIT, "essay") == TIMES * 40.0
 
 
 def test_a_model_that_thinks_for_minutes_is_not_said_to_hang() -> None:

@@ -30,6 +30,7 @@ class SilenceWatch:
         silent: Returns limits under which nothing is answered for so many seconds: calls, seconds, and those that the
             slowest of the last answers took. Never waits.
         slots: How many tasks may run at once here.
+        places: How many calls may be under way at once under a limit, over the whole fleet; None: any number.
         pools: All of them.
         closed: Why the calls of a pool would wait, as far as this process knows; None: they need not.
         hold: Lets all tasks of a pool wait.
@@ -41,6 +42,7 @@ class SilenceWatch:
         silent: Callable[..., Mapping[str, tuple[int, float, float]]],
         *,
         slots: Callable[[], int],
+        places: Callable[[str], int | None] = lambda limit: None,
         pools: Collection[str],
         closed: Callable[[str], Wait | None],
         hold: Callable[[str, Wait], Awaitable[None]],
@@ -48,6 +50,7 @@ class SilenceWatch:
         self._breakers = breakers
         self._silent = silent
         self._slots = slots
+        self._places = places
         self._pools = pools
         self._closed = closed
         self._hold = hold
@@ -75,7 +78,7 @@ class SilenceWatch:
             StoreUnavailable: When Redis does not answer.
         """
         for limit, (calls, silent_s, slowest_s) in self._silent(at_least_s=SILENT_US / 1e6).items():
-            if calls < min(SILENT_CALLS, self._slots()) or self._breakers.is_open(limit):
+            if calls < self._enough(limit) or self._breakers.is_open(limit):
                 continue
             told = (
                 f"{counted(calls, 'call')} of a worker had no answer for {duration(silent_s)}; the slowest "
@@ -84,6 +87,12 @@ class SilenceWatch:
             wait = await self._breakers.hangs(limit, told, for_s=silent_s)
             if wait is not None:
                 await self._hold_pools(wait)
+
+    def _enough(self, limit: str) -> int:
+        """Return how many calls make a silence: half of those that may be under way at once are enough."""
+        places = self._places(limit)
+        most = SILENT_CALLS if places is None else min(SILENT_CALLS, (places + 1) // 2)
+        return min(most, self._slots())
 
     async def _hold_pools(self, wait: Wait) -> None:
         """Hold the pools that have no other way: else the first task of each would have to find out, in a slot."""

@@ -30,7 +30,7 @@ SETTINGS = config.Settings.model_validate(
 class Watched:
     """A watch over a pool of two keys, and the holds that it put."""
 
-    def __init__(self, url: str, slots: int = 8) -> None:
+    def __init__(self, url: str, slots: int = 8, places: int | None = None) -> None:
         self.store = Store(url)
         self.breakers: Breakers = make_breakers(
             SETTINGS, self.store, self.store, dict.fromkeys(LIMITS, "key"), calm=lambda limit: None
@@ -39,8 +39,9 @@ class Watched:
         self.holds: list[tuple[str, Wait]] = []
         self.looks = 0
         self.watch = SilenceWatch(
-            self.breakers, self._silent, slots=lambda: slots, pools=("one",), closed=self._closed, hold=self._hold
-        )
+            self.breakers, self._silent, slots=lambda: slots, pools=("one",), closed=self._closed, hold=self._hold,
+            places=lambda limit: places,
+        )  # fmt: skip
 
     def _silent(self, *, at_least_s: float) -> Mapping[str, tuple[int, float, float]]:
         self.looks += 1
@@ -71,6 +72,24 @@ def test_a_pool_waits_once_all_its_keys_hang_whichever_was_the_last(redis_url: s
         assert wait.told == "3 calls of a worker had no answer for 13 s; the slowest answer before took 500 ms"
         await one.watch.look()
         assert len(one.holds) == 1, "what is open is not opened again"
+        await one.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("places", "calls", "opens"), [(1, 1, True), (2, 1, True), (4, 1, False), (4, 2, True), (100, 2, False)]
+)
+def test_half_of_the_calls_that_a_limit_allows_at_once_are_enough(
+    redis_url: str, places: int, calls: int, opens: bool
+) -> None:
+    async def work() -> None:
+        one = Watched(redis_url, places=places)
+        one.silent[LIMITS[0]] = (calls, 20.0, 0.5)
+        await one.watch.look()
+        assert one.breakers.is_open(LIMITS[0]) is opens
+        assert (one.breakers.opened(LIMITS[0]) is not None) is opens
+        assert one.breakers.opened("nobody/knows/it") is None
         await one.close()
 
     asyncio.run(work())
