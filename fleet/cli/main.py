@@ -105,6 +105,11 @@ COMMANDS = {
         "lanes",
         "Show what is in batches, what waits for one, and by when it is needed.",
     ),
+    "job": (
+        "fleet.cli.operate.jobs",
+        "job",
+        "Show jobs, many tasks with one end; cancel one, queue what failed in it again.",
+    ),
     "schedules": (
         "fleet.cli.operate.schedules",
         "schedules",

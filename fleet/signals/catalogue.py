@@ -245,6 +245,8 @@ SCHEDULE_PAUSED = Event("schedule_paused", "warning", "An operator paused a sche
 SCHEDULE_RESUMED = Event("schedule_resumed", "info", "A schedule goes on: schedule, by, host.")
 SCHEDULE_RUN = Event("schedule_run", "info", "An operator had a schedule's tasks submitted: schedule, tasks, by, host.")
 CACHE_CLEARED = Event("cache_cleared", "info", "Kept answers were dropped: kind, answers (count), by, host.")
+JOB_CANCELLED = Event("job_cancelled", "warning", "Somebody cancelled a job: job (its id), ended, stopped, by, host.")
+JOB_REPLAYED = Event("job_replayed", "info", "A job's failed tasks were queued again: job, tasks, by, host.")
 CONTEXT_ADDED = Event("context_added", "info", "A shared document was stored: context (its id), by, host.")
 CONTEXT_REMOVED = Event("context_removed", "info", "A shared document was removed: context (its id), by, host.")
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
@@ -274,7 +276,7 @@ EVENTS: dict[str, Event] = {
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED, BATCH_TROUBLE,
         BILL_RESOLVED, SCHEDULE_MISSED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_RUN,
-        CACHE_CLEARED, CONTEXT_ADDED, CONTEXT_REMOVED,
+        JOB_CANCELLED, JOB_REPLAYED, CACHE_CLEARED, CONTEXT_ADDED, CONTEXT_REMOVED,
         KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, KEY_DELEGATED, KEY_SCOPED,
         DELEGATION_REVOKED, USE_UNUSUAL, USE_USUAL, DEAD_LETTER, TASK_CANCELLED,
         WORDS_ERASED, DEAD_REPLAYED, DEAD_PURGED,

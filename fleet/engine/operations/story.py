@@ -25,6 +25,7 @@ from fleet.engine.transport.held import Tag
 from fleet.engine.transport.parking.parked import Parked
 from fleet.errors import Blame
 from fleet.frozen import Frozen
+from fleet.jobs import membership_of
 from fleet.limiter import LimitSnapshot
 from fleet.models import CACHE, BotResult, Priority, TaskError
 from fleet.money import dollars_of, micros_of
@@ -73,6 +74,7 @@ class Story(Frozen):
     budgets: tuple[BudgetScopeView, ...] = ()
     looked_at: int = 0
     is_search_complete: bool = True
+    job: str | None = None
     steps: tuple[StoryStep, ...] = ()
     lines: tuple[str, ...] = ()
 
@@ -82,6 +84,7 @@ def tell(facts: Facts) -> Story:
     where = facts.held or facts.parked or facts.search.found
     error = facts.result.error if facts.result else None
     place, wait, spent = facts.search.found, facts.wait, _spent(facts)
+    member = membership_of(facts.task_id)
     return Story(
         task_id=facts.task_id,
         state=state_of(facts),
@@ -115,6 +118,7 @@ def tell(facts: Facts) -> Story:
         budgets=facts.money.budgets,
         looked_at=facts.search.looked_at,
         is_search_complete=facts.search.complete,
+        job=member.job if member else None,
         steps=tuple(timeline(facts)),
         lines=tuple(_lines(facts)),
     )
@@ -157,6 +161,8 @@ def state_of(facts: Facts) -> State:
 
 
 def _lines(facts: Facts) -> Iterator[str]:
+    if (member := membership_of(facts.task_id)) is not None:
+        yield f"task {member.position:,} of job {member.job}: `fleet job show {member.job}`"
     if facts.passed_on:
         yield "it came through the inbox and was passed on to its pool's queue"
     if facts.result is not None or facts.foreign_result:

@@ -30,11 +30,12 @@ NOUNS: dict[str, list[str] | None] = {
     "context": None,
     "cache": None,
     "schedules": None,
+    "job": None,
 }
 
 
 #: What the list of a noun is of, where that is not the noun.
-LISTED = {"dead": "letters", "diversity": "classes", "context": "contexts", "cache": "kinds"}
+LISTED = {"dead": "letters", "diversity": "classes", "context": "contexts", "cache": "kinds", "job": "jobs"}
 #: What is said of a task that nobody knows.
 UNKNOWN = "nobody: unknown"
 #: What says in a list that there is nothing, in the words of each noun; the others are never empty.
@@ -42,6 +43,7 @@ EMPTY: dict[str, tuple[str, ...]] = {
     "bots": ("bots", "--find", "zzz"), "lessons": ("lessons",), "alerts": ("alerts",), "tasks": ("tasks",),
     "dead": ("dead", "list"), "diversity": ("diversity",), "events": ("events",),
     "context": ("context",), "cache": ("cache",), "schedules": ("schedules",),
+    "job": ("job",),
 }  # fmt: skip
 
 

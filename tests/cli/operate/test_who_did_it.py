@@ -50,6 +50,7 @@ NOUNS = (
     "context",
     "cache",
     "schedules",
+    "job",
 )
 #: Commands that only look.
 LOOK = {
@@ -142,8 +143,16 @@ def _url() -> str:
     return url.get_secret_value()
 
 
+def a_job(client: redis.Redis) -> None:
+    from fleet.engine.jobs.job import submit_job
+
+    submit_job(["a", "b"], key="nightly")
+
+
 #: Commands that act: what makes them have something to do, their arguments, and the event that tells of it.
 ACT: dict[str, tuple[Prepare, str, str]] = {
+    "job cancel": (a_job, "nightly --yes", "job_cancelled"),
+    "job replay": (a_job, "nightly --yes", "job_replayed"),
     "pools pause": (nothing, "research writing --for 10m", "pool_paused"),
     "pools resume": (closed_pool, "research", "pool_resumed"),
     "bots quarantine": (known_bot, "research-001 research-002 --reason odd", "bot_quarantined"),
