@@ -6,7 +6,7 @@ How each vendor spells it: `workers/providers/batches/`. Who sends batches, and 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from fleet.usage import Usage
 
@@ -87,6 +87,8 @@ class Leaving(NamedTuple):
         by_at: Unix time (s) by which its answer is needed.
         body: Its request as JSON.
         most_picos: What it may cost in a batch at most (10^-12 dollars); None: it has no price.
+        lane: Which it takes.
+        ticket: Of the grant under which it was sent; empty: it goes without one.
     """
 
     task: str
@@ -99,6 +101,28 @@ class Leaving(NamedTuple):
     by_at: float
     body: bytes
     most_picos: int | None = None
+    lane: str = "batch"
+    ticket: str = ""
+
+
+@runtime_checkable
+class BackgroundApi(Protocol):
+    """A vendor's responses that are answered later, one by one, under one key.
+
+    Looked at, cancelled, read and deleted as a batch of one request, which has the response's own id.
+    """
+
+    def takes(self, body: bytes) -> bool:
+        """True when a request, as JSON, can be answered so."""
+        ...
+
+    async def begin(self, body: bytes, window: str) -> str:
+        """Let a request be answered in the background; return the response's id. This is what costs.
+
+        Raises:
+            FleetError: As `fleet.workers.ports.Provider` does.
+        """
+        ...
 
 
 class Arrived(NamedTuple):
@@ -106,11 +130,15 @@ class Arrived(NamedTuple):
 
     Args:
         limit: `provider/model/key` under which it was asked.
-        body: The answer as JSON; empty: none came.
+        body: The answer as JSON; empty: none came, or will in time.
+        lane: Which it had taken.
+        is_raced: It goes on there, while its task asks once more on another one.
     """
 
     limit: str
     body: bytes = b""
+    lane: str = "batch"
+    is_raced: bool = False
 
 
 class BatchApi(Protocol):

@@ -81,6 +81,7 @@ class Outcome:
         bad_answers: Unusable answers of the bot on the way to this, those that were asked for again included.
         cut_tokens: The most that was cut from a prompt so that it fits.
         left_out: What was asked of the model and not sent, because it refuses it.
+        raced: The lane on which a call went on while it was answered on another one; empty: none.
         reasoning: What the model thought before its last answer, as much of it as the pool keeps.
         rung: Number of the rung of its pool's fallback ladder that served last; 0: the pool's own.
         parking: Set when the task waits, parked in Redis, and is not at its end: it has no answer and no error then.
@@ -106,6 +107,7 @@ class Outcome:
     sent: Mapping[str, Any] = field(default_factory=dict)
     cut_tokens: int = 0
     left_out: tuple[str, ...] = ()
+    raced: str = ""
     reasoning: str = ""
     parking: Parking | None = None
     rung: int = 0

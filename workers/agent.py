@@ -341,6 +341,7 @@ class Agent:
             bad_answers=context.bad_answers,
             cut_tokens=meter.cut_tokens,
             left_out=tuple(sorted(meter.left_out)),
+            raced=meter.raced,
             reasoning=context.reasoning[: self._pools[context.pool].reasoning_chars],
             rung=max(context.rung.number, 0),
         )

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import pydantic_core
 
-from fleet.batches import Arrived, Leaving
-from fleet.errors import FleetError, Waits
+from fleet.batches import Arrived, BackgroundApi, Leaving
+from fleet.errors import BadRequest, FleetError, NotServed, Waits
+from fleet.grants import Grant
 from fleet.usage import Usage
 from fleet.workers.calls import Call, Completion
+from fleet.workers.costs import Line
 from fleet.workers.errands import Errand
 from fleet.workers.meter import Meter
 from fleet.workers.passage import Passages
@@ -29,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: The tier by which calls of a batch are priced.
 BATCH = "batch"
+#: How lanes of background responses begin; their window follows.
+BACKGROUND = "background-"
 #: Characters that messages before the last one have at least for a cache to hold them: about 1,024 tokens.
 LEAST_PREFIX_CHARS = 3000
 #: Hexadecimal digits of a beginning's name: 96 bits.
@@ -73,7 +78,7 @@ class Lanes(Protocol):
 
     def lane(
         self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool,
-        prefix: str = "",
+        prefix: str = "", besides: Collection[str] = (),
     ) -> str:  # fmt: skip
         """Return the lane that a call takes: `batch`, `standard`, or the service tier by that name. Never waits.
 
@@ -85,6 +90,7 @@ class Lanes(Protocol):
             output_tokens: Of the longest answer.
             by_s: Seconds until the answer is needed.
             may_batch: Its task may leave its slot, and come back hours later.
+            besides: Lanes that it cannot take, whatever they cost.
             prefix: Name of how it begins; empty: nobody knows it by that.
         """
         ...
@@ -106,6 +112,18 @@ class Lanes(Protocol):
         """
         ...
 
+    async def begun(self, leaving: Leaving, batch: str) -> None:
+        """Note that a call is answered in the background, as what is named so at its vendor.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        ...
+
+    def lacks(self, api: str, lane: str) -> None:
+        """Note that an API has no such lane: calls leave it alone for an hour. Never waits, never raises."""
+        ...
+
     async def came(self, task: str) -> Arrived | None:
         """Return with what a task's call is back; None: it has not left.
 
@@ -122,6 +140,21 @@ class Lanes(Protocol):
             StoreUnavailable: Redis does not answer.
         """
         ...
+
+
+class _Later:
+    """A request that is answered later, for its settlement: `passage.Sent`."""
+
+    is_cut = False
+
+    def cut(self) -> tuple[Usage, bool]:
+        return Usage(), False
+
+    def believed(self, usage: Usage) -> Usage:
+        return usage
+
+
+_LATER = _Later()
 
 
 class LaneRoads:
@@ -151,20 +184,31 @@ class LaneRoads:
         """
         by_at, provider = call.wishes.by_at or 0.0, errand.route.provider
         came = await self._lanes.came(errand.meter.who) if call.wishes.may_be_back else None
+        errand.meter.raced = ""
         if came is not None and came.body:  # whoever would serve now: it is paid
             answer = await self._back(errand, call, came)
             if answer is not None:
                 return answer
+        elif came is not None and came.is_raced:
+            errand.meter.raced = came.lane
         may_leave = call.wishes.may_leave and came is None and isinstance(provider, BatchingProvider)
-        may_leave = may_leave and self._may_leave(errand, call)
-        lane = self._lanes.lane(
-            errand.pool, errand.route.priced_as, errand.caller.kind, input_tokens=errand.most.input_tokens,
-            output_tokens=errand.most.output_tokens, by_s=by_at - self._now_s(), may_batch=may_leave,
-            prefix=prefix_of(call),
-        )  # fmt: skip
-        if lane == BATCH and isinstance(provider, BatchingProvider):
-            await self._leave(errand, call, provider, by_at)
-        return None if lane == "standard" else lane
+        may_leave, besides = may_leave and self._may_leave(errand, call), set[str]()
+        while True:
+            lane = self._lanes.lane(
+                errand.pool, errand.route.priced_as, errand.caller.kind, input_tokens=errand.most.input_tokens,
+                output_tokens=errand.most.output_tokens, by_s=by_at - self._now_s(), may_batch=may_leave,
+                prefix=prefix_of(call), besides=besides,
+            )  # fmt: skip
+            if lane == BATCH and isinstance(provider, BatchingProvider):
+                await self._leave(errand, call, provider, by_at)
+            if not lane.startswith(BACKGROUND):
+                return None if lane == "standard" else lane
+            besides.add(lane)
+            if await self._begin(errand, call, lane, by_at):
+                came, may_leave = await self._lanes.came(errand.meter.who), False  # it is on its way, nearly always
+                answer = await self._back(errand, call, came) if came is not None and came.body else None
+                if answer is not None:
+                    return answer
 
     def used(self, api: str, call: Call, usage: Usage) -> None:
         """Note what an answered call has used, if it is known how it begins. Never waits."""
@@ -188,6 +232,47 @@ class LaneRoads:
             )
         )  # fmt: skip
 
+    async def _begin(self, errand: Errand, call: Call, lane: str, by_at: float) -> bool:
+        """Let a call be answered in the background, under a grant of its own; False: it cannot be.
+
+        What was sent and not answered is unknown, and on the bill as any such call: there is no list to find it in.
+
+        Raises:
+            FleetError: As `Passages.go`.
+        """
+        provider = errand.route.provider
+        api = provider.batches(lambda: "") if isinstance(provider, BatchingProvider) else None
+        if not isinstance(provider, BatchingProvider) or not isinstance(api, BackgroundApi):
+            return False
+        body = provider.later_body(replace(call, wishes=replace(call.wishes, tier=None)))
+        if not api.takes(body):
+            return False
+        try:
+            await self._passages.go(
+                replace(errand, tier=lane), partial(self._send, body, lane, by_at), lambda _: 0
+            )  # fmt: skip
+        except (BadRequest, NotServed) as error:
+            if not (isinstance(error, BadRequest) and error.blame == "prompt"):
+                self._lanes.lacks(errand.route.priced_as, lane)
+            return False
+        return True
+
+    async def _send(self, body: bytes, lane: str, by_at: float, errand: Errand, grant: Grant, line: Line) -> None:
+        """Send the request of a call that is answered later, and note it before its grant is settled."""
+        caller, route, provider = errand.caller, errand.route, errand.route.provider
+        with self._passages.settling(errand, grant, line, _LATER) as settlement:
+            if isinstance(provider, BatchingProvider):
+                api = provider.batches(lambda: route.api_key)
+                if isinstance(api, BackgroundApi):
+                    sent = await api.begin(body, lane.removeprefix(BACKGROUND))
+                    most_picos, _ = self._passages.priced(route, errand.most, lane)
+                    leaving = Leaving(
+                        errand.meter.who, errand.pool, caller.bot, caller.tenant, caller.kind, caller.run, route.limit,
+                        by_at, b"", most_picos, lane, grant.ticket,
+                    )  # fmt: skip
+                    await self._lanes.begun(leaving, sent)
+            settlement.left()
+
     def _may_leave(self, errand: Errand, call: Call) -> bool:
         """True when nothing counts a call beforehand that only its grant could hold: then it had better not be late."""
         meter, most = errand.meter, errand.most
@@ -195,7 +280,8 @@ class LaneRoads:
             return False
         if meter.most_picos is None:
             return True
-        picos, _ = self._passages.priced(errand.route, most, BATCH)
+        costs = (self._passages.priced(errand.route, most, tier)[0] for tier in (BATCH, None))
+        picos = next((one for one in costs if one is not None), None)
         return picos is not None and picos <= meter.most_picos - (meter.cost_usd_picos or 0)
 
     async def _back(self, errand: Errand, call: Call, came: Arrived) -> Completion | None:
@@ -211,14 +297,14 @@ class LaneRoads:
         try:
             answer = route.provider.later_answer(replace(call, model=route.model), came.body)
         except FleetError as error:
-            self._charge(meter, route, error.usage or _told(came.body))
+            self._charge(meter, route, error.usage or _told(came.body), came.lane)
             if not isinstance(error, Waits):
                 raise
             await self._unread(errand, came, type(error).__name__)
             return None
-        self._charge(meter, route, answer.usage)
-        self.used(route.priced_as, replace(call, wishes=replace(call.wishes, tier=BATCH)), answer.usage)
-        return replace(answer, tier=BATCH, came_by=came.limit)
+        self._charge(meter, route, answer.usage, came.lane)
+        self.used(route.priced_as, replace(call, wishes=replace(call.wishes, tier=came.lane)), answer.usage)
+        return replace(answer, tier=came.lane, came_by=came.limit)
 
     async def _unread(self, errand: Errand, came: Arrived, why: str) -> None:
         logger.warning("batch_answer_unread task=%s limit=%s: %s; it is asked anew", errand.task, came.limit, why)
@@ -228,8 +314,8 @@ class LaneRoads:
         routes = (rung.route for rung in self._ladder_of(pool))
         return next((route for route in routes if route is not None and limit in route.limits), None)
 
-    def _charge(self, meter: Meter, route: Route, usage: Usage) -> None:
-        picos, _ = self._passages.priced(route, usage, BATCH)
+    def _charge(self, meter: Meter, route: Route, usage: Usage, lane: str) -> None:
+        picos, _ = self._passages.priced(route, usage, lane)
         meter.charge(usage, picos)
 
 

@@ -36,6 +36,7 @@ class Meter:
             are among them.
         cost_usd_picos: In 10^-12 dollars; None until a priced call was answered.
         left_out: Names of what was asked and not sent, because the model refuses it.
+        raced: The lane on which a call of it goes on, though it asks once more on another one; empty: none.
         cut_tokens: The most that was cut from a prompt so that it fits.
         limited_s: Seconds spent waiting for grants.
         calling_s: Seconds spent in HTTP requests.
@@ -51,6 +52,7 @@ class Meter:
     usage: Usage = NO_USAGE
     cost_usd_picos: int | None = None
     left_out: frozenset[str] = frozenset()
+    raced: str = ""
     cut_tokens: int = 0
     limited_s: float = 0.0
     calling_s: float = 0.0

@@ -302,6 +302,12 @@ class Reckoning:
         if self._house.limiter.listens(self._grant):
             self._rates = read_rates(headers, now_s=time.time())
 
+    def left(self) -> None:
+        """Note that it is answered later: its input counts here, and its answer is billed when it comes."""
+        self._errand.meter.calls -= 1
+        self._line.is_void = True
+        self._count(Usage(input_tokens=self._used - self._output_tokens), 0.0)
+
     def _cancelled(self, usage: Usage, has_begun: bool) -> None:
         """Note that it was cancelled: what it has used at least, and whether something of the answer had come."""
         meter = self._errand.meter

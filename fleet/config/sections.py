@@ -195,6 +195,9 @@ class PoolSettings(Section):
     max_cost_usd: MaxCostUsd | None = Field(
         None, description="The most that a task may cost, in US dollars, unless the task sets it; needs a price."
     )
+    race: bool = Field(
+        False, description="Ask once more on a faster lane what would be late, and let both run: both are paid."
+    )
     max_turns: MaxTurns = MOST_TURNS
     max_tool_calls_per_turn: MaxToolCallsPerTurn = MOST_TOOL_CALLS_PER_TURN
     max_tool_calls: MaxToolCalls = MOST_TOOL_CALLS

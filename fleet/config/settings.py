@@ -59,6 +59,8 @@ SIMULATED_PRICE = PriceSettings(
     tiers={
         "flex": TierPriceSettings(input_usd_per_mtok=0.075, output_usd_per_mtok=0.30),
         "batch": TierPriceSettings(input_usd_per_mtok=0.075, output_usd_per_mtok=0.30),
+        "background-8h": TierPriceSettings(input_usd_per_mtok=0.09, output_usd_per_mtok=0.36),
+        "background-2h": TierPriceSettings(input_usd_per_mtok=0.105, output_usd_per_mtok=0.42),
         "priority": TierPriceSettings(input_usd_per_mtok=0.30, output_usd_per_mtok=1.20),
     },
 )

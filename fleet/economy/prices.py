@@ -7,7 +7,8 @@ model and tier; then a call costs a few multiplications.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 
 from fleet.config import Settings
 from fleet.economy.list_rates import list_rates
@@ -29,6 +30,10 @@ def told_unpriced(model: str, tier: str | None) -> str:
     place = f'[prices."{model}"{f".tiers.{tier}" if tier else ""}]'
     return f"{model} has no price{of_tier}: what it costs is not counted; set {place} in fleet.toml"
 
+
+#: What OpenAI asks for tokens of background responses, of the usual price, by the tier that Fleet bills them as:
+#: https://developers.openai.com/api/docs/guides/background
+BACKGROUND_SHARES: Mapping[str, Fraction] = {"background-8h": Fraction(6, 10), "background-2h": Fraction(7, 10)}
 
 #: Not looked up yet.
 _UNKNOWN = Rates((), 1)
@@ -107,7 +112,17 @@ class PriceList:
             own = configured_rates(configured, wanted) if wanted else None
             return own or (configured_rates(configured, None) if standard else None)
         entry = self._entry(model)
-        return None if entry is None else list_rates(entry, wanted, standard=standard, now_s=self._now_s())
+        if entry is None:
+            return None
+        if wanted is not None and wanted in BACKGROUND_SHARES and self._is_openais(model):
+            usual = list_rates(entry, None, standard=True, now_s=self._now_s())
+            return None if usual is None else usual.at_share(BACKGROUND_SHARES[wanted])
+        return list_rates(entry, wanted, standard=standard, now_s=self._now_s())
+
+    def _is_openais(self, model: str) -> bool:
+        """True for a model at OpenAI's own address: others need not know of windows."""
+        seller = self._settings.seller_of(model.partition("/")[0])
+        return seller.kind == "openai" and seller.base_url is None
 
     def _entry(self, model: str) -> Listed | None:
         configured = self._configured.get(model)

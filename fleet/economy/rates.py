@@ -33,6 +33,8 @@ WHOLE = {
 OF_BOTH = {"cached_audio_tokens": "audio_input_tokens", "cached_image_tokens": "image_input_tokens"}
 #: Every class that can have a rate; `calls` counts 1 each call.
 CLASSES = ("input_tokens", "output_tokens", *WHOLE, "web_searches", "calls")
+#: Classes that are no tokens.
+UNTOKENED = frozenset({"web_searches", "calls"})
 #: Rate in fleet.toml -> its class, and for how many it is.
 SETTINGS = {
     "input_usd_per_mtok": ("input_tokens", 10**6),
@@ -89,6 +91,18 @@ class Rates:
     def costs_as(self, other: Rates) -> bool:
         """True when every call costs the same by both."""
         return (self.scale, self.steps) == (other.scale, other.steps)
+
+    def at_share(self, share: Fraction) -> Rates:
+        """Return rates at which tokens cost a share of these; what is paid by the call, or the search, stays."""
+        of, whole = share.numerator, share.denominator
+        steps = (
+            Step(
+                step.above_tokens, step.call * whole, step.input * of, step.output * of,
+                tuple((name, more * (whole if name in UNTOKENED else of)) for name, more in step.parts),
+            )
+            for step in self.steps
+        )  # fmt: skip
+        return Rates(tuple(steps), self.scale * whole, self.until_s)
 
     def cost_usd_picos(self, usage: Usage) -> int:
         """Return the cost of one call in pico-dollars."""

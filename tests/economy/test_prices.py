@@ -302,7 +302,13 @@ def test_prices_that_change_with_the_hour_are_looked_up_again():
 
 @pytest.mark.parametrize(
     ("tier", "factor"),
-    [(None, 1.0), *((tier, getattr(SimulatorOptions(), f"{tier}_factor")) for tier in ("batch", "flex", "priority"))],
+    [
+        (None, 1.0),
+        *(
+            (tier, getattr(SimulatorOptions(), f"{tier.replace('-', '_')}_factor"))
+            for tier in ("batch", "background-8h", "background-2h", "flex", "priority")
+        ),
+    ],
 )
 def test_a_simulated_answer_costs_what_the_simulator_bills_by_default(tier: str | None, factor: float):
     price, options, used = PriceList(Settings()), SimulatorOptions(), Usage(input_tokens=100, output_tokens=10)
@@ -316,3 +322,15 @@ def test_a_model_without_a_price_costs_an_unknown_amount_and_not_nothing():
     assert price("p/other", Usage(input_tokens=9)) is None
     assert price.unpriced() == []
     assert price_list(model="m", base_url="http://127.0.0.1:1/v1").unpriced() == [("p/m", None)]
+
+
+def test_windows_of_background_responses_cost_their_share_of_the_list_price_at_openais_own_address():
+    used = Usage(input_tokens=300_001, cached_tokens=7, output_tokens=10, web_searches=2)
+    own, elsewhere = price_list(model="gpt-5.2"), price_list(model="gpt-5.2", base_url="https://proxy.example/v1")
+    searches = used.model_copy(update={"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0})
+    paid, fixed = own("p/gpt-5.2", used), own("p/gpt-5.2", searches)
+    assert paid is not None and fixed is not None
+    for tier, share in (("background-8h", Fraction(6, 10)), ("background-2h", Fraction(7, 10))):
+        assert own("p/gpt-5.2", used, tier) == round((paid - fixed) * share + fixed)
+        assert elsewhere("p/gpt-5.2", used, tier) is None
+        assert price_list(model="m", input_usd_per_mtok=1, output_usd_per_mtok=1)("p/m", used, tier) is None

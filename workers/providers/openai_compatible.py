@@ -14,8 +14,8 @@ from fleet.workers.ports import Lessons
 from fleet.workers.providers.answers.parts import read_message
 from fleet.workers.providers.answers.streams import AnswerStream, OpenAIStream
 from fleet.workers.providers.base import HttpProvider, bad_wire
+from fleet.workers.providers.batches.background import LaterApi
 from fleet.workers.providers.batches.http import BatchHttp
-from fleet.workers.providers.batches.openai_api import OpenAIBatchApi
 from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.wire_schema import unwrapped
@@ -45,8 +45,8 @@ class OpenAICompatible(HttpProvider):
         self._limit_field = "max_completion_tokens" if is_official else "max_tokens"
 
     def batches(self, key: Callable[[], str]) -> BatchApi:
-        """Return the batches of this API under a key."""
-        return OpenAIBatchApi(BatchHttp(self, key))
+        """Return the batches and background responses of this API under a key."""
+        return LaterApi(BatchHttp(self, key))
 
     def _stream(self) -> AnswerStream:
         return OpenAIStream()

@@ -11,9 +11,9 @@ from fleet.config import Settings
 from fleet.economy.estimate import Estimate, Part, Weighed
 from fleet.economy.habits import Experience, Funds
 from fleet.economy.lanes.access import lanes_of_api
-from fleet.economy.lanes.choice import LANES, UNLEARNT, Lane, LaneFacts, Offer, Shape, choose, offers
+from fleet.economy.lanes.choice import LANES, LATER, UNLEARNT, Lane, LaneFacts, Offer, Shape, choose, offers
 from fleet.economy.lanes.prefixes import with_prefix
-from fleet.economy.lanes.times import with_times
+from fleet.economy.lanes.times import timed_as, with_times
 from fleet.economy.prices import Price
 from fleet.quoting import counted
 
@@ -83,11 +83,12 @@ def _offered(
     learnt: dict[Lane, LaneFacts] = {
         lane: known.lanes.get((part.api, part.kind, lane), UNLEARNT) for lane in LANES
     }  # fmt: skip
-    learnt["batch"] = with_times(learnt["batch"], known.batches.get(part.api))
+    for later in LATER:
+        learnt[later] = with_times(learnt[later], known.batches.get(timed_as(part.api, later)))
     for lane in ("standard", "priority"):
         learnt[lane] = learnt[lane].at_once(at_once_s)
     learnt = with_prefix(learnt, known.prefixes, part.api, prefix)
-    has = lanes_of_api(settings, part.api) - ({"batch"} if settings.pools[part.pool].own_bot else set())
+    has = lanes_of_api(settings, part.api) - (LATER if settings.pools[part.pool].own_bot else set())
     found = offers(
         Shape(given, made, prefix_tokens=given), by_s, lambda usage, tier: price(part.api, usage, tier), learnt,
         has=has,
@@ -132,4 +133,4 @@ def lane_lines(rows: Iterable[LaneRow], usd: Callable[[float], str], length: Cal
             cost = "no price" if offer.usd_picos is None else usd(row.picos(offer))
             why = f": {offer.why_not}" if offer.why_not and offer.why_not != cost else ""
             mark = ">" if offer is taken else " "
-            yield f"        {mark} {offer.lane:<9} {cost}, within {length(offer.within_s)}{why}"
+            yield f"        {mark} {offer.lane:<13} {cost}, within {length(offer.within_s)}{why}"

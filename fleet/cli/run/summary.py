@@ -31,6 +31,8 @@ class Summary:
         self.fallbacks: Counter[str] = Counter()
         #: Answers of equal tasks: they cost nothing.
         self.cached = 0
+        #: Answers that were asked for once more on a faster lane, by the lane that would have been late.
+        self.races: Counter[str] = Counter()
         #: Tasks whose prompt was cut, the tokens that were cut in all, and tasks that were asked without something.
         self.cut = self.cut_tokens = 0
         self.left_out: Counter[str] = Counter()
@@ -61,6 +63,8 @@ class Summary:
         if served.startswith("fallback ") and record.get("status") != "failed":
             self.fallbacks[f"{served} ({record.get('model') or 'a text'})"] += 1
         self.cached += served == "cache"
+        if served.startswith("race "):
+            self.races[served.removeprefix("race ")] += 1
         self.cut += bool(record.get("cut_tokens"))
         self.cut_tokens += record.get("cut_tokens") or 0
         self.left_out.update(record.get("left_out") or ())
@@ -89,6 +93,7 @@ class Summary:
             "simulated": self.simulated,
             "of_equal_tasks": self.cached,
             "fallbacks": dict(self.fallbacks.most_common()),
+            "races": dict(self.races.most_common()),
             "cut": self.cut,
             "cut_tokens": self.cut_tokens,
             "left_out": dict(self.left_out.most_common()),
@@ -116,6 +121,8 @@ class Summary:
             yield f"fallback  {counted(count, 'answer')} of {rung}"
         if self.cached:
             yield f"equal     {counted(self.cached, 'task')} got the answer of an equal one, for nothing"
+        for lane, count in self.races.most_common():
+            yield f"raced     {counted(count, 'answer')} of {lane} would have been late: both calls are on the bill"
         if self.simulated:
             yield f"answered  by the simulator: {self.simulated:,} of {self.done:,}"
 

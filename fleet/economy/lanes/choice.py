@@ -16,18 +16,25 @@ from typing import Literal, get_args
 from fleet.usage import Usage
 
 #: The ways to a model, the slowest first.
-Lane = Literal["batch", "flex", "standard", "priority"]
+Lane = Literal["batch", "background-8h", "background-2h", "flex", "standard", "priority"]
 LANES: tuple[Lane, ...] = get_args(Lane)
 #: How a lane is priced: by its tier; None: the usual one.
-TIER_OF: Mapping[Lane, str | None] = {"batch": "batch", "flex": "flex", "standard": None, "priority": "priority"}
+TIER_OF: Mapping[Lane, str | None] = {lane: None if lane == "standard" else lane for lane in LANES}
+#: Background responses: the window that each asks for, and its seconds. OpenAI aims at them, and promises nothing.
+WINDOW_OF: Mapping[Lane, tuple[str, float]] = {"background-8h": ("8h", 28_800.0), "background-2h": ("2h", 7200.0)}
+#: Lanes whose tasks leave their slots, and are answered later.
+LATER: frozenset[Lane] = frozenset({"batch", *WINDOW_OF})
 #: Seconds that both vendors promise a batch: all that is known of one before any has ended.
 PROMISED_S = 86_400.0
 #: Seconds within which 19 of 20 answers are there, before any has come: flex waits for capacity, others answer.
-UNLEARNT_S: Mapping[Lane, float] = {"batch": PROMISED_S, "flex": 900.0, "standard": 60.0, "priority": 60.0}
+UNLEARNT_S: Mapping[Lane, float] = {
+    "batch": PROMISED_S, "flex": 900.0, "standard": 60.0, "priority": 60.0,
+    **{lane: seconds for lane, (_, seconds) in WINDOW_OF.items()},
+}  # fmt: skip
 #: Lanes that tasks take to an API of each kind; a price decides whether a model has them.
 LANES_OF: Mapping[str, frozenset[Lane]] = {
-    "openai": frozenset({"batch", "flex", "standard", "priority"}),
-    "simulator": frozenset({"batch", "flex", "standard", "priority"}),
+    "openai": frozenset(LANES),
+    "simulator": frozenset(LANES),
     "anthropic": frozenset({"batch", "standard"}),
 }
 #: Of any other.

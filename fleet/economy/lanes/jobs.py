@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from fleet.economy.lanes.choice import Lane
 from fleet.errors import RetryLater
 from fleet.store import keys, lane_keys
 from fleet.store.client import Script, Store
@@ -22,6 +23,7 @@ FORM = Script.beside(
     __file__, "form.lua", keys="gathering limits jobs job tasks batched*",
     argv="id limit by_at rescue_at life_s members*",
 )  # fmt: skip
+BEGIN = Script.beside(__file__, "begin.lua", keys="batched jobs job tasks", argv="id task asked life_s fields*")
 PUT = Script.beside(__file__, "put.lua", keys="job", argv="before since fields*")
 KEEP = Script.beside(__file__, "keep.lua", keys="batched*", argv="life_s answers*")
 
@@ -59,6 +61,8 @@ class Enrolled:
     rescue_at: float
     at: float
     most_picos: int | None = None
+    lane: str = "batch"
+    race: bool = False
 
     def to_json(self) -> str:
         """Return it as JSON, for Redis."""
@@ -87,6 +91,11 @@ class Arrival:
     answer: bytes
     is_freed: bool
 
+    @property
+    def lane(self) -> str:
+        """The one that it took."""
+        return self.enrolled.lane
+
 
 @dataclass(frozen=True, slots=True)
 class LaneJob:
@@ -107,6 +116,9 @@ class LaneJob:
         failed: Batches of it that have failed and cost nothing.
         sent: Requests of its batch: its tasks but those whose words were erased before.
         tries: Refusals in a row.
+        lane: Which it is: a background response is a batch of one request.
+        ticket: Of the grant under which it was sent: its call's name on the bill; empty: it had none.
+        raced: 1: it goes on, though its tasks ask once more on another lane.
         ended_at: Unix time (s) at which it was seen to have ended.
         done: Requests that were answered when it was looked at last.
         why: What the vendor said last, or why it was given up.
@@ -126,6 +138,9 @@ class LaneJob:
     failed: tuple[str, ...] = ()
     sent: int = 0
     tries: int = 0
+    lane: Lane = "batch"
+    ticket: str = ""
+    raced: int = 0
     ended_at: float = 0.0
     done: int = 0
     why: str = ""
@@ -137,16 +152,18 @@ class LaneJob:
 
     def custom_id(self, place: int) -> str:
         """Return the name of a request, by its place from 0."""
-        return f"{self.id}-{place}"
+        return self.ticket or f"{self.id}-{place}"
 
     def place_of(self, custom_id: str) -> int | None:
         """Return the place of a request by its name; None: it is no request of this job."""
+        if custom_id == self.batch and self.lane != "batch":
+            return 0  # the one request of a background response has its id
         head, _, place = custom_id.rpartition("-")
         return int(place) if head == self.id and place.isdecimal() and int(place) < self.count else None
 
 
 #: Fields of a job that are numbers, and those that are lists of words.
-_WHOLE, _REAL = ("count", "sent", "tries", "done"), ("made_at", "at", "by_at", "rescue_at", "ended_at")
+_WHOLE, _REAL = ("count", "sent", "tries", "done", "raced"), ("made_at", "at", "by_at", "rescue_at", "ended_at")
 _LISTS = ("files", "failed")
 
 
@@ -189,6 +206,44 @@ class JobStore:
             asked=enrolled.to_json(), body=body, life_s=round(life_s + KEPT_S), gather_s=LIFE_S,
         )  # fmt: skip
         return bool(await self._store.run(ENROL, *call))
+
+    async def begin(self, task_id: str, enrolled: Enrolled, lane: Lane, batch: str, *, ticket: str) -> bool:
+        """Note a task that is answered in the background, as a job that runs; False: it has left already.
+
+        Args:
+            task_id: Its id.
+            enrolled: Whose it is.
+            lane: Which.
+            batch: The response's id at the vendor, and, without its beginning, that of the job.
+            ticket: Of the grant under which it was sent.
+        """
+        job_id = batch.rpartition("_")[2]
+        fields = {"state": "running", "limit": enrolled.limit, "count": 1, "sent": 1, "by_at": repr(enrolled.by_at),
+                  "rescue_at": repr(enrolled.rescue_at), "batch": batch, "lane": lane, "ticket": ticket}  # fmt: skip
+        call = BEGIN.call(
+            batched=lane_keys.batched(task_id), jobs=lane_keys.jobs(), job=lane_keys.job(job_id),
+            tasks=lane_keys.job_tasks(job_id), id=job_id, task=task_id, asked=enrolled.to_json(), life_s=LIFE_S,
+            fields=[part for pair in fields.items() for part in pair],
+        )  # fmt: skip
+        return bool(await self._store.run(BEGIN, *call))
+
+    async def goes_on(self, task_id: str) -> bool:
+        """True while a job of a task that races has not ended: it is to be billed in the task's name."""
+        found = await self.came(task_id)
+        races = found is not None and found.enrolled.race
+        return races and found is not None and bool(found.job) and await self.job(found.job) is not None
+
+    async def race(self, job: LaneJob) -> list[str]:
+        """Return the tasks of a job if all of them race against their time, else nothing."""
+        tasks = await self.tasks(job.id)
+        enrolled = await self.enrolled(tasks)
+        return tasks if all(one is not None and one.race for one in enrolled) else []
+
+    async def over(self, job: LaneJob) -> None:
+        """Forget the tasks of a raced job that have a result: it is billed."""
+        for task in await self.tasks(job.id):
+            if await self._store.command("EXISTS", keys.result(task)):
+                await self._store.command("UNLINK", lane_keys.batched(task))
 
     async def came(self, task_id: str) -> Arrival | None:
         """Return what is known of a task; None: it was not enrolled."""

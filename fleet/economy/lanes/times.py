@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 import redis
 
-from fleet.economy.lanes.choice import LaneFacts
+from fleet.economy.lanes.choice import Lane, LaneFacts
 from fleet.store import lane_keys
 from fleet.store.client import Store
 
@@ -39,6 +39,11 @@ async def note_time(store: Store, api: str, time: JobTime, *, job: str) -> None:
     await store.command("LPUSH", name, json.dumps([job, round(time.seconds, 3), time.tasks, time.answered]))
     await store.command("LTRIM", name, 0, MOST - 1)
     await store.command("EXPIRE", name, LIFE_S)
+
+
+def timed_as(api: str, lane: Lane) -> str:
+    """Return the name under which the times of a lane of `provider/model` are kept."""
+    return api if lane == "batch" else f"{api} {lane}"
 
 
 def facts_of(times: Sequence[JobTime]) -> LaneFacts:

@@ -206,6 +206,8 @@ def _told_batch(state: redis.Redis, task_id: str) -> str:
     job = job_of_task(state, task_id)
     if job is None:
         return "it waits for others to go with"
+    if job.lane != "batch":
+        return f"answered in the background since {stamp(job.made_at)}, as {job.batch}"
     return f"in a batch of {job.count:,} since {stamp(job.made_at)}, {job.done:,} of them answered"
 
 

@@ -20,7 +20,7 @@ from fleet.quoting import quote
 logger = logging.getLogger("fleet.worker")
 
 #: Tier of answers that came in a batch.
-BATCH = "batch"
+LATER = ("batch", "background-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,9 @@ def result_of(
 def _served_by(outcome: Outcome) -> str:
     if outcome.rung:
         return f"fallback {outcome.rung}"
-    return "none" if not outcome.attempts else "batch" if outcome.tier == BATCH else "call"
+    if outcome.raced:
+        return f"race {outcome.raced}"
+    return "none" if not outcome.attempts else "batch" if (outcome.tier or "").startswith(LATER) else "call"
 
 
 def summary_of(result: BotResult) -> str:

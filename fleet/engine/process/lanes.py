@@ -17,6 +17,7 @@ from fleet.config import Settings
 from fleet.economy.lanes.access import lanes_of_api
 from fleet.economy.lanes.choice import (
     LANES,
+    LATER,
     TIER_OF,
     UNLEARNT,
     Lane,
@@ -29,7 +30,7 @@ from fleet.economy.lanes.choice import (
 from fleet.economy.lanes.jobs import Enrolled, JobStore
 from fleet.economy.lanes.learnt import read_learnt
 from fleet.economy.lanes.prefixes import Begun, PrefixCounter, read_prefixes, with_prefix
-from fleet.economy.lanes.times import read_shut, read_times, with_times
+from fleet.economy.lanes.times import read_shut, read_times, timed_as, with_times
 from fleet.economy.prices import Price
 from fleet.errors import FleetError, NotSoon
 from fleet.models import Norms
@@ -45,6 +46,8 @@ logger = logging.getLogger("fleet.worker")
 READ_EVERY_S = 60.0
 #: Seconds for which a lane is left alone that had no room for a call.
 BUSY_S = 30.0
+#: The same for one that an API has refused for good.
+LACKING_S = 3600.0
 #: 95th percentile of the time to an answer over its median, as log-normal times with a sigma of 0.67 have it.
 P95_OF_MEDIAN = 3.0
 #: Seconds before its time at which what is in a batch is rescued, a quarter of its time at most: vendors cancel within
@@ -86,6 +89,7 @@ class LaneChooser:
         self._settings, self._price, self._norms_of = settings, price, norms_of
         self._clock, self._share, self._lets_leave = clock, share, lets_leave
         self._jobs = JobStore(store)
+        self._has_races = any(pool.race for pool in settings.pools.values())
         self._counter = PrefixCounter(store)
         self._prefixes: Mapping[Begun, LaneFacts] = {}
         self._learnt: Mapping[Way, LaneFacts] = {}
@@ -97,7 +101,7 @@ class LaneChooser:
 
     def lane(
         self, pool: str, api: str, kind: str, *, input_tokens: int, output_tokens: int, by_s: float, may_batch: bool,
-        prefix: str = "",
+        prefix: str = "", besides: Collection[str] = (),
     ) -> Lane:  # fmt: skip
         """Return the lane that a call takes. Never waits.
 
@@ -109,11 +113,13 @@ class LaneChooser:
             output_tokens: Of the longest answer, where nothing is learnt.
             by_s: Seconds until the answer is needed.
             may_batch: Its task may leave its slot, and come back hours later.
+            besides: Lanes that it cannot take, whatever they cost.
             prefix: Name of how it begins; empty: nobody knows it by that.
         """
         self._is_asked.set()
         known = {lane: self._learnt.get((api, kind, lane), UNLEARNT) for lane in LANES}
-        known["batch"] = with_times(known["batch"], self._times.get(api))
+        for later in LATER:
+            known[later] = with_times(known[later], self._times.get(timed_as(api, later)))
         known = with_prefix(known, self._prefixes, api, prefix)
         made = max((one.output_tokens for one in known.values()), default=0) or output_tokens
         norms = self._norms_of(pool, kind)
@@ -122,9 +128,16 @@ class LaneChooser:
             Shape(input_tokens, made, prefix_tokens=input_tokens), by_s,
             lambda usage, tier: self._price(api, usage, tier),
             {lane: one.at_once(within_s) if lane in ("standard", "priority") else one for lane, one in known.items()},
-            has=self._lanes_of(api) - (set() if may_batch and self._lets_leave else {"batch"}),
+            has=self._lanes_of(api) - (set() if may_batch and self._lets_leave else LATER) - set(besides),
         )  # fmt: skip
         return choose(found).lane
+
+    def _enrolled(self, leaving: Leaving, now_s: float) -> Enrolled:
+        return Enrolled(
+            leaving.pool, leaving.bot, leaving.tenant, leaving.kind, leaving.run, leaving.limit, leaving.by_at,
+            rescue_at(leaving.by_at, now_s), now_s, leaving.most_picos, leaving.lane,
+            self._settings.pools[leaving.pool].race,
+        )  # fmt: skip
 
     async def leave(self, leaving: Leaving) -> None:
         """Let a call leave for a batch; its task waits until an answer is there, or none will come.
@@ -135,12 +148,19 @@ class LaneChooser:
         """
         now_s = CLOCK.now_s()
         left_s = max(0.0, leaving.by_at - now_s)
-        enrolled = Enrolled(
-            leaving.pool, leaving.bot, leaving.tenant, leaving.kind, leaving.run, leaving.limit, leaving.by_at,
-            rescue_at(leaving.by_at, now_s), now_s, leaving.most_picos,
-        )  # fmt: skip
+        enrolled = self._enrolled(leaving, now_s)
         await self._jobs.enrol(leaving.task, enrolled, leaving.body, life_s=left_s)
         raise self._waiting(leaving.limit, enrolled.rescue_at)
+
+    async def begun(self, leaving: Leaving, batch: str) -> None:
+        """Note that a call is answered in the background, as what is named so at its vendor.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        lane = next(one for one in LATER if one == leaving.lane)
+        enrolled = self._enrolled(leaving, CLOCK.now_s())
+        await self._jobs.begin(leaving.task, enrolled, lane, batch, ticket=leaving.ticket)
 
     async def came(self, task: str) -> Arrived | None:
         """Return with what a task's call is back; None: it has not left.
@@ -154,14 +174,17 @@ class LaneChooser:
             return None
         enrolled = found.enrolled
         if found.answer or found.is_freed:
-            return Arrived(enrolled.limit, found.answer)
+            races = enrolled.race and not found.answer and bool(found.job)
+            job = await self._jobs.job(found.job) if races else None
+            is_raced = job is not None and bool(job.raced)
+            return Arrived(enrolled.limit, found.answer, found.lane, is_raced=is_raced)
         if not found.job:
             if CLOCK.now_s() >= enrolled.rescue_at and await self._jobs.leave(task, enrolled.limit):
                 return Arrived(enrolled.limit)
             raise self._waiting(enrolled.limit, enrolled.rescue_at)
         if await self._jobs.job(found.job) is None:  # it has just ended, or Redis has lost it
             again = await self._jobs.came(task)
-            return Arrived(enrolled.limit, b"" if again is None else again.answer)
+            return Arrived(enrolled.limit, b"" if again is None else again.answer, found.lane)
         raise self._waiting(enrolled.limit, enrolled.by_at)
 
     async def has_left(self, task: str) -> bool:
@@ -185,7 +208,8 @@ class LaneChooser:
 
     async def _forget(self, task: str) -> None:
         with suppress(FleetError):  # it has a life
-            await self._jobs.forget(task)
+            if not (self._has_races and await self._jobs.goes_on(task)):
+                await self._jobs.forget(task)
 
     def _waiting(self, limit: str, until: float) -> NotSoon:
         at = max(until, CLOCK.now_s() + LATE_S)
@@ -200,6 +224,11 @@ class LaneChooser:
     def busy(self, api: str, tier: str) -> None:
         """Note that a tier had no room for a call: the next ones leave it alone for a while. Never waits."""
         self._busy[api, tier] = self._clock() + BUSY_S * (0.5 + self._share())
+
+    def lacks(self, api: str, lane: str) -> None:
+        """Note that an API has no such lane: calls leave it alone for an hour. Never waits."""
+        logger.warning("lane_lacking model=%s lane=%s", api, lane)
+        self._busy[api, lane] = self._clock() + LACKING_S
 
     def _lanes_of(self, api: str) -> set[Lane]:
         found = {lane for lane in lanes_of_api(self._settings, api) if not self._is_busy(api, TIER_OF[lane])}
@@ -235,7 +264,8 @@ class LaneChooser:
     ) -> tuple[Mapping[Way, LaneFacts], Mapping[Begun, LaneFacts], Mapping[str, LaneFacts], Collection[str]]:
         url = state_url(self._settings)
         apis = {"/".join(call) for pool in self._settings.pools for call in self._settings.calls_of(pool)}
+        timed = [timed_as(api, lane) for api in apis for lane in LATER]
         with connect(url, timeout_s=self._settings.redis.socket_timeout_s) as state, store_errors(url):
             now_s = float(state.time()[0])
             learnt, prefixes = read_learnt(state, now_s), read_prefixes(state, now_s)
-            return learnt, prefixes, read_times(state, apis), read_shut(state, now_s)
+            return learnt, prefixes, read_times(state, timed), read_shut(state, now_s)

@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet import config
-from fleet.economy.lanes.choice import LANES, TIER_OF, UNLEARNT, Lane, LaneFacts, Offer, PriceOf, Shape, choose, offers
+from fleet.economy.lanes.choice import (
+    LANES,
+    TIER_OF,
+    UNLEARNT,
+    WINDOW_OF,
+    Lane,
+    LaneFacts,
+    Offer,
+    PriceOf,
+    Shape,
+    choose,
+    offers,
+)
 from fleet.economy.prices import PriceList
 from fleet.usage import Usage
 
@@ -25,7 +37,10 @@ RATES: dict[str, dict[str | None, tuple[str, str, str, str]]] = {
     # A batch gives no discount on cached tokens beyond its own.
     "uncached": {None: ("2.00", "0.20", "2.00", "8"), "batch": ("1.00", "1.00", "1.00", "4")},
     # What is written to the cache costs a quarter more.
-    "written": {None: ("3.00", "0.30", "3.75", "15"), "batch": ("1.50", "0.15", "1.875", "7.5")},
+    "written": {
+        None: ("3.00", "0.30", "3.75", "15"), "batch": ("1.50", "0.15", "1.875", "7.5"),
+        "background-2h": ("2.10", "0.21", "2.625", "10.5"), "background-8h": ("1.80", "0.18", "2.25", "9"),
+    },
 }  # fmt: skip
 PREFIXES = (0, 1_000, 10_000, 100_000)
 REST, MADE = 300, 200
@@ -49,7 +64,10 @@ def learnt(model: str, *, warm: bool) -> dict[Lane, LaneFacts]:
     hit = 0.95 if warm else 0.0
     at_once = LaneFacts(within_s=5, hit=hit, written=written * (1 - hit), calls=100)
     batch = LaneFacts(within_s=20_000, written=written, rescued=0.05, twice=0.01, calls=100)
-    return {"standard": at_once, "priority": at_once, "flex": at_once, "batch": batch}
+    background = {
+        lane: LaneFacts(within_s=seconds, written=written, calls=100) for lane, (_, seconds) in WINDOW_OF.items()
+    }
+    return {"standard": at_once, "priority": at_once, "flex": at_once, "batch": batch, **background}
 
 
 def by_hand(model: str, lane: Lane, prefix: int, known: LaneFacts, usual: LaneFacts) -> Fraction | None:
@@ -112,6 +130,20 @@ def test_a_batch_is_taken_below_its_promise_only_by_its_learnt_95th_percentile()
     assert taken("uncached", 1000, known, by_s=DAY_S).lane == "batch"
 
 
+def test_a_background_response_is_taken_by_its_window_where_that_is_enough_and_nothing_is_cheaper():
+    known = learnt("written", warm=False)
+    lanes = {by_s: taken("written", 1000, known, by_s=by_s).lane for by_s in (7_000, 7_300, 19_000, 21_000, 30_000)}
+    assert lanes == {
+        7_000: "standard",
+        7_300: "background-2h",
+        19_000: "background-2h",
+        21_000: "batch",
+        30_000: "batch",
+    }
+    known["batch"] = UNLEARNT
+    assert taken("written", 1000, known, by_s=30_000).lane == "background-8h"
+
+
 def test_what_costs_more_is_taken_only_where_the_usual_lane_is_too_slow():
     known = learnt("half", warm=True) | {"standard": LaneFacts(within_s=30), "flex": LaneFacts(within_s=600)}
     assert taken("half", 0, known, by_s=40).lane == "standard"
@@ -122,7 +154,8 @@ def test_what_costs_more_is_taken_only_where_the_usual_lane_is_too_slow():
 def test_a_lane_without_a_price_or_that_its_api_lacks_is_not_taken_and_says_why():
     offered = offers(Shape(100, 10, 100), DAY_S, price_of("uncached"), {}, has={"standard", "flex"})
     assert {one.lane: one.why_not for one in offered} == {
-        "batch": "Fleet does not take it there", "flex": "no price", "standard": "",
+        "batch": "Fleet does not take it there", "background-8h": "Fleet does not take it there",
+        "background-2h": "Fleet does not take it there", "flex": "no price", "standard": "",
         "priority": "Fleet does not take it there",
     }  # fmt: skip
     assert choose(offered).lane == "standard"

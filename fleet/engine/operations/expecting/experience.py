@@ -23,9 +23,10 @@ from fleet.economy.habits import (
     Habit,
     Range,
 )
+from fleet.economy.lanes.choice import LATER
 from fleet.economy.lanes.learnt import read_learnt
 from fleet.economy.lanes.prefixes import read_prefixes
-from fleet.economy.lanes.times import read_times
+from fleet.economy.lanes.times import read_times, timed_as
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.answers.lessons import read_lessons
 from fleet.engine.operations.expecting.all_keys import limit_of_all, snapshot_of_all
@@ -163,7 +164,7 @@ def read_experience(
         opinions=bare.opinions,
         lanes=read_learnt(state, seconds),
         prefixes=read_prefixes(state, seconds),
-        batches=read_times(state, limits),
+        batches=read_times(state, [timed_as(api, lane) for api in limits for lane in LATER]),
         is_learnt=True,
     )
 

@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fleet.batches import BatchAnswer, BatchApi, VendorBatch
+from fleet.economy.bill import unknown
 from fleet.economy.bill.export import Export
+from fleet.economy.bill.scripts import RESOLVE
 from fleet.economy.bill.writer import Batch, batch_call
 from fleet.economy.lanes.jobs import AT_ONCE, Enrolled, JobStore, LaneJob
-from fleet.economy.lanes.times import JobTime, note_time
+from fleet.economy.lanes.times import JobTime, note_time, timed_as
 from fleet.economy.prices import Price
 from fleet.entries import Entry
 from fleet.errors import FleetError
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
+from fleet.store import bill_keys, keys
 from fleet.store.client import Store
 from fleet.usage import Usage
 
 logger = logging.getLogger("fleet.batches")
-
-#: Tier by which batches are priced and billed.
-BATCH = "batch"
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class Harvester:
             await self._jobs.keep(some, [b"" if one is None else one.body for one in found])
         answered = sum(one is not None and bool(one.body) for one in answers)
         took = JobTime(job.ended_at - job.made_at, len(tasks), answered)
-        await note_time(self._store, job.api, took, job=job.id)
+        await note_time(self._store, timed_as(job.api, job.lane), took, job=job.id)
         await self._tell_unwanted(job, tasks, answers)
         return answered
 
@@ -123,10 +123,29 @@ class Harvester:
             for place, (task, enrolled, usage) in enumerate(zip(tasks, whose, used, strict=True))
             if is_unknown or (usage is not None and usage.total_tokens)
         )
-        if entries:
+        if job.ticket and entries and not is_unknown:
+            await self._settle(job, entries)
+        elif entries:
             await self._store.run(*batch_call(Batch(f"lanes-{job.id}", start // AT_ONCE + 1, entries)))
-            if self._export is not None:
-                await asyncio.to_thread(self._export.write, entries)
+        if entries and self._export is not None:
+            await asyncio.to_thread(self._export.write, entries)
+
+    async def _settle(self, job: LaneJob, entries: tuple[Entry, ...]) -> None:
+        """Enter the one call of a job that had a grant: in place of its unknown entry, if its worker has died since.
+
+        Where the note of its grant is still there, a mark keeps whoever reads that from entering it as unknown.
+        """
+        (entry,), place = entries, bill_keys.unknown()
+        for _ in range(2):  # its note may be read between the two
+            before = await self._store.command("HGET", place, job.ticket)
+            if before is not None:
+                if (lost := unknown.read(before)) is not None:
+                    await self._store.run(RESOLVE, *unknown.resolve_call(unknown.Unknown(lost, before), entry))
+                return
+            if not await self._store.run(*batch_call(Batch(f"lanes-{job.id}", 1, entries))):
+                if await self._store.command("HEXISTS", keys.limit_keys(job.limit).open, job.ticket):
+                    await self._store.command("HSETNX", place, job.ticket, f"{unknown.RESOLVED}{entry.at_s:.0f}")
+                return
 
     def _entry(self, job: LaneJob, place: int, task: str, enrolled: Enrolled | None, usage: Usage | None) -> Entry:
         pool, bot, tenant, kind, run, most = "-", "-", "", "-", "", None
@@ -134,8 +153,8 @@ class Harvester:
             pool, bot, tenant, kind, run, most = (
                 enrolled.pool, enrolled.bot, enrolled.tenant, enrolled.kind, enrolled.run, enrolled.most_picos,
             )  # fmt: skip
-        picos = most if usage is None else self._price(job.api, usage, BATCH)
+        picos = most if usage is None else self._price(job.api, usage, job.lane)  # the lane is the tier
         return Entry(
-            job.custom_id(place), task, pool, bot, tenant, kind, run, job.limit, BATCH, usage or Usage(), picos,
+            job.custom_id(place), task, pool, bot, tenant, kind, run, job.limit, job.lane, usage or Usage(), picos,
             "unknown" if usage is None else "settled", job.ended_at or job.at,
         )  # fmt: skip

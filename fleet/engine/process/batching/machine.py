@@ -232,19 +232,30 @@ class Machine:
         return self._until(job, self._timings.refused_s * min(2**job.tries, 10))
 
     async def _look(self, job: LaneJob, api: BatchApi) -> float:
-        is_over = job.state == "cancelling" or self._now_s() >= job.rescue_at
+        is_late = self._now_s() >= job.rescue_at and not job.raced
+        is_over = job.state == "cancelling" or is_late
         sent = await api.look(job.batch)
         if sent.state == "failed":
             return await self._failed(job, sent)
         if sent.state == "ended":
             await self._jobs.put(job, "ended", files=sent.files, ended_at=self._now_s(), tries=0, why="")
             return 0
+        if is_late and job.state == "running" and (racing := await self._jobs.race(job)):
+            return await self._race(job, racing)
         if is_over or await self._is_unwanted(job):
             await self._cancel(job, api, "its time is nearly over" if is_over else NOBODY)
             return self._timings.soonest_s
         if sent.done != job.done or job.tries:
             await self._jobs.put(job, job.state, done=sent.done, tries=0, why="")
         return self._pause(job)
+
+    async def _race(self, job: LaneJob, tasks: Sequence[str]) -> float:
+        """Let the tasks of a job ask once more on another lane, while it goes on: the first answer wins."""
+        logger.warning("batch_raced job=%s limit=%s tasks=%d", job.id, job.limit, len(tasks))
+        await self._jobs.keep(tasks, [b""] * len(tasks))
+        await self._jobs.put(job, job.state, raced=1)
+        await self._let_go(job)
+        return self._timings.soonest_s
 
     async def _cancel(self, job: LaneJob, api: BatchApi, why: str) -> None:
         """Let nothing more of a batch run; also again, until it has ended."""
@@ -288,6 +299,8 @@ class Machine:
         """Let the tasks go on, and delete what the vendor keeps of them, as often as that makes sense."""
         if not job.tries:
             await self._let_go(job)
+        if job.raced:
+            await self._jobs.over(job)
         if job.batch and not job.ended_at:  # given up while nobody could tell: nothing more of it is to run
             await api.cancel(job.batch)
         left = _vendor_of(job)
@@ -346,7 +359,8 @@ class Machine:
 
     def _until(self, job: LaneJob, pause_s: float) -> float:
         """Return a pause that does not go beyond the time at which tasks must go on."""
-        return max(self._timings.soonest_s, min(pause_s, job.rescue_at - self._now_s()))
+        left_s = pause_s if job.raced else job.rescue_at - self._now_s()
+        return max(self._timings.soonest_s, min(pause_s, left_s))
 
     def _pause(self, job: LaneJob) -> float:
         """Return the seconds to the next look: the longer, the longer it runs."""
