@@ -38,13 +38,17 @@ class Killed(BaseException):
 
 @dataclass
 class Fuse:
-    """Dies at one step of all, counted from 1; 0: never."""
+    """Dies at one step of all, counted from 1; 0: never. With `since`, steps before that one are not counted."""
 
     at: int = 0
+    since: str = ""
     steps: int = 0
     died_at: str = ""
 
     def step(self, name: str) -> None:
+        if self.since not in ("", name):
+            return
+        self.since = ""
         self.steps += 1
         if self.steps == self.at:
             self.died_at = name
@@ -140,7 +144,8 @@ def body_of(prompt: str) -> bytes:
 
 async def enrol(store: Store, tasks: list[str], *, by_s: float, rescue_s: float) -> None:
     """Enrol tasks as workers do, and park their messages."""
-    jobs, seconds = JobStore(store), float((await store.command("TIME"))[0])
+    jobs, (whole_s, micros) = JobStore(store), await store.command("TIME")
+    seconds = float(whole_s) + float(micros) / 1e6
     for number, task in enumerate(tasks):
         asked = Enrolled(
             "work", "work-001", "", "sum", "", LIMIT, seconds + by_s, seconds + rescue_s, seconds, MOST_PICOS
@@ -151,10 +156,12 @@ async def enrol(store: Store, tasks: list[str], *, by_s: float, rescue_s: float)
 
 
 async def send(
-    redis_url: str, url: str, kind: str, *, tasks: list[str], die_at: int, rescue_s: float = 3600, within_s: float = 30
-) -> Ledger:
+    redis_url: str, url: str, kind: str, *, tasks: list[str], die_at: int | Fuse, rescue_s: float = 3600,
+    within_s: float = 30,
+) -> Ledger:  # fmt: skip
     """Send tasks in a batch, and die at one step; another sender goes on. Return what came."""
-    fuse, api, settings = Fuse(die_at), api_of(kind, url), settings_of(kind, url)
+    fuse = die_at if isinstance(die_at, Fuse) else Fuse(die_at)
+    api, settings = api_of(kind, url), settings_of(kind, url)
     plain = Store(redis_url)
     try:
         await enrol(plain, tasks, by_s=7200, rescue_s=rescue_s)
