@@ -1,4 +1,4 @@
-"""The cell with real workers, Redis, Celery and HTTP: levers off, prefixes, lanes too. The simulator's ledger bills it.
+"""The cell with real workers, Redis, Celery and HTTP: levers off, each alone, all on. The simulator's ledger bills it.
 
 One call in fifty fails with a 5xx, with and without levers: it is tried again, and nobody bills it.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.bench import until
 from benchmarks.bill_fleet import Fleet, Provider, running
-from benchmarks.cost.cell import DOCUMENTS, Case, Levers, Run, document, record, task_of
+from benchmarks.cost.cell import DOCUMENTS, KIND, Case, Levers, Run, document, record, task_of
 from benchmarks.cost.tables import GPT_5
 from benchmarks.cost.world import BOTS, POOL, PriceTable
 
@@ -34,6 +34,12 @@ max_output_tokens = 400
 [pools.{POOL}.persona]
 context_windows_tokens = [16000]
 """
+#: Added where equal tasks are asked once.
+ONCE = f"""
+[kinds.{KIND}]
+deterministic = true
+by_persona = false
+"""
 
 
 def run(stream: Sequence[Case], levers: Levers) -> Run:
@@ -45,15 +51,20 @@ def run(stream: Sequence[Case], levers: Levers) -> Run:
             *_options(GPT_5), "--answers", str(recorded), "--error-rate", str(ERROR_RATE), "--latency-ms", "50"
         )
         try:
-            with running(settings_of(GPT_5), provider) as fleet:
+            with running(settings_of(GPT_5, levers), provider) as fleet:
                 return _answered(fleet, stream, levers)
         finally:
             provider.stop()
 
 
-def settings_of(table: PriceTable) -> str:
+def settings_of(table: PriceTable, levers: Levers) -> str:
     """Return fleet.toml."""
-    return SETTINGS + "\n".join(_tables(f'[prices."api/{table.name}"', table.settings())) + "\n"
+    return (
+        SETTINGS
+        + (ONCE if levers.answers else "")
+        + "\n".join(_tables(f'[prices."api/{table.name}"', table.settings()))
+        + "\n"
+    )
 
 
 def _tables(name: str, values: dict[str, object]) -> list[str]:
@@ -74,6 +85,7 @@ def _options(table: PriceTable) -> list[str]:
 
 def _answered(fleet: Fleet, stream: Sequence[Case], levers: Levers) -> Run:
     from fleet.economy.contexts import documents
+    from fleet.store import keys
     from fleet.workers.context import count_tokens
 
     names = {}
@@ -82,7 +94,8 @@ def _answered(fleet: Fleet, stream: Sequence[Case], levers: Levers) -> Run:
         names[number] = documents.add(fleet.redis, text, name=str(number), tokens=count_tokens(text))[0].id
     fleet.provider.reset()
     ids = fleet.submit({"pool": POOL, **task_of(case, levers, names)} for case in stream)
-    until(lambda: fleet.done >= len(ids), "all results", every_s=0.2)
+    stored = [keys.result(task_id) for task_id in ids]  # answers from the cache are not counted as bots' work
+    until(lambda: fleet.redis.exists(*stored) == len(stored), "all results", every_s=0.2)
     fleet.provider.wait_quiet()
     answers = tuple(one["answer"] for one in fleet.results(ids))
     total = fleet.provider.ledger()["total"]

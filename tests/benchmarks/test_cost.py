@@ -43,6 +43,14 @@ def test_prefixes_and_lanes_save_and_change_no_answer(tables: tuple[PriceTable, 
         assert saved(prefix, off, table) > 0.3 and saved(both, prefix, table) > 0.1, table.name
 
 
+def test_equal_tasks_are_billed_once_and_all_are_answered(tmp_path: Path) -> None:
+    stream, recorded = cell.cases(TASKS, 0.35), cell.record(tmp_path / "answers.jsonl", TASKS)
+    off, once = (cell.run((GPT_5,), stream, levers, recorded) for levers in (Levers(), Levers(answers=True)))
+    assert off.answers == once.answers and len(once.answers) == TASKS
+    assert once.calls == len({case.question for case in stream}) < off.calls == TASKS
+    assert 0.25 < saved(once, off, GPT_5) <= 0.35, "without it the provider's cache has some of what is asked again"
+
+
 def test_a_replay_reads_what_the_ideal_cache_reads_but_for_the_least_length_of_a_cached_prompt() -> None:
     shared = tuple(range(8))
     trace = [traces.Request(600.0 * n, 12 * 512, (*shared, *range(100 * n + 100, 100 * n + 104))) for n in range(9)]
