@@ -17,7 +17,7 @@ _BY_HAND = re.compile(r"(?<!from)isoformat\(|strftime\(|localtime\(|:%H:%M|:%Y-%
 BY_HAND = {
     "fleet.cli.money.times", "fleet.economy.bill.reader", "fleet.economy.exports.export",
     "fleet.engine.operations.obstacles", "fleet.engine.outcomes.stored", "fleet.engine.process.remote_control",
-    "fleet.engine.process.waiting_room",
+    "fleet.engine.process.waiting_room", "fleet.engine.operations.schedules.firing",
     "fleet.engine.transport.leases", "fleet.limiter.limiter", "fleet.signals.ahead.outlook", "fleet.quoting",
     "fleet.workers.providers.verdict", "fleet.workers.simulator.batch.anthropic_batches",
     "fleet.workers.simulator.ledger", "fleet.workers.simulator.wires.limit_headers",
@@ -27,8 +27,8 @@ BY_HAND = {
 _LENGTHS = re.compile(r":,?\.\df\} (?:s|min|h|days?)\b|/ ?(?:3600|86_?400):")
 #: Who does so by hand: of what was allowed or set, to the digit; and a table whose numbers are all of one unit.
 LENGTHS_BY_HAND = {
-    "fleet.cli.demo.view", "fleet.economy.exports.checking", "fleet.limiter.call", "fleet.limiter.limiter",
-    "fleet.limiter.snapshot", "fleet.quoting", "fleet.signals.diagnosis.verdict", "fleet.workers.agent",
+    "fleet.cli.demo.view", "fleet.economy.exports.checking", "fleet.engine.asking.question", "fleet.limiter.call",
+    "fleet.limiter.limiter", "fleet.limiter.snapshot", "fleet.quoting", "fleet.signals.diagnosis.verdict", "fleet.workers.agent",
 }  # fmt: skip
 #: Lengths as people say them, in seconds: the page says them alike (`tests/dashboard/test_page.py`).
 SAID = {

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.answers import Kinship, Majority, Vote, Weighted, is_fixed, leader, learnt, majority_chance, rest_is_worth
 from fleet.answers.rules import chances_of
+from tests.every import every
 
 SOURCES = ("a", "b", "c")
 votes_of = st.lists(st.builds(Vote, st.sampled_from(SOURCES), st.sampled_from("xyz")), min_size=1, max_size=6)
@@ -65,21 +66,21 @@ def test_an_echo_adds_next_to_nothing_and_an_independent_voice_much() -> None:
 def test_further_votes_of_one_model_add_ever_less() -> None:
     totals = [Kinship().support(["a"] * number) for number in range(1, 9)]
     gains = [later - earlier for earlier, later in pairwise(totals)]
-    assert all(gain > 0 for gain in gains)
+    assert every(gain > 0 for gain in gains)
     assert gains == sorted(gains, reverse=True)
 
 
 @given(votes=votes_of)
 def test_chances_are_chances(votes: list[Vote]) -> None:
     chances = Weighted(graded(2)).chances(votes)
-    assert all(0 < one < 1 for one in chances.values())
+    assert every(0 < one < 1 for one in chances.values())
     assert sum(chances.values()) < 1
 
 
 @given(scores=st.dictionaries(st.text(max_size=2), st.floats(-700, 700), max_size=5))
 def test_chances_of_extreme_odds_are_numbers(scores: dict[str, float]) -> None:
     chances = chances_of(scores)
-    assert all(0 <= one <= 1 for one in chances.values())
+    assert [one for one in chances.values() if not 0 <= one <= 1] == []
     assert sum(chances.values()) <= 1 + 1e-9
 
 

@@ -15,6 +15,7 @@ from fleet.limiter import Limiter
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.waits import Wait
+from tests.every import every
 
 LIMIT, OTHER = "provider/model/key", "provider/model/other"
 PROBE = Caller("probe", is_probe=True)
@@ -74,7 +75,7 @@ async def asked(limiter: Limiter) -> None:
 def test_where_all_calls_hang_one_probe_goes_beyond_them_and_the_next_one_when_it_is_over(redis_url: str) -> None:
     async def body(mine: Limiter, other: Limiter, store: Store) -> None:
         hung = [await granted(mine), await granted(other)]
-        assert not any(grant.is_beyond for grant in hung)
+        assert every(not (grant.is_beyond) for grant in hung)
         call = waiting(mine)
         await asked(mine)
         assert not call.done(), "a call that is no probe has no such place"

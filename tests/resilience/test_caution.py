@@ -7,6 +7,7 @@ import time
 
 from fleet.errors import NotSoon, RateLimited
 from fleet.resilience.caution import DOUBT_S
+from tests.every import every
 from tests.resilience.fleet_of_breakers import LIMIT, Member, member
 
 CALLS = 20
@@ -47,7 +48,7 @@ def test_those_that_wait_hear_at_once_that_the_breaker_has_opened(redis_url: str
             asked = await ask(one)
             await one.open()
             done = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), DOUBT_S)
-            assert all(isinstance(each, NotSoon) for each in done if each is not False)
+            assert every(isinstance(each, NotSoon) for each in done if each is not False)
             assert len([each for each in done if each is False]) <= 2
 
     asyncio.run(work())

@@ -10,6 +10,7 @@ from typing import Any
 from fleet.engine.asking.question import Aggregate
 from fleet.errors import BotFunctionFailed
 from fleet.models import BotResult
+from fleet.quoting import duration
 
 
 async def own_answer(function: Aggregate, name: str, given: list[BotResult], *, within_s: float) -> str:
@@ -29,7 +30,7 @@ async def own_answer(function: Aggregate, name: str, given: list[BotResult], *, 
             made = await _in_a_thread(function, given)
     except TimeoutError:
         raise BotFunctionFailed(
-            f"aggregate {name}: expected an answer in the {within_s:.1f} s that were left, got none"
+            f"aggregate {name}: expected an answer in the {duration(within_s)} that were left, got none"
         ) from None
     if not isinstance(made, str):
         raise BotFunctionFailed(

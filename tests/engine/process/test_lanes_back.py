@@ -18,6 +18,7 @@ from fleet.store.clock import CLOCK
 from fleet.workers.simulator import SimulatorOptions
 from fleet.workers.simulator.server import Simulator
 from tests.engine.process.test_ladders import bot_of, fails, settings_for, worker
+from tests.every import every
 from tests.workers.simulator.running import total
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
@@ -77,6 +78,6 @@ def test_an_answer_is_read_by_who_was_asked_while_another_rung_serves_and_none_i
     assert (good.usage.input_tokens, good.usage.output_tokens) == (10, 5)
     assert away.parking is not None, "it waits for its batch, whichever rung serves"
     assert [after - before for before, after in pairwise(served)] == [0, 0, 1, 1]
-    assert all((found[name].provider, found[name].error) == ("two", None) for name in ("odd", "gone"))
+    assert every((found[name].provider, found[name].error) == ("two", None) for name in ("odd", "gone"))
     assert found["odd"].usage.input_tokens > 10, "it is charged with what it could not read"
     assert caplog.text.count("batch_answer_unread") == 2

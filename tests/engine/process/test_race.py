@@ -82,4 +82,4 @@ def test_an_answer_that_comes_after_all_is_billed_in_its_tasks_name(
 
 
 def test_nobody_races_by_default() -> None:
-    assert not any(pool.race for pool in config.Settings().pools.values())
+    assert every(not (pool.race) for pool in config.Settings().pools.values())

@@ -26,6 +26,7 @@ from fleet.engine.operations.schedules.view import SILENT_S, read_schedules
 from fleet.schedules import ScheduleBook
 from fleet.store import keys, schedule_keys
 from fleet.store.client import connect
+from tests.every import every
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
@@ -195,7 +196,7 @@ def test_what_schedules_keep_has_an_end(client: redis.Redis, write: Write) -> No
     clockwork.look(FROM + 3600)
     ScheduleBook(client).blame("news", "x" * 1000)
     kept = [*client.scan_iter(schedule_keys.schedule("*")), schedule_keys.beats()]
-    assert len(kept) == 3 and all(client.ttl(name) > 0 for name in kept)
+    assert len(kept) == 3 and every(client.ttl(name) > 0 for name in kept)
 
 
 class Beat:
@@ -242,7 +243,7 @@ def test_beats_that_are_killed_and_a_redis_that_restarts_lose_no_time_and_double
         own_redis.start()
         with connect(own_redis.url, timeout_s=5) as client:
             wait_for_more(client, 5, tmp_path)
-            assert all(beat.is_alive for beat in beats)
+            assert every(beat.is_alive for beat in beats)
             ends = [beat.kill(signal.SIGTERM) for beat in beats]
             entry = read_schedules(client, settings, time.time()).schedules[0]
             found = Counter(message["headers"]["id"] for message in queued(client))  # type: ignore[index]
