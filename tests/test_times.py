@@ -28,7 +28,8 @@ _LENGTHS = re.compile(r":,?\.\df\} (?:s|min|h|days?)\b|/ ?(?:3600|86_?400):")
 #: Who does so by hand: of what was allowed or set, to the digit; and a table whose numbers are all of one unit.
 LENGTHS_BY_HAND = {
     "fleet.cli.demo.view", "fleet.economy.exports.checking", "fleet.engine.asking.question", "fleet.limiter.call",
-    "fleet.limiter.limiter", "fleet.limiter.snapshot", "fleet.quoting", "fleet.signals.diagnosis.verdict", "fleet.workers.agent",
+    "fleet.limiter.limiter", "fleet.limiter.snapshot", "fleet.quoting", "fleet.signals.diagnosis.verdict",
+    "fleet.workers.agent",
 }  # fmt: skip
 #: Lengths as people say them, in seconds: the page says them alike (`tests/dashboard/test_page.py`).
 SAID = {

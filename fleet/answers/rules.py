@@ -34,11 +34,11 @@ class Weighted:
 
     def scores(self, votes: Sequence[Vote]) -> dict[str, float]:
         """As the Protocol says."""
-        given = by_answer(votes)
+        given = {key: sorted(sources) for key, sources in by_answer(votes).items()}  # who came first is no argument
         best = {key: self.kinship.best(sources) for key, sources in given.items()}
         return {
             key: self.kinship.support(sources)
-            + sum(self.kinship.objection(best[key], one) for other, one in best.items() if other != key)
+            + math.fsum(self.kinship.objection(best[key], one) for other, one in best.items() if other != key)
             for key, sources in given.items()
         }
 

@@ -103,7 +103,7 @@ COMMANDS = {
     "lanes": (
         "fleet.cli.operate.lanes",
         "lanes",
-        "Show what is in batches, what waits for one, and by when it is needed.",
+        "Show what is in batches or in the background, what waits for a batch, and by when it is needed.",
     ),
     "job": (
         "fleet.cli.operate.jobs",
