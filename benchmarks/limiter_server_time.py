@@ -47,7 +47,7 @@ def _ask(ticket: str, order: int, number: int) -> tuple[Any, ...]:
     asked = Asked(
         priority=2, asked_order=order, asked_candidate=1, charge=1000, weight=1, by_tenant=0, tokens=700, input=100,
         output=600, usd_micros=0, max_wait_us=600_000_000, random=random.random(), lease_us=600_000_000,
-        patience_us=-1,
+        patience_us=-1, beyond=0,
     )  # fmt: skip
     bot = f"bot-{number % 1000}"
     return tuple(
