@@ -16,7 +16,6 @@ from fleet.models import BotResult, BotTask
 from fleet.store import answer_keys, keys
 from fleet.store.client import connect
 from tests.engine.asking.conftest import SLOW_S, AskStage
-from tests.every import every
 from tests.waiting import wait_until
 
 
@@ -142,7 +141,7 @@ def test_weights_are_learnt_from_asks_whose_answer_was_known(stage: AskStage) ->
     with connect(stage.server.url) as client:
         rows = client.lrange(answer_keys.asks("drinks"), 0, -1)
         assert len(rows) == 12 and client.ttl(answer_keys.asks("drinks")) > 0
-        assert every(b"ea" not in row.replace(b"torn", b"") for row in rows if b"Tea" in row or b"offee" in row)
+        assert not [row for row in rows if b"tea" in row.lower() or b"coffee" in row.lower()], "no words are kept"
     found = fleet.ask_fleet("Tea or coffee?", n=6, pools=["torn"], aggregate="weighted", kind="drinks")
     assert found.chance is not None and found.chance < 0.5, "this model is mostly wrong here, and the record knows"
 
