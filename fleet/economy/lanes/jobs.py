@@ -240,8 +240,13 @@ class JobStore:
         return tasks if all(one is not None and one.race for one in enrolled) else []
 
     async def over(self, job: LaneJob) -> None:
-        """Forget the tasks of a raced job that have a result: it is billed."""
-        for task in await self.tasks(job.id):
+        """Forget a job, and then those of its tasks that have a result if they raced: it is billed.
+
+        In this order: a task that ends meanwhile sees that its job is gone, and is forgotten by who ends it.
+        """
+        tasks = await self.tasks(job.id) if job.raced else []
+        await self.drop(job.id)
+        for task in tasks:
             if await self._store.command("EXISTS", keys.result(task)):
                 await self._store.command("UNLINK", lane_keys.batched(task))
 

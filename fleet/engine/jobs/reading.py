@@ -128,11 +128,17 @@ class JobResults(Iterator[BotResult], AsyncIterator[BotResult]):
         if ended:
             self._read = ended[-1][0]
 
-    def _gone(self, position: int) -> BotResult | None:
-        """Return what to say of a member whose result is not there; None: it has not ended."""
+    def _gone(self, position: int) -> BotResult | Cancelled | None:
+        """Return what to say of a member whose result was not there; None: it has not ended.
+
+        It may have ended anew since it was looked for, so it is looked for once more.
+        """
         how = JobLedger(state_here()).ended_as(self._job_id, position, 1)
+        if how in (b"", b"\0"):
+            return None
         error = GiveUp("expected a stored result, got none: results are kept for a while only (results.expires_s)")
-        return None if how in (b"", b"\0") else _failed(self._id(position), TaskError.of(error))
+        raw = cast("bytes | None", state_here().get(keys.result(self._id(position))))
+        return ending_in(raw) or _failed(self._id(position), TaskError.of(error))
 
     def _id(self, position: int) -> str:
         return member_id(self._job_id, position)

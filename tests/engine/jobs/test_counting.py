@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fleet import config
 from fleet.config import Settings
+from fleet.engine.jobs.reading import JobResults
 from fleet.engine.messages import queues
 from fleet.engine.messages.follower import Follower, follower_id
 from fleet.engine.operations.erasure.state_walk import StateWalk
@@ -290,3 +291,19 @@ def test_counts_agree_with_the_last_end_of_each_member_whatever_comes_in_which_o
         assert state.ended == len(last)
         assert set(order(client)) == set(last)
         assert due == (len(last) == 10 and sealed_at < len(ends))
+
+
+def test_a_member_that_ends_anew_while_it_is_looked_for_is_read_as_it_ended(
+    client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(client, 1)
+    finish(settings, 0, "failed")
+    client.delete(keys.result(member_id(JOB, 0)))  # it is queued again
+    really = JobLedger.ended_as
+
+    def late(self: JobLedger, *place: Any) -> bytes:
+        finish(settings, 0, "ok")
+        return really(self, *place)
+
+    monkeypatch.setattr(JobLedger, "ended_as", late)
+    assert [one.status for one in JobResults(JOB)] == ["ok"]

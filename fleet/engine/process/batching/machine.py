@@ -299,8 +299,6 @@ class Machine:
         """Let the tasks go on, and delete what the vendor keeps of them, as often as that makes sense."""
         if not job.tries:
             await self._let_go(job)
-        if job.raced:
-            await self._jobs.over(job)
         if job.batch and not job.ended_at:  # given up while nobody could tell: nothing more of it is to run
             await api.cancel(job.batch)
         left = _vendor_of(job)
@@ -310,7 +308,7 @@ class Machine:
             await api.delete(left)
         await self._let_go(job)  # also who was about to be parked at the first time
         logger.info("batch_over job=%s limit=%s tasks=%d answered=%d", job.id, job.limit, job.count, job.done)
-        await self._jobs.drop(job.id)
+        await self._jobs.over(job)
         return -1
 
     async def _drop(self, job: LaneJob, why: str) -> float:
@@ -319,7 +317,7 @@ class Machine:
             kept = [job.batch, *_vendor_of(job).files]
             told = f"{why}; delete at the vendor's what it keeps: {', '.join(filter(None, kept)) or 'nobody knows'}"
             self._harvester.tell("not_deleted", job, len(kept), told)
-        await self._jobs.drop(job.id)
+        await self._jobs.over(job)
         return -1
 
     async def _end(self, job: LaneJob, why: str) -> float:
