@@ -228,10 +228,13 @@ class JobStore:
         return bool(await self._store.run(BEGIN, *call))
 
     async def goes_on(self, task_id: str) -> bool:
-        """True while a job of a task that races has not ended: it is to be billed in the task's name."""
+        """True while the raced job of a task has not ended: it is to be billed in the task's name, and forgets it then.
+
+        A job that was not raced has been billed by the time its tasks end, and forgets none of them.
+        """
         found = await self.came(task_id)
-        races = found is not None and found.enrolled.race
-        return races and found is not None and bool(found.job) and await self.job(found.job) is not None
+        job = await self.job(found.job) if found is not None and found.enrolled.race and found.job else None
+        return job is not None and bool(job.raced)
 
     async def race(self, job: LaneJob) -> list[str]:
         """Return the tasks of a job if all of them race against their time, else nothing."""
