@@ -56,12 +56,19 @@ if stored == payload then
   return '1'
 end
 
+-- Adds to fields of a hash: one look and one write, whatever their number. Sums are whole, below 2^53.
 local function count(from, to, hash)
-  local is_new = false
-  for i = from, to, 2 do
-    is_new = redis.call('HINCRBY', hash, ARGV[i], ARGV[i + 1]) == tonumber(ARGV[i + 1]) or is_new
+  local names, sums, is_new = {}, {}, false
+  for i = from, to, 2 do names[#names + 1] = ARGV[i] end
+  if #names == 0 then return false, sums end
+  local before, written = redis.call('HMGET', hash, unpack(names)), {}
+  for place, name in ipairs(names) do
+    is_new = not before[place] or is_new
+    sums[name] = (sums[name] or tonumber(before[place]) or 0) + tonumber(ARGV[from + 2 * place - 1])
+    written[2 * place - 1], written[2 * place] = name, string.format('%.0f', sums[name])
   end
-  return is_new
+  redis.call('HSET', hash, unpack(written))
+  return is_new, sums
 end
 
 -- A key's life is pushed when it may be new, and once a minute: not with every task.
@@ -91,17 +98,17 @@ end
 local is_revoked = earned_end == spent_end
 local fenced = not stored and fence ~= '' and not redis.call('ZSCORE', KEYS[INDEX], fence)
 if mark ~= '' and not fenced then redis.call('SET', mark, 'done', 'XX', 'EX', result_life_s) end
-local is_new = count(COUNTED + 1, spent_end, totals)
-local nth, judged = 0, ''
+local nth, judged, is_new, sums = 0, '', false, nil
 if is_revoked then redis.call('SET', result, payload, 'EX', result_life_s) end
 if stored or fenced or is_revoked then
+  is_new = count(COUNTED + 1, spent_end, totals)
   is_new = redis.call('HINCRBY', totals, fenced and fenced_counter or later_counter, 1) == 1 or is_new
 else
   redis.call('SET', result, payload, 'EX', result_life_s)
   redis.call('PUBLISH', result, payload)
-  nth = redis.call('HINCRBY', totals, ARGV[spent_end + 1], 1)
-  is_new = count(spent_end + 3, earned_end, totals) or nth == 1 or is_new
-  keep(errors, count(earned_end + 1, #ARGV, errors))
+  is_new, sums = count(COUNTED + 1, earned_end, totals)
+  nth = sums[ARGV[spent_end + 1]]
+  keep(errors, (count(earned_end + 1, #ARGV, errors)))
   if ARGV[LETTER] ~= '' then bury() end
   if ARGV[SAMPLES] ~= '' then judged = judge() end
 end
