@@ -68,9 +68,7 @@ class Road:
         grant, now = self.grant, asyncio.get_running_loop().time()
         self._roads.under_way.ended(grant.limit, self, now, is_answered=True)
         self._roads.restraint.answered(grant.limit)
-        for call in self._roads.under_way.outlasted(grant.limit, now):
-            if isinstance(call, Road):
-                self._roads.limiter.let_go(call.grant)
+        let_go(self._roads, grant.limit, now)
         self._roads.breakers.did_well(
             grant.limit, who=who, seconds=now - self._since, output_tokens=output_tokens, place=grant.mark.requests,
             is_probe=self._is_probe,
@@ -106,3 +104,10 @@ class Road:
             self.grant.limit, error, who=meter.who, since_s=since_s, lasted_s=lasted_s,
             place=self.grant.mark.requests, is_probe=self._is_probe,
         )  # fmt: skip
+
+
+def let_go(roads: Hearers, limit: str, now: float) -> None:
+    """Count calls no more among those under way that hang while later ones are answered."""
+    for call in roads.under_way.outlasted(limit, now):
+        if isinstance(call, Road):
+            roads.limiter.let_go(call.grant)

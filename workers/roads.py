@@ -19,7 +19,7 @@ from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.meter import Meter
 from fleet.workers.ports import Bill, Breakers, CostShares, Limiter
-from fleet.workers.road import Road
+from fleet.workers.road import Road, let_go
 from fleet.workers.rungs import together
 from fleet.workers.silence.restraint import Restraint
 from fleet.workers.silence.under_way import Hanging, UnderWay
@@ -138,6 +138,12 @@ class Roads:
     def silent(self, *, at_least_s: float) -> dict[str, tuple[int, float, float]]:
         """Return limits under which nothing is answered, by calls of which it is well known how long they take."""
         return self.under_way.silent(asyncio.get_running_loop().time(), at_least_s=at_least_s)
+
+    def answered_elsewhere(self, limit: str) -> None:
+        """Hear that the API of a limit answers again: calls of before that still hang count no more among others."""
+        now = asyncio.get_running_loop().time()
+        self.under_way.believe(limit, now)
+        let_go(self, limit, now)
 
     def hanging(self) -> dict[str, Hanging]:
         """Return the tasks whose calls hang, by pool."""

@@ -11,6 +11,7 @@ import heapq
 import logging
 import math
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -103,6 +104,7 @@ class Breakers:
         self._known = {limit: Known(limit) for limit in fingerprints}
         self._caution = {limit: Caution(clock) for limit in fingerprints}
         self._lifting: set[asyncio.Task[None]] = set()
+        self._process = uuid.uuid4().hex[:8]
 
     async def load(self) -> None:
         """Learn how the breakers stand, at the start of a process; one of other settings or another key is closed.
@@ -230,7 +232,7 @@ class Breakers:
             fingerprint = self._fingerprints[limit]
             self._send(known, DID_WELL, fingerprint=fingerprint, successes=successes, by=digest(known.unsaid.by))
 
-    async def hangs(self, limit: str, told: str, *, for_s: float) -> Wait | None:
+    async def hangs(self, limit: str, told: str, *, for_s: float, calls: int = 1, enough: int = 1) -> Wait | None:
         """Say that calls have had no answer for far longer than usual; return why calls wait, if it is open now.
 
         It opens unless others were answered meanwhile, as far as the fleet has told.
@@ -239,6 +241,7 @@ class Breakers:
             limit: `provider/model/key`.
             told: What is told of it.
             for_s: Seconds without an answer here.
+            calls: How many have none; `enough` of all processes open it.
 
         Raises:
             StoreUnavailable: When Redis does not answer.
@@ -246,7 +249,8 @@ class Breakers:
         known = self._known[limit]
         if known.wait is None:
             told_of = {**self._unsaid(known), "cause": "outage", "told": brief(told, MOST_TOLD)}
-            call = SILENT.call(breaker=keys.breaker(limit), lasted_us=round(for_s * 1e6), **told_of)
+            here = {"lasted_us": round(for_s * 1e6), "process": self._process, "calls_here": calls, "enough": enough}
+            call = SILENT.call(breaker=keys.breaker(limit), **here, **told_of)
             self._hear(known, BreakerReply._make(await self._store.run(SILENT, *call)))
         return known.wait
 

@@ -45,6 +45,7 @@ SILENT_US = 12_000_000
 #: Calls of one process without an answer that make it silent (count); fewer where it has fewer slots.
 SILENT_CALLS = 3
 #: A time that a provider names is believed for so long at most (us): 31 days.
+QUIET_US, QUIET_PROCESSES = 3_000_000, 16
 FAR_US = 31 * 86_400_000_000
 
 #: After closing, calls leave at a pace that doubles so often (us), until so long after it (us).

@@ -57,8 +57,8 @@ SILENT = Script.beside(
     __file__,
     "silent.lua",
     keys="breaker",
-    argv="fingerprint successes by lasted_us cause told",
-    constants={**_numbers(layouts, "WAS_OPENED WAS_CLOSED"), **_numbers(rules, "SILENT_US")},
+    argv="fingerprint successes by lasted_us process calls_here enough cause told",
+    constants={**_numbers(layouts, "WAS_OPENED WAS_CLOSED"), **_numbers(rules, "SILENT_US QUIET_US QUIET_PROCESSES")},
     behind=_BREAKER,
 )
 COMMON = Script.beside(

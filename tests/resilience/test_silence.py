@@ -10,7 +10,15 @@ import pytest
 
 from fleet.errors import NotSoon, ProviderUnavailable
 from fleet.resilience import read_breakers
-from fleet.resilience.rules import PROBE_US, PROBES_AT_PACE, SILENT_US, SLOWEST_PROBE_US
+from fleet.resilience.rules import (
+    PROBE_US,
+    PROBES_AT_PACE,
+    QUIET_PROCESSES,
+    QUIET_US,
+    SILENT_US,
+    SLOWEST_PROBE_US,
+)
+from fleet.store import keys
 from fleet.waits import Wait
 from tests.resilience.fleet_of_breakers import LIMIT, Member, member
 from tests.resilience.test_breakers import forget, shift
@@ -25,8 +33,8 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(work())
 
 
-async def hang(who: Member, *, for_s: float = 60.0) -> Wait | None:
-    return await who.breakers.hangs(LIMIT, TOLD, for_s=for_s)
+async def hang(who: Member, *, for_s: float = 60.0, calls: int = 3, enough: int = 3) -> Wait | None:
+    return await who.breakers.hangs(LIMIT, TOLD, for_s=for_s, calls=calls, enough=enough)
 
 
 def test_silence_opens_it_and_everybody_is_told_why(redis_url: str) -> None:
@@ -101,6 +109,44 @@ def test_an_answer_of_before_closes_none_that_calls_failed_at_once_under_after_t
     run(work)
 
 
+def test_calls_of_several_workers_that_each_see_too_few_make_one_silence(redis_url: str) -> None:
+    async def work() -> None:
+        async with member(redis_url) as one, member(redis_url) as two, member(redis_url) as three:
+            for _ in range(3):
+                assert await hang(one, calls=1) is None, "what one says again counts once"
+            assert await hang(two, calls=1) is None
+            wait = await hang(three, calls=1)
+            assert wait is not None
+            assert wait.told == f"{TOLD}; 3 of 3 workers together"
+
+    run(work)
+
+
+def test_what_workers_said_some_seconds_ago_is_no_part_of_a_silence(redis_url: str) -> None:
+    async def work() -> None:
+        async with member(redis_url) as one:
+            seconds, microseconds = await one.store.command("TIME")
+            old_us = int(seconds) * 1_000_000 + int(microseconds) - QUIET_US
+            await one.store.command("HSET", keys.breaker(LIMIT), "quiet", f"gone:9:{old_us} broken")
+            assert await hang(one, calls=2) is None
+            quiet = await one.store.command("HGET", keys.breaker(LIMIT), "quiet")
+            assert quiet.count(b":") == 2, "and it is forgotten"
+
+    run(work)
+
+
+def test_no_more_workers_are_remembered_than_a_silence_takes(redis_url: str) -> None:
+    async def work() -> None:
+        async with member(redis_url) as one:
+            for number in range(3 * QUIET_PROCESSES):
+                one.breakers._process = f"w{number}"
+                assert await hang(one, calls=1, enough=1000) is None
+            quiet = await one.store.command("HGET", keys.breaker(LIMIT), "quiet")
+            assert len(quiet.split()) == QUIET_PROCESSES
+
+    run(work)
+
+
 async def probe(who: Member, url: str) -> float:
     """Let time pass until a probe goes; return how long it took."""
     step_s, passed_s = 0.2, 0.0
@@ -121,7 +167,7 @@ def test_probes_that_hang_are_followed_ever_more_slowly_and_one_that_fails_at_on
             await hang(one)
             waits = [await probe(one, redis_url) for _ in range(PROBES_AT_PACE + 15)]
             assert max(waits[:PROBES_AT_PACE]) <= PROBE_S + 0.3
-            assert sum(waits[PROBES_AT_PACE:]) > 100, "15 probes of a fleet in two minutes, not 86"
+            assert sum(waits[PROBES_AT_PACE:]) > 100, "15 probes of a fleet in two minutes, not 71"
             assert waits[-1] <= SLOWEST_S + 0.3
             for _ in range(17):
                 await one.fail("probe", LATE, is_probe=True)

@@ -279,7 +279,7 @@ async def assemble(
         lanes=lanes,
         silence=SilenceWatch(
             breakers, gateway.roads.silent, slots=agent.occupants.slots, pools=tuple(own), closed=gateway.closed,
-            hold=room.hold, places=settings.places_under,
+            hold=room.hold, places=settings.places_under, let_go=gateway.roads.answered_elsewhere,
         ),
         hanging=gateway.roads.hanging,
         batches=BatchDuty(

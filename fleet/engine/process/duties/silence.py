@@ -18,6 +18,9 @@ from fleet.waits import Wait
 
 #: Seconds between two looks. In health a look costs no command.
 EVERY_S = 1.0
+#: Looks after the closing of a breaker until calls of before that still hang count no more among those under way: an
+#: API that stood still may answer all of them at once, in any order.
+LOOKS_AFTER = 5
 
 logger = logging.getLogger("fleet.worker")
 
@@ -34,6 +37,7 @@ class SilenceWatch:
         pools: All of them.
         closed: Why the calls of a pool would wait, as far as this process knows; None: they need not.
         hold: Lets all tasks of a pool wait.
+        let_go: Counts calls of a limit no more among those under way that hang though the API answers again.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class SilenceWatch:
         pools: Collection[str],
         closed: Callable[[str], Wait | None],
         hold: Callable[[str, Wait], Awaitable[None]],
+        let_go: Callable[[str], None] = lambda limit: None,
     ) -> None:
         self._breakers = breakers
         self._silent = silent
@@ -54,6 +59,9 @@ class SilenceWatch:
         self._pools = pools
         self._closed = closed
         self._hold = hold
+        self._let_go = let_go
+        #: Limits whose breaker was open while calls hung here: looks since it was closed.
+        self._were_open: dict[str, int] = {}
 
     async def attend(self) -> None:
         """Open the breakers of APIs that hang, for ever.
@@ -78,18 +86,30 @@ class SilenceWatch:
             StoreUnavailable: When Redis does not answer.
         """
         for limit, (calls, silent_s, slowest_s) in self._silent(at_least_s=SILENT_US / 1e6).items():
-            if calls < self._enough(limit) or self._breakers.is_open(limit):
+            if self._breakers.is_open(limit):
+                self._were_open[limit] = 0
                 continue
             told = (
                 f"{counted(calls, 'call')} of a worker had no answer for {duration(silent_s)}; the slowest "
                 f"answer before took {duration(slowest_s)}"
             )
-            wait = await self._breakers.hangs(limit, told, for_s=silent_s)
+            enough = self._enough(limit)
+            wait = await self._breakers.hangs(limit, told, for_s=silent_s, calls=calls, enough=enough)
             if wait is not None:
+                self._were_open[limit] = 0
                 await self._hold_pools(wait)
+        self._look_back()
+
+    def _look_back(self) -> None:
+        """Let calls go that hang though the breaker is closed: another worker's probe was answered, perhaps."""
+        for limit, looks in list(self._were_open.items()):
+            self._were_open[limit] = 0 if self._breakers.is_open(limit) else looks + 1
+            if looks >= LOOKS_AFTER:
+                del self._were_open[limit]
+                self._let_go(limit)
 
     def _enough(self, limit: str) -> int:
-        """Return how many calls make a silence: half of those that may be under way at once are enough."""
+        """Return how many calls of the fleet make a silence: half of those that may be under way at once are enough."""
         places = self._places(limit)
         most = SILENT_CALLS if places is None else min(SILENT_CALLS, (places + 1) // 2)
         return min(most, self._slots())

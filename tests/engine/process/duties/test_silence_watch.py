@@ -11,7 +11,7 @@ import pytest
 from fleet import config
 from fleet.engine.process.breaking import make_breakers
 from fleet.engine.process.duties import silence
-from fleet.engine.process.duties.silence import SilenceWatch
+from fleet.engine.process.duties.silence import LOOKS_AFTER, SilenceWatch
 from fleet.resilience import Breakers
 from fleet.resilience.rules import SILENT_CALLS
 from fleet.store.client import Store
@@ -38,9 +38,10 @@ class Watched:
         self.silent: dict[str, tuple[int, float, float]] = {}
         self.holds: list[tuple[str, Wait]] = []
         self.looks = 0
+        self.let_go: list[str] = []
         self.watch = SilenceWatch(
             self.breakers, self._silent, slots=lambda: slots, pools=("one",), closed=self._closed, hold=self._hold,
-            places=lambda limit: places,
+            places=lambda limit: places, let_go=self.let_go.append,
         )  # fmt: skip
 
     def _silent(self, *, at_least_s: float) -> Mapping[str, tuple[int, float, float]]:
@@ -90,6 +91,46 @@ def test_half_of_the_calls_that_a_limit_allows_at_once_are_enough(
         assert one.breakers.is_open(LIMITS[0]) is opens
         assert (one.breakers.opened(LIMITS[0]) is not None) is opens
         assert one.breakers.opened("nobody/knows/it") is None
+        await one.close()
+
+    asyncio.run(work())
+
+
+def test_one_call_each_of_two_workers_is_enough_where_four_may_be_under_way(redis_url: str) -> None:
+    async def work() -> None:
+        one, other = Watched(redis_url, places=4), Watched(redis_url, places=4)
+        for watched in (one, other):
+            watched.silent = dict.fromkeys(LIMITS, (1, 20.0, 0.5))
+            await watched.watch.look()
+        assert not one.breakers.is_open(LIMITS[0])
+        assert other.breakers.is_open(LIMITS[0])
+        assert [pool for pool, _ in other.holds] == ["one"]
+        await one.watch.look()
+        assert one.breakers.is_open(LIMITS[0]), "it hears of it as it says so again"
+        assert [pool for pool, _ in one.holds] == ["one"]
+        await one.close()
+        await other.close()
+
+    asyncio.run(work())
+
+
+def test_calls_that_hang_though_the_breaker_is_closed_are_let_go_after_some_looks(redis_url: str) -> None:
+    async def work() -> None:
+        one = Watched(redis_url)
+        one.silent[LIMITS[0]] = (SILENT_CALLS, 20.0, 0.5)
+        for _ in range(2 * LOOKS_AFTER):
+            await one.watch.look()
+        assert one.breakers.is_open(LIMITS[0])
+        assert one.let_go == []
+        one.breakers.did_well(LIMITS[0], who="probe", seconds=0.1, output_tokens=1, is_probe=True)
+        await one.store.command("PING")
+        assert not one.breakers.is_open(LIMITS[0])
+        for looks in range(2 * LOOKS_AFTER):
+            assert bool(one.let_go) is (looks > LOOKS_AFTER), (
+                "those that are answered late, in any order, have time for it"
+            )
+            await one.watch.look()
+        assert one.let_go == [LIMITS[0]]
         await one.close()
 
     asyncio.run(work())
