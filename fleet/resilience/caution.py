@@ -14,7 +14,7 @@ from contextlib import suppress
 
 #: Seconds from one call to the next while a process doubts. An answer ends that at once, so where one of many calls
 #: fails it is hardly noticed: the next of them to end does well.
-DOUBT_S = 0.25
+DOUBT_S = 0.5
 #: Share of failed calls from which they are usual, and the weight of the newest call in it: the last twenty count.
 #: Where 30% of calls fail at random, with a few under way, all of these fail now and then: each time that cost DOUBT_S.
 USUAL_SHARE, NEWEST = 0.1, 1 / 20

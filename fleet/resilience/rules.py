@@ -32,20 +32,21 @@ SHARE_CALLS, SHARE_FAILED = 20, 0.5
 #: A key or an address that was good so lately (us) takes several failures in a row: one may be about its own prompt.
 GOOD_US = 5_000_000
 
-#: From one probe to the next (us): of an outage, so that the first answer comes within 2 s of its end and probes stay
-#: few; of what does not pass by itself, doubling up to the longest.
-PROBE_US, FIRST_LASTING_US, LONGEST_LASTING_US = 1_400_000, 60_000_000, 900_000_000
+#: From one probe to the next (us): of an outage, so that the first answer comes within 2 s of its end (it may take
+#: 0.3 s), and probes stay few; of what does not pass by itself, doubling up to the longest.
+PROBE_US, FIRST_LASTING_US, LONGEST_LASTING_US = 1_700_000, 60_000_000, 900_000_000
 #: Probes that have not ended and may hang: so many go at that pace, then each one so many times as late as the one
-#: before, at most this (us). At a time-out of two minutes all go at that pace and keep 86 slots, which are lent; at ten
-#: minutes they keep 115, not 430.
+#: before, at most this (us). At a time-out of two minutes all go at that pace and keep 71 slots, which are lent; at ten
+#: minutes they keep 114, not 353.
 PROBES_AT_PACE, PROBE_SLOWER, SLOWEST_PROBE_US = 90, 1.25, 30_000_000
 #: An API of which nobody has told an answer for so long (us) may be silent: in health each process tells every ten
 #: seconds.
 SILENT_US = 12_000_000
-#: Calls of one process without an answer that make it silent (count); fewer where it has fewer slots.
+#: Calls without an answer that make it silent (count), those of one process or of all that said so within the last
+#: seconds (us, each says it once a second); fewer where one has fewer slots. So many processes are counted.
 SILENT_CALLS = 3
-#: A time that a provider names is believed for so long at most (us): 31 days.
 QUIET_US, QUIET_PROCESSES = 3_000_000, 16
+#: A time that a provider names is believed for so long at most (us): 31 days.
 FAR_US = 31 * 86_400_000_000
 
 #: After closing, calls leave at a pace that doubles so often (us), until so long after it (us).

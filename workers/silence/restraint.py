@@ -39,7 +39,7 @@ class _Doubters:
 class Restraint:
     """The calls of a process that wait because nothing is answered. Belongs to one event loop.
 
-    Weakness: an API that suddenly takes longer for all of its answers gets one call per 1.4 s, over the whole fleet,
+    Weakness: an API that suddenly takes longer for all of its answers gets one call per 1.7 s, over the whole fleet,
     until the first of them has come; then it is known as slow.
 
     Args:

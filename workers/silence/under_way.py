@@ -9,21 +9,19 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Protocol
 
-#: From how much longer than the slowest of the last answers, and from how many seconds, silence is told.
-TIMES, LEAST_S = 3.0, 8.0
+from fleet.workers.silence.answer_times import LEAST_S, TIMES, AnswerTimes
+
 #: The same seconds for a probe beyond the calls at the same time that a limit allows: the next one waits for its place.
 BRIEF_S = 2.0
-#: What is left of the slowest time with each faster answer.
-FADES = 0.995
 #: Answers from which it is known what is usual for a task class: a breaker opens by nothing less (count).
 FEWEST_ANSWERS = 10
 #: Seconds from which calls of a class hang of which no answer is known here: nobody knows what is usual there, and a
 #: slot that is lent for nothing costs little.
 UNKNOWN_S = 20.0
-#: Where so many calls in a row, in the order in which they left, are late, each by so many seconds at least, new ones
-#: wait for a first answer: nobody sends into a silence. A call is late as TCP has it (RFC 6298): when it takes longer
-#: than the mean and so many mean deviations, or than the slowest of the last answers. Weight of the newest in both.
-DOUBTED_CALLS, DOUBTED_S, DEVIATIONS, NEWEST = 3, 0.3, 4.0, 1 / 16
+#: It is in doubt whether an API answers once it is less likely than this that all calls which left since the one that
+#: was answered last are only slow; and the first of them is without an answer for so many seconds at least. Younger
+#: ones than the last number (s) say nothing. Nobody sends into a silence.
+UNLIKELY, DOUBTED_S, YOUNG_S = 1e-6, 0.3, 0.1
 #: Seconds between two looks whether it is so, in health: each goes over calls that are under way.
 LOOK_EVERY_S = 0.05
 #: Task classes whose times are known for an API, the newest (count).
@@ -63,33 +61,6 @@ class Hanging(NamedTuple):
     outlasted: int = 0
 
 
-class _Usual:
-    """What is usual for a task class under a limit."""
-
-    __slots__ = ("answers", "deviation_s", "mean_s", "slowest_s")
-
-    def __init__(self) -> None:
-        self.answers, self.slowest_s, self.mean_s, self.deviation_s = 0, 0.0, 0.0, 0.0
-
-    def learn(self, seconds: float, *, in_doubt: bool) -> None:
-        """Learn from an answer; a late one that ends a doubt tells that such calls take so long now."""
-        if self.answers and not (in_doubt and seconds > self.late_s):
-            self.deviation_s += (abs(seconds - self.mean_s) - self.deviation_s) * NEWEST
-            self.mean_s += (seconds - self.mean_s) * NEWEST
-        else:
-            self.mean_s, self.deviation_s = seconds, seconds / 2
-        self.answers += 1
-        self.slowest_s = max(FADES * self.slowest_s, seconds)
-
-    @property
-    def late_s(self) -> float:
-        return max(DOUBTED_S, min(self.slowest_s, self.mean_s + DEVIATIONS * self.deviation_s))
-
-    @property
-    def bound_s(self) -> float:
-        return max(LEAST_S, TIMES * self.slowest_s)
-
-
 class _Api:
     """What is known of a limit: calls under way and when they left, when it answered last, when an answer last ended a
     silence, when the latest of those left that were answered, what is usual for each task class; since when it is in
@@ -103,29 +74,32 @@ class _Api:
         self.answered_at = self.heard_at = self.heard_from = self.look_at = -math.inf
         self.doubted_since: float | None = None
         self.outlasted = set[OneCall]()
-        self.usual: dict[str, _Usual] = {}
+        self.usual: dict[str, AnswerTimes] = {}
 
-    def of_class(self, kind: str) -> _Usual:
+    def of_class(self, kind: str) -> AnswerTimes:
         if len(self.usual) >= MOST_KINDS:
             del self.usual[next(iter(self.usual))]
-        self.usual[kind] = usual = _Usual()
+        self.usual[kind] = usual = AnswerTimes()
         return usual
 
-    def is_late(self, call: OneCall, seconds: float) -> bool:
-        """True when it is well known how long such calls take, and this one takes longer than nearly all of them."""
-        usual = self.usual.get(call.kind)
-        return usual is not None and usual.answers >= FEWEST_ANSWERS and seconds > usual.late_s
+    def unlikely_since(self, now: float) -> float | None:
+        """Return when the first of the calls left that are hardly only slow, all of them; None: they may well be.
 
-    def late_since(self, now: float) -> float | None:
-        """Return when the first of several calls in a row left that are late; None: there are not so many."""
-        first, late = now, 0
+        It is a sequential test (Wald): each call adds the logarithm of the chance that it takes so long. Where the API
+        is well, fewer than one look in a million finds it silent, however times are spread, as long as the time of one
+        call says nothing of the next one's.
+        """
+        first, chance, found = now, 1.0, dict[str, int]()
         for call, sent_at in self.sent.items():  # in the order in which they left
-            if now - sent_at < DOUBTED_S:
+            age_s = now - sent_at
+            if age_s < (YOUNG_S if found else DOUBTED_S):
                 break
-            if sent_at > self.heard_from and self.is_late(call, now - sent_at):
-                first, late = min(first, sent_at), late + 1
-                if late == DOUBTED_CALLS:
-                    return first
+            if sent_at <= self.heard_from or (usual := self.usual.get(call.kind)) is None:
+                continue
+            found[call.kind] = nth = found.get(call.kind, 0) + 1
+            first, chance = min(first, sent_at), chance * usual.chance(age_s, nth)
+            if chance < UNLIKELY:
+                return first
         return None
 
     def bound_s(self, call: OneCall) -> float:
@@ -208,7 +182,7 @@ class UnderWay:
         if api is None:
             return 0.0
         if now >= api.look_at:
-            api.doubted_since, api.look_at = api.late_since(now), now + LOOK_EVERY_S
+            api.doubted_since, api.look_at = api.unlikely_since(now), now + LOOK_EVERY_S
         return 0.0 if api.doubted_since is None else now - api.doubted_since
 
     def believe(self, limit: str, now: float) -> None:

@@ -12,9 +12,12 @@ import pytest
 from fleet.errors import NotSoon
 from fleet.waits import Wait
 from fleet.workers.silence.restraint import Restraint
-from fleet.workers.silence.under_way import DOUBTED_CALLS, DOUBTED_S, FEWEST_ANSWERS, LOOK_EVERY_S, UnderWay
+from fleet.workers.silence.answer_times import KEPT
+from fleet.workers.silence.under_way import DOUBTED_S, LOOK_EVERY_S, UnderWay
 from tests.workers.fakes import FakeBreakers
 
+#: Calls that outlast all answers that are kept, from which on it is no accident.
+ENOUGH = 3
 LIMIT = "alpha/m-1/default"
 
 
@@ -28,10 +31,10 @@ class One:
     kind: str = "qa"
 
 
-def known(*, slowest_s: float = 0.5, kind: str = "qa", now: float = 0.0) -> UnderWay:
+def known(*, answers: int = KEPT, slowest_s: float = 0.5, kind: str = "qa", now: float = 0.0) -> UnderWay:
     """Return calls of which it is well known how long they take."""
     calls = UnderWay()
-    for number in range(FEWEST_ANSWERS):
+    for number in range(answers):
         calls.sent(LIMIT, One(-number, kind=kind), now - slowest_s)
         calls.ended(LIMIT, One(-number, kind=kind), now, is_answered=True)
     return calls
@@ -50,7 +53,7 @@ def test_it_is_in_doubt_whether_an_api_answers_once_several_calls_in_a_row_take_
 def test_answers_to_calls_that_left_before_prove_nothing_and_neither_do_refused_ones_to_none() -> None:
     calls = known()
     calls.sent(LIMIT, One(100), 9.9)
-    for number in range(DOUBTED_CALLS):
+    for number in range(ENOUGH):
         calls.sent(LIMIT, One(number), 10.0)
     calls.ended(LIMIT, One(100), 10.4, is_answered=True)
     assert calls.doubted_s(LIMIT, 10.6) > 0
@@ -70,7 +73,7 @@ def test_a_model_that_now_takes_longer_is_known_as_slow_with_its_first_answer() 
 @pytest.mark.parametrize("why", ["unknown class", "few calls", "too short"])
 def test_nothing_is_in_doubt_where_nobody_knows_what_is_usual_or_too_little_has_happened(why: str) -> None:
     calls = known(slowest_s=0.01 if why == "too short" else 0.5)
-    for number in range(DOUBTED_CALLS - (why == "few calls")):
+    for number in range(ENOUGH - (why == "few calls")):
         calls.sent(LIMIT, One(number, kind="essay" if why == "unknown class" else "qa"), 10.0)
     assert calls.doubted_s(LIMIT, 10.0 + (0.9 * DOUBTED_S if why == "too short" else 60)) == 0
     assert calls.doubted_s("another/m/default", 10.0) == 0
@@ -99,7 +102,7 @@ def silent(work: Callable[[Restraint, UnderWay, FakeBreakers], Coroutine[Any, An
     async def run() -> None:
         now = asyncio.get_running_loop().time()
         calls, breakers = known(now=now - 10), FakeBreakers(**fakes)
-        for number in range(DOUBTED_CALLS):
+        for number in range(ENOUGH):
             calls.sent(LIMIT, One(number), now - 2)
         restraint = Restraint(calls, breakers, lambda: 1000.0)
         assert restraint.doubts(LIMIT)
@@ -116,7 +119,7 @@ def test_one_question_serves_all_who_wait_and_the_first_answer_lets_all_go_on() 
         done, rest = await asyncio.wait(waiting, timeout=0.05)
         assert [task.result() for task in done] == [True], "the one that tries"
         assert breakers.asked == 2
-        for number in range(DOUBTED_CALLS):
+        for number in range(ENOUGH):
             calls.ended(LIMIT, One(number), asyncio.get_running_loop().time(), is_answered=True)
         restraint.answered(LIMIT)
         assert await asyncio.wait_for(asyncio.gather(*rest), 1) == [False] * 49
@@ -171,6 +174,6 @@ def test_one_slow_answer_among_many_does_not_put_off_the_doubt() -> None:
     for number in range(200):
         calls.sent(LIMIT, One(number + 1000), 1.0)
         calls.ended(LIMIT, One(number + 1000), 11.0 if number == 20 else 1.5, is_answered=True)
-    for number in range(DOUBTED_CALLS):
+    for number in range(ENOUGH + 1):
         calls.sent(LIMIT, One(number), 100.0)
     assert calls.doubted_s(LIMIT, 100.9) > 0
