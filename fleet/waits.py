@@ -28,7 +28,7 @@ SENTENCES: dict[Cause, str] = {
     "requests": "the day's requests are used up",
     "money": "the money of its hour, day or month is used up",
     "budget": "the money is used up that it may spend in all",
-    "outage": "the provider fails, so its breaker is open",
+    "outage": "the provider fails or does not answer, so calls wait",
     "key": "there is no key that the provider takes",
     "credit": "the account's money, credit or quota is used up",
     "configuration": "something is configured wrongly",

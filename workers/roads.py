@@ -203,7 +203,7 @@ class Roads:
                     limits, is_probe, waits = await self._admitted(limits, waits)
                 trusted, tries = (limits, True) if is_probe else (self.restraint.trusted(limits), False)
                 if not trusted:
-                    tries = await self.restraint.wait(limits[0], patience_s=patience_s)
+                    tries = await self.restraint.wait(limits[0], pool=asked.pool, patience_s=patience_s)
                     if not tries:
                         continue
                     trusted = limits[:1]

@@ -17,7 +17,7 @@ from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Severity
 from fleet.signals.limit_view import BreakerState, LimitView
 from fleet.signals.money.metric import Metric, Sample
 from fleet.signals.money.metrics import MONEY_METRICS, money
-from fleet.signals.recorder import WorkerReport
+from fleet.signals.recorder import WorkerReport, doubted_in
 from fleet.signals.view import KEY_STATES, Durations, FleetView, PoolView
 
 #: Bots in the metrics by rank.
@@ -120,6 +120,9 @@ BREAKER = Metric(
 LIMIT_UNANSWERED = Metric(
     "fleet_limit_unanswered_calls", "gauge", "Calls without an answer for far longer than usual: it hangs.", ("limit",)
 )
+LIMIT_DOUBTED = Metric(
+    "fleet_limit_doubted_calls", "gauge", "Calls held until a first one is answered: its API may be silent.", ("limit",)
+)
 LIMIT_DAY_REQUESTS = Metric(
     "fleet_limit_day_requests", "gauge", "Requests of a limit's UTC day, used and allowed.", ("limit", "which")
 )
@@ -165,7 +168,7 @@ FLEET_METRICS = (
     BOT_RATE, BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
-    LIMIT_REFUSED, LIMIT_UNANSWERED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY, KEYS,
+    LIMIT_REFUSED, LIMIT_UNANSWERED, LIMIT_DOUBTED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY, KEYS,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
     *MONEY_METRICS,
 )  # fmt: skip
@@ -213,6 +216,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     used = view.resources
     yield WORKERS, [((), len(used.workers))]
     yield LIMIT_UNANSWERED, [((limit,), calls) for limit, calls in _unanswered(used.workers, view.limits).items()]
+    yield LIMIT_DOUBTED, [((limit,), calls) for limit, calls in _doubted(used.workers, view.limits).items()]
     yield SLOTS, [(("busy",), used.busy), (("free",), max(0, used.slots - used.busy))]
     yield CPU, [((), used.cpu_percent / 100)]
     yield MEMORY, [((), used.rss_mb * 2**20)]
@@ -330,6 +334,14 @@ def _unanswered(workers: Iterable[WorkerReport], limits: Iterable[LimitView]) ->
     for worker in workers:
         for limit, (calls, _) in worker.unanswered.items():
             found[limit] = found.get(limit, 0) + calls
+    return found
+
+
+def _doubted(workers: Iterable[WorkerReport], limits: Iterable[LimitView]) -> dict[str, int]:
+    """Return the calls of all workers that wait until it is known that their API answers, by limit."""
+    found = dict.fromkeys((row.limit for row in limits), 0)
+    for limit, calls in doubted_in(workers).items():
+        found[limit] = found.get(limit, 0) + calls
     return found
 
 

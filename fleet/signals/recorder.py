@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from types import MappingProxyType
 import psutil
 from pydantic import Field, ValidationError
 
+from fleet.config import tool_of
 from fleet.frozen import Frozen
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
@@ -102,7 +104,8 @@ class WorkerReport(Frozen):
         description="Limits whose calls have no answer for far longer than usual: calls, and seconds.",
     )
     tool_waits: dict[str, dict[str, int]] = Field(
-        default_factory=dict, description="Tasks that wait in their slots for a tool API, by pool and its limit."
+        default_factory=dict,
+        description="Tasks that wait in their slots, by pool and limit: of a tool API, or of a model's that may hang.",
     )
 
     held_keys: tuple[HeldKeyReport, ...] = Field((), description="The keys that it has.")
@@ -116,6 +119,15 @@ class WorkerReport(Frozen):
 
     def is_stale(self, now_s: float) -> bool:
         return self.at < now_s - STALE_S
+
+
+def doubted_in(workers: Iterable[WorkerReport]) -> Counter[str]:
+    """Return the calls that wait in their slots for a first answer of an API that may be silent, by limit."""
+    found = Counter[str]()
+    for worker in workers:
+        for of_pool in worker.tool_waits.values():
+            found.update({limit: calls for limit, calls in of_pool.items() if not tool_of(limit)})
+    return found
 
 
 class Recorder:
@@ -176,7 +188,8 @@ class Recorder:
             apart: How many of those tasks are suspects.
             queues: Those it takes from.
             unanswered: Limits whose calls have no answer for far longer than usual.
-            tool_waits: Tasks that wait in their slots for a tool, by pool and the tool's limit.
+            tool_waits: Tasks that wait in their slots for a tool, or for a first answer of an API in doubt, by pool and
+                limit.
             held_keys: The keys that it has.
 
         Raises:

@@ -140,7 +140,9 @@ def test_tool_that_is_down_makes_tasks_wait_and_blames_no_bot(tmp_path: Path, re
         assert told.failed >= sum(row["calls"] for row in rows)
         assert 'fleet_tool_errors_total{tool="tools/shop",type="ProviderUnavailable"}' in exposition(view).decode()
         assert results(redis_url, ids) == []
-        told_of_pool = r"stock: \d tasks? in hand waits?: the tool shop: the provider fails, so its breaker is open"
+        told_of_pool = (
+            r"stock: \d tasks? in hand waits?: the tool shop: the provider fails or does not answer, so calls wait"
+        )
         wait_until(lambda: re.search(told_of_pool, run("pools")) is not None, WAIT_S, lambda: run("pools"))
         assert re.search(r"(?m)^stock .* tool shop$", run("pools")), "the gate says so"
         assert re.search(r"The tool shop is down since [^,]*, \d tasks? wait", run("stats"))

@@ -138,6 +138,16 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         symptoms_of(),
     ),
     (
+        "provider_failing", "warning",
+        "alpha/m-1 may answer nothing: 5 calls wait in their slots until a first one is answered: those under way have "
+        "had no answer for longer than nearly all of the last took",
+        view_of(
+            workers=[report("w1@h", tool_waits={"research": {ALPHA: 3, "tools/stock/default": 9}}),
+                     report("w2@h", tool_waits={"writing": {ALPHA: 2}})]
+        ),
+        symptoms_of(),
+    ),
+    (
         "provider_down", "critical",
         "alpha/m-1 answers nothing since 14:01:52 UTC, 9 tasks wait: 8 calls of a worker had no answer for 13 s",
         view_of(

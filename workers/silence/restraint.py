@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from fleet.errors import NotSoon
@@ -53,6 +54,8 @@ class Restraint:
         self._breakers = breakers
         self._clock = clock
         self._crowds: dict[str, _Doubters] = {}
+        #: Calls that wait, by limit and pool.
+        self._waiting = Counter[tuple[str, str]]()
 
     def doubts(self, limit: str) -> bool:
         """True while it is in doubt whether the API of a limit answers. Never waits; in health it is a look-up."""
@@ -71,17 +74,35 @@ class Restraint:
             del self._crowds[limit]
             crowd.tell()
 
-    async def wait(self, limit: str, *, patience_s: float) -> bool:
+    def waiting(self) -> dict[str, dict[str, int]]:
+        """Return the calls that have waited for a first answer for a second or more, by pool and limit."""
+        now, found = asyncio.get_running_loop().time(), dict[str, dict[str, int]]()
+        for (limit, pool), calls in self._waiting.items():
+            if self._under_way.doubted_s(limit, now) >= TOLD_S:
+                found.setdefault(pool, {})[limit] = calls
+        return found
+
+    async def wait(self, limit: str, *, pool: str, patience_s: float) -> bool:
         """Wait until the API answers, or until it is known better; return whether the call is one that tries.
 
         Args:
             limit: Which.
+            pool: Whose call it is.
             patience_s: How long.
 
         Raises:
             NotSoon: Nothing was answered for so long.
             StoreUnavailable: Redis does not answer.
         """
+        self._waiting[limit, pool] += 1
+        try:
+            return await self._wait(limit, patience_s)
+        finally:
+            self._waiting[limit, pool] -= 1
+            if not self._waiting[limit, pool]:
+                del self._waiting[limit, pool]
+
+    async def _wait(self, limit: str, patience_s: float) -> bool:
         now = asyncio.get_running_loop().time
         end = now() + patience_s
         while (doubted_s := self._under_way.doubted_s(limit, now())) > 0:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from celery import states
 
+from fleet.config import tool_of
 from fleet.engine.messages.envelope import QUEUED_AT
 from fleet.engine.messages.expiry import end_in
 from fleet.engine.operations.obstacles import told_line
@@ -260,8 +261,12 @@ def _told_held(facts: Facts) -> Iterator[str]:
         yield f"bot {facts.bot.bot} works on it"
     elif facts.result is None:
         yield "no bot is known to work on it: it waits for a slot"
+    asked = {call.api for call in facts.money.under_way}
     for wait in facts.tool_waits:
-        yield f"what it asks waits in its slot for {told_line(wait, facts.now_s)}"
+        if (
+            tool_of(wait.about) or wait.about.rpartition("/")[0] not in asked
+        ):  # else it is one of those without an answer
+            yield f"what it asks waits in its slot for {told_line(wait, facts.now_s)}"
 
 
 def _told_revoked(facts: Facts) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import redis
 from celery import states
 
-from fleet.config import KEY_LABEL, TOOLS, Settings
+from fleet.config import KEY_LABEL, TOOLS, Settings, tool_of
 from fleet.economy.bill.unknown import read_unknown
 from fleet.economy.lanes.board import job_of_task
 from fleet.engine.admission.gates import OPEN_GATE, Gate
@@ -24,6 +24,7 @@ from fleet.engine.operations.waits import (
     NO_APIS,
     Crew,
     crew_of,
+    doubted,
     read_apis,
     read_standings,
     standing_of_queue,
@@ -197,7 +198,7 @@ def gather(
         wait=_wait(standing, held, parked, search, crew.now_s) if standing else None,
         money=money,
         lost=tuple(one.entry for one in read_unknown(state, of_task=task_id, most=LOST_QUICKLY if is_quick else LOST)),
-        tool_waits=tuple(_tool_waits(state, settings, pool or "", crew.now_s)) if held and result is None else (),
+        tool_waits=tuple(_tool_waits(state, settings, pool or "", crew)) if held and result is None else (),
     )
 
 
@@ -265,13 +266,16 @@ def _wait(
     return line_of(standing.pool, explained(wait, standing), now_s, tasks=tasks, parked=among)
 
 
-def _tool_waits(state: redis.Redis, settings: Settings, pool: str, now_s: float) -> Iterator[WaitLine]:
-    """Yield why requests to tools wait that a running task may use: they wait in its slot. Two round trips, if any."""
-    tools = tools_of(pool, settings)
+def _tool_waits(state: redis.Redis, settings: Settings, pool: str, crew: Crew) -> Iterator[WaitLine]:
+    """Yield why what a running task may ask for waits in its slot. Two round trips, if it may ask tools."""
+    tools, now_s = tools_of(pool, settings), crew.now_s
     apis = read_apis(state, settings, ()) if tools else NO_APIS
     for name in tools:
         if (wait := apis.wait_of(f"{TOOLS}/{name}/{KEY_LABEL}", now_s)) is not None:
             yield line_of(pool, wait, now_s)
+    for limit in sorted({limit for worker in crew.living for limit in worker.tool_waits.get(pool, ())}):
+        if not tool_of(limit):
+            yield line_of(pool, doubted(limit), now_s)
 
 
 def _troubles(queue: str, living: Sequence[WorkerReport], settings: Settings, now_s: float) -> tuple[Trouble, ...]:

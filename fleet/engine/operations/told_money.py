@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleet.config import tool_of
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.operations.task_money import CallUnderWay, micros_left
 from fleet.engine.outcomes.dead_letters import parts_of
@@ -28,6 +29,7 @@ def told_money(facts: Facts) -> Iterator[str]:
             left = max(0.0, amount.allowed_usd - amount.spent_usd - budget.reserved_usd)
             yield f"the budget of {budget.scope} has {usd(left)} left: {amount.line}"
     silent = {limit.rpartition("/")[0] for worker in facts.workers for limit in worker.unanswered}
+    silent |= {wait.about.rpartition("/")[0] for wait in facts.tool_waits if not tool_of(wait.about)}
     for call in facts.money.under_way:
         yield _told_call(call, facts.now_s, hangs=call.api in silent)
 

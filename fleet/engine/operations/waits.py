@@ -13,7 +13,7 @@ from typing import TypedDict
 import redis
 
 from fleet import config
-from fleet.config import LimitSettings, Settings
+from fleet.config import LimitSettings, Settings, tool_of
 from fleet.economy.lanes.board import NO_BATCHES, LaneBoard
 from fleet.engine.admission.gates import read_gates, read_waiting
 from fleet.engine.operations.ladders import next_limit
@@ -40,6 +40,9 @@ SAMPLE = Script.beside(__file__, "sample_parked.lua", keys="parked orders*", arg
 SAMPLES, FEWEST_SAMPLES, MOST_SAMPLES = 1000, 1, 50
 #: Queues whose parked tasks are looked at in one step (count): about a millisecond of Redis.
 QUEUES_A_STEP = 50
+
+#: What is said of an API that may have fallen silent: see `workers/silence/restraint.py`.
+DOUBTED = "it may answer nothing: none of the calls under way had an answer in time, so new ones wait for a first one"
 
 
 class _Way(TypedDict):
@@ -169,15 +172,20 @@ def read_standings(
     ]  # fmt: skip
 
 
+def doubted(limit: str) -> Wait:
+    """Return why calls wait in their slots for a first answer of an API that may have fallen silent."""
+    return Wait("outage", about=limit, told=DOUBTED)
+
+
 def tool_waits(crew: Crew, apis: Apis) -> dict[str, tuple[tuple[Wait, int], ...]]:
-    """Return what requests to tools wait for, as the workers report it, and how many tasks wait so, by pool."""
+    """Return what tasks wait for in their slots, as the workers report it, and how many, by pool: tools, mostly."""
     tasks: Counter[tuple[str, str]] = Counter()
     for worker in crew.living:
         for pool, of_pool in worker.tool_waits.items():
             tasks.update({(pool, limit): count for limit, count in of_pool.items()})
     found = dict[str, tuple[tuple[Wait, int], ...]]()
     for (pool, limit), count in tasks.most_common():
-        wait = apis.wait_of(limit, crew.now_s) or Wait("limit", about=limit)
+        wait = (apis.wait_of(limit, crew.now_s) or Wait("limit", about=limit)) if tool_of(limit) else doubted(limit)
         found[pool] = (*found.get(pool, ()), (wait, count))
     return found
 

@@ -269,7 +269,7 @@ async def assemble(
                 state,
                 plane.refuse,
                 gateway.unanswered,
-                dict if tools is None else tools.waiting,
+                lambda: _in_slots(gateway.roads.restraint.waiting(), {} if tools is None else tools.waiting()),
                 partial(held_keys, keyring),
             )
         ),
@@ -287,6 +287,13 @@ async def assemble(
             process=process or leases.process_id(),
         ),
     )  # fmt: skip
+
+
+def _in_slots(*counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Return the tasks that wait in their slots for the API of a model or a tool, by pool and its limit."""
+    return {
+        pool: {limit: n for one in counts for limit, n in one.get(pool, {}).items()} for pool in set().union(*counts)
+    }
 
 
 def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Assembly]:

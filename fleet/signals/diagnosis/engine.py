@@ -15,7 +15,8 @@ from fleet.waits import CAUSES, Cause
 NEARLY_ALL = 0.9
 #: All rules.
 RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
-    providers.broken, providers.silent, providers.failing, providers.overdue, providers.refusing, slowness.slow,
+    providers.broken, providers.silent, providers.doubted, providers.failing, providers.overdue, providers.refusing,
+    slowness.slow,
     budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown, bills.caches, queues.schedules,
     keys.unusual, keys.shared,
     bots.bots_out, bots.alike, bots.prompts,

@@ -11,6 +11,7 @@ from fleet.quoting import brief, clock, counted, duration
 from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Help, Kind, diagnosis
 from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of, called
 from fleet.signals.limit_view import LimitView
+from fleet.signals.recorder import doubted_in
 from fleet.waits import SENTENCES, UNUSUAL, Cause, provider_without_key
 
 #: Failed calls of the last minutes, and their share, from which an API is told although its breaker is closed.
@@ -203,6 +204,25 @@ def silent(case: Case) -> Iterator[Diagnosis]:
             "provider_failing", "critical", f"{called(api)} answers nothing", now_s=case.now_s, since=since,
             cause=one.told, about=api,
             help=Help(advice="see the provider's status page; tasks whose calls time out are tried again",
+                      command="fleet breakers"),
+        )  # fmt: skip
+
+
+def doubted(case: Case) -> Iterator[Diagnosis]:
+    """Yield APIs that may have fallen silent a moment ago: workers hold calls until one is answered.
+
+    It passes with the first answer, or the breaker opens after 12 s of silence; `silent` and `down` tell that.
+    """
+    told = {one.limit for one in silences(case)}
+    for limit, calls in doubted_in(case.view.resources.workers).items():
+        facts, api = case.symptoms.breakers.get(limit), api_of(limit)
+        if limit in told or (facts is not None and facts.is_open):
+            continue
+        yield diagnosis(
+            "provider_failing", "warning", f"{called(api)} may answer nothing", now_s=case.now_s, about=api,
+            cause=f"{counted(calls, 'call')} wait in their slots until a first one is answered: those under way have "
+            "had no answer for longer than nearly all of the last took",
+            help=Help(advice="see the provider's status page; calls go on with its next answer",
                       command="fleet breakers"),
         )  # fmt: skip
 

@@ -89,7 +89,7 @@ def test_what_a_job_waits_for_is_said_within_five_seconds_and_again_only_when_it
     job.pools = (PoolStanding("a", gate=Gate(hold=Wait("outage", None, LIMIT)), backlog=waiting(10)),)
     job.ends_after(6)
     assert [line.partition(" (")[0] for line, _ in job.said[1:]] == [
-        f"10 tasks wait: {LIMIT}: the provider fails, so its breaker is open"
+        f"10 tasks wait: {LIMIT}: the provider fails or does not answer, so calls wait"
     ]
     assert job.patience.reason == job.said[1][0]
 

@@ -270,6 +270,25 @@ def test_a_task_whose_api_answers_nobody_says_so(client: redis.Redis) -> None:
     assert "; simulator/simulated-1 answers nothing just now" in text_of(story_of(client, "mine"))
 
 
+def test_a_running_task_says_that_its_call_waits_for_a_first_answer_or_that_its_own_may_have_none(
+    client: redis.Redis,
+) -> None:
+    hold(client, message_of("mine"))
+    row = WorkerReport.model_validate_json(client.hget(keys.workers(), WORKER) or b"")
+    doubts = row.model_copy(update={"tool_waits": {"research": {CALLS: 2}}})
+    client.hset(keys.workers(), WORKER, doubts.model_dump_json())
+    told = text_of(story_of(client, "mine"))
+    assert (
+        "what it asks waits in its slot for simulator/simulated-1/default: the provider fails or does not answer"
+        in told
+    )
+    assert "(it may answer nothing: " in told
+    leave_call(client, "mine", ago_s=3, usd_micros=0)
+    told = text_of(story_of(client, "mine"))
+    assert "what it asks waits" not in told
+    assert "; simulator/simulated-1 answers nothing just now" in told
+
+
 def test_a_waiting_task_tells_what_the_budgets_that_count_it_have_left(client: redis.Redis) -> None:
     settings = SETTINGS.model_copy(update={"budgets": {"tenant:*": BudgetSettings(usd_per_day=2)}})
     client.lpush(queues.list_key("fleet.research", 2), with_costs(message_of("mine"), tenant="acme"))

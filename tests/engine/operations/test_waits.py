@@ -119,6 +119,19 @@ def test_a_pool_says_which_tool_its_tasks_wait_for_in_their_slots(client: redis.
     assert headline([stock, mail], time.time()) == ""
 
 
+def test_a_pool_says_how_many_of_its_calls_wait_for_a_first_answer_and_so_does_a_task_of_it(
+    client: redis.Redis,
+) -> None:
+    serve(client, "fleet.a", "fleet.b", tool_waits={"a": {LIMIT: 3}})
+    (line,) = waits_of(client)
+    assert (line.pool, line.cause, line.tasks, line.in_slots, line.about) == ("a", "outage", 0, 3, LIMIT)
+    assert "it may answer nothing" in line.line
+    assert (
+        f'fleet_limit_doubted_calls{{limit="{LIMIT}"}} 3.0'
+        in exposition(Overview(SETTINGS, state=client, broker=client).read()).decode()
+    )
+
+
 def test_where_no_key_of_a_provider_serves_what_waits_all_say_so_with_the_count(client: redis.Redis) -> None:
     serve(client, "fleet.a", "fleet.b")
     queue(client, 3)

@@ -21,6 +21,7 @@ def test_a_task_that_went_back_is_told_with_its_reason_and_its_time(monkeypatch:
         request.on_failure(SimpleNamespace(exception=GoneBack(wait)))
     assert [name for name, _ in sent] == ["task-retried"] * 2
     assert [fields["exception"] for _, fields in sent] == [
-        "waits: openai/gpt-5/default: the provider fails, so its breaker is open (503), until 1970-01-02 00:00:00 UTC",
+        "waits: openai/gpt-5/default: the provider fails or does not answer, so calls wait (503), "
+        "until 1970-01-02 00:00:00 UTC",
         f"waits: {SENTENCES['key']}",
     ]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from fleet.workers.silence.under_way import UNLIKELY, UnderWay
 from fleet.workers.silence.answer_times import AnswerTimes
+from fleet.workers.silence.under_way import UNLIKELY, UnderWay
 
 Times = Callable[[random.Random], float]
 LIMIT = "alpha/m-1/default"

@@ -11,8 +11,8 @@ import pytest
 
 from fleet.errors import NotSoon
 from fleet.waits import Wait
-from fleet.workers.silence.restraint import Restraint
 from fleet.workers.silence.answer_times import KEPT
+from fleet.workers.silence.restraint import Restraint
 from fleet.workers.silence.under_way import DOUBTED_S, LOOK_EVERY_S, UnderWay
 from tests.workers.fakes import FakeBreakers
 
@@ -115,22 +115,24 @@ def silent(work: Callable[[Restraint, UnderWay, FakeBreakers], Coroutine[Any, An
 
 def test_one_question_serves_all_who_wait_and_the_first_answer_lets_all_go_on() -> None:
     async def work(restraint: Restraint, calls: UnderWay, breakers: FakeBreakers) -> None:
-        waiting = [asyncio.ensure_future(restraint.wait(LIMIT, patience_s=60)) for _ in range(50)]
+        waiting = [asyncio.ensure_future(restraint.wait(LIMIT, pool="research", patience_s=60)) for _ in range(50)]
         done, rest = await asyncio.wait(waiting, timeout=0.05)
         assert [task.result() for task in done] == [True], "the one that tries"
         assert breakers.asked == 2
+        assert restraint.waiting() == {"research": {LIMIT: 49}}
         for number in range(ENOUGH):
             calls.ended(LIMIT, One(number), asyncio.get_running_loop().time(), is_answered=True)
         restraint.answered(LIMIT)
         assert await asyncio.wait_for(asyncio.gather(*rest), 1) == [False] * 49
-        assert not await restraint.wait(LIMIT, patience_s=60)
+        assert not await restraint.wait(LIMIT, pool="research", patience_s=60)
+        assert restraint.waiting() == {}
 
     silent(work, turns=[0.0, 30.0])
 
 
 def test_who_hears_that_others_are_answered_believes_it() -> None:
     async def work(restraint: Restraint, calls: UnderWay, breakers: FakeBreakers) -> None:
-        assert not await restraint.wait(LIMIT, patience_s=60)
+        assert not await restraint.wait(LIMIT, pool="research", patience_s=60)
         assert not restraint.doubts(LIMIT)
 
     silent(work, turns=[None])
@@ -139,7 +141,7 @@ def test_who_hears_that_others_are_answered_believes_it() -> None:
 def test_a_call_without_patience_is_told_why_and_stops_nobody_else() -> None:
     async def work(restraint: Restraint, calls: UnderWay, breakers: FakeBreakers) -> None:
         with pytest.raises(NotSoon) as found:
-            await restraint.wait(LIMIT, patience_s=0.05)
+            await restraint.wait(LIMIT, pool="research", patience_s=0.05)
         wait = found.value.wait()
         assert (wait.cause, wait.about, wait.is_everyones) == ("outage", LIMIT, False)
         assert wait.opens_at == pytest.approx(1030, abs=1)
@@ -150,7 +152,7 @@ def test_a_call_without_patience_is_told_why_and_stops_nobody_else() -> None:
 
 def test_an_open_breaker_has_the_last_word() -> None:
     async def work(restraint: Restraint, calls: UnderWay, breakers: FakeBreakers) -> None:
-        assert not await restraint.wait(LIMIT, patience_s=60)
+        assert not await restraint.wait(LIMIT, pool="research", patience_s=60)
         assert breakers.asked == 0
 
     silent(work, stands=Wait("outage", about=LIMIT))
@@ -158,13 +160,13 @@ def test_an_open_breaker_has_the_last_word() -> None:
 
 def test_who_is_cancelled_while_it_asks_leaves_the_question_to_others() -> None:
     async def work(restraint: Restraint, calls: UnderWay, breakers: FakeBreakers) -> None:
-        first = asyncio.ensure_future(restraint.wait(LIMIT, patience_s=60))
+        first = asyncio.ensure_future(restraint.wait(LIMIT, pool="research", patience_s=60))
         breakers.hangs = True
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait([first])
         breakers.hangs = False
-        assert await asyncio.wait_for(restraint.wait(LIMIT, patience_s=60), 1)
+        assert await asyncio.wait_for(restraint.wait(LIMIT, pool="research", patience_s=60), 1)
 
     silent(work, turns=[0.0])
 

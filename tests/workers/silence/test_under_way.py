@@ -9,8 +9,8 @@ from typing import Any
 from fleet.entries import Entry
 from fleet.workers.meter import NO_USAGE
 from fleet.workers.road import Road
-from fleet.workers.silence.under_way import BRIEF_S, FEWEST_ANSWERS, MOST_KINDS, UNKNOWN_S, Hanging, UnderWay
 from fleet.workers.silence.answer_times import FADES, LEAST_S, TIMES
+from fleet.workers.silence.under_way import BRIEF_S, FEWEST_ANSWERS, MOST_KINDS, UNKNOWN_S, Hanging, UnderWay
 
 LIMIT = "alpha/m-1/default"
 

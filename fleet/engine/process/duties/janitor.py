@@ -76,7 +76,7 @@ class Janitor:
         state: Where bots and signals are.
         refuse: Gives a task a failed result: (task id, why, headers, body).
         unanswered: Gives limits whose calls have had no answer for far longer than usual: calls, and seconds.
-        tool_waits: Counts tasks that wait in their slots for a tool, by pool and the tool's limit.
+        tool_waits: Counts tasks that wait in their slots, for a tool or a first answer, by pool and limit.
         held_keys: Tells of the keys of this process.
     """
 
