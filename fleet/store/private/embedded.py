@@ -18,14 +18,14 @@ from pydantic import SecretStr
 from fleet.config import BROKER_VARIABLE, RESULT_VARIABLE, RedisSettings, Settings, home_path
 from fleet.errors import ConfigurationError, FleetError
 from fleet.store.address import SENTINEL
-from fleet.store.celery_addresses import (
+from fleet.store.client import connect, masked, store_errors
+from fleet.store.home import write_private
+from fleet.store.private.celery_addresses import (
     check_broker_variables,
     check_result_variable,
     is_one_place,
     origin_of,
 )
-from fleet.store.client import connect, masked, store_errors
-from fleet.store.home import write_private
 from fleet.store.private.server import Rule, choose_server
 from fleet.store.private.service import LOOPBACK, Launch, LocalService, ServiceState
 from fleet.store.private.written import read_written
