@@ -17,6 +17,7 @@ import redis
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fleet.config import Settings
+from fleet.dashboard.job_actions import CancelJob, ReplayJob, SealJob, carry_out_on_job
 from fleet.dashboard.task_actions import CancelTask, PurgeDead, ReplayDead, carry_out_on_tasks
 from fleet.engine.admission.gates import CLOSED, Gate, read_gates
 from fleet.engine.operations import levers
@@ -114,7 +115,18 @@ class ResumeUse(Frozen):
 
 
 Action = (
-    PausePool | ResumePool | QuarantineBot | ReleaseBot | RelearnClass | ResumeUse | CancelTask | ReplayDead | PurgeDead
+    PausePool
+    | ResumePool
+    | QuarantineBot
+    | ReleaseBot
+    | RelearnClass
+    | ResumeUse
+    | CancelTask
+    | ReplayDead
+    | PurgeDead
+    | SealJob
+    | CancelJob
+    | ReplayJob
 )
 _ACTION: TypeAdapter[Action] = TypeAdapter(Annotated[Action, Field(discriminator="do")])
 
@@ -175,6 +187,9 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> CarriedOut:
         for pool in action.names:
             if pool not in settings.pools:
                 raise ConfigurationError(f"pool: expected one of {', '.join(settings.pools)}, got {quote(pool)}")
+    if isinstance(action, SealJob | CancelJob | ReplayJob):
+        said, more_of_job = carry_out_on_job(action, by=by)
+        return CarriedOut(said, more=more_of_job)
     with two_redis(settings) as (state, broker, _):
         match action:
             case PausePool():

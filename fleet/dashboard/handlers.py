@@ -175,6 +175,32 @@ class DeadLetters(FleetHandler):
             self.answer(json.dumps({"letters": rows}))
 
 
+class OneJob(FleetHandler):
+    """The first members of a job that failed, or have not ended."""
+
+    @authenticated
+    async def get(self, job_id: str) -> None:
+        try:
+            found = await self.in_thread(self.source.job_members, job_id)
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            self.answer(json.dumps(found))
+
+
+class Schedules(FleetHandler):
+    """Schedules, when they are due, and what is wrong with them."""
+
+    @authenticated
+    async def get(self) -> None:
+        try:
+            found = await self.in_thread(self.source.schedules)
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            self.answer(json.dumps(found))
+
+
 class Act(FleetHandler):
     """Pause, resume, quarantine, release: only for who has logged in, only from our own page."""
 
@@ -237,6 +263,8 @@ def routes(source: Source, feed: Feed) -> list[url]:
         url(r"/fleet/task/(.{1,1536})", OneTask, parts, name="fleet-task"),
         url(r"/fleet/tasks", FoundTasks, parts, name="fleet-tasks"),
         url(r"/fleet/dead", DeadLetters, parts, name="fleet-dead"),
+        url(r"/fleet/job/([0-9a-f]{15})", OneJob, parts, name="fleet-job"),
+        url(r"/fleet/schedules", Schedules, parts, name="fleet-schedules"),
         url(r"/fleet/act", Act, parts, name="fleet-act"),
         url(r"/fleet/metrics", Metrics, parts, name="fleet-metrics"),
         url(r"/fleet/static/(.*)", Static, {"path": str(HERE / "static")}, name="fleet-static"),

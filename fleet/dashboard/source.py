@@ -5,14 +5,24 @@ Blocks: call it on a thread.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from fleet.config import Settings
 from fleet.dashboard.search import wish_of
+from fleet.engine.operations.jobs.board import members_of, read_job
 from fleet.engine.operations.overview import open_overview
+from fleet.engine.operations.schedules.view import read_schedules
 from fleet.engine.operations.task_page import TaskPage
 from fleet.engine.operations.task_search import TaskSearch
 from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.signals.metrics import exposition
 from fleet.signals.view import BotDetail, FleetView
+from fleet.store.clock import CLOCK
+from fleet.store.private.two_redis import two_redis
+
+#: Members of a job that are named, of each kind (count).
+MEMBERS_SHOWN = 20
 
 
 class Source:
@@ -43,6 +53,23 @@ class Source:
         """Return the tasks that a question of the search field means; raises `ConfigurationError` where it is none."""
         with open_overview(self.settings) as overview:
             return overview.tasks(wish_of(text, self.settings))
+
+    def job_members(self, job_id: str) -> dict[str, list[str]]:
+        """Return the task ids of a job's first members that failed, or have not ended."""
+        with two_redis(self.settings) as (state, *_):
+            now_s = CLOCK.now_s()
+            job = read_job(state, job_id, now_s)
+            return {how: members_of(state, job, how, MEMBERS_SHOWN) if job else [] for how in ("failed", "pending")}
+
+    def schedules(self) -> dict[str, Any]:
+        """Return the schedules as they stand, and what is wrong with them."""
+        with two_redis(self.settings) as (state, *_):
+            now_s = CLOCK.now_s()
+            board = read_schedules(state, self.settings, now_s)
+        rows = [
+            {**asdict(one), "paused_until": None} for one in board.schedules
+        ]  # its state says it; it may be endless
+        return {"at": now_s, "schedules": rows, "trouble": board.trouble}
 
     def metrics(self) -> bytes:
         """Return the fleet in Prometheus' text format."""

@@ -22,8 +22,8 @@ LIVES_EVERY = 256
 #: How a member ended -> its byte.
 ENDED_AS = {"ok": "o", "degraded": "d", "failed": "f", "cancelled": "c"}
 
-_JOB_KEYS = "job members order due follower"
-COMPLETE = Script.beside(__file__, "complete.lua", keys="job due follower", argv="job_id life_s")
+_JOB_KEYS = "job members order due follower live"
+COMPLETE = Script.beside(__file__, "complete.lua", keys="job due follower live", argv="job_id life_s")
 END_MEMBER = Script.beside(
     __file__,
     "end_member.lua",
@@ -33,7 +33,7 @@ END_MEMBER = Script.beside(
     using=[COMPLETE],
 )
 SEAL = Script.beside(
-    __file__, "seal.lua", keys="job due follower", argv="job_id life_s total is_cancelled", using=[COMPLETE]
+    __file__, "seal.lua", keys="job due follower live", argv="job_id life_s total is_cancelled", using=[COMPLETE]
 )
 END_REVOKED = Script.beside(
     __file__,
@@ -42,8 +42,11 @@ END_REVOKED = Script.beside(
     argv="payload result_life_s job_id position ended_as life_s",
     using=[END_MEMBER],
 )
+NOTE_QUEUED = Script.beside(__file__, "note_queued.lua", keys="job follower", argv="queued queued_at life_s")
 SETTLE = Script.beside(__file__, "settle.lua", keys="job due follower", argv="job_id")
-REOPEN = Script.beside(__file__, "reopen_member.lua", keys="job members", argv="position")
+REOPEN = Script.beside(
+    __file__, "reopen_member.lua", keys="job members live lost", argv="job_id position task_id life_s"
+)
 
 
 def end_call(member: Membership, how: str) -> tuple[list[Any], list[Any]]:
@@ -62,14 +65,20 @@ def end_revoked(state: redis.Redis, metas: dict[str, bytes], *, result_life_s: i
         result_life_s: Life of a result, s.
     """
     calls = [
-        END_REVOKED.call(
-            result=keys.result(task_id), **_keys_of(member.job), payload=meta, result_life_s=result_life_s,
-            job_id=member.job, position=member.position, ended_as=ENDED_AS["cancelled"], life_s=LIFE_S,
-        )
-        for task_id, meta in metas.items() if (member := membership_of(task_id)) is not None
-    ]  # fmt: skip
+        revoked_call(member, task_id, meta, result_life_s=result_life_s)
+        for task_id, meta in metas.items()
+        if (member := membership_of(task_id)) is not None
+    ]
     replies = run_script_each(state, END_REVOKED, calls)
     return [task_id for task_id, is_stored in zip(metas, replies, strict=True) if is_stored]
+
+
+def revoked_call(member: Membership, task_id: str, meta: bytes, *, result_life_s: int) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `end_revoked.lua` for a member, its task id, and what is stored."""
+    return END_REVOKED.call(
+        result=keys.result(task_id), **_keys_of(member.job), payload=meta, result_life_s=result_life_s,
+        job_id=member.job, position=member.position, ended_as=ENDED_AS["cancelled"], life_s=LIFE_S,
+    )  # fmt: skip
 
 
 def reopen_member(state: redis.Redis, task_id: str) -> None:
@@ -78,7 +87,10 @@ def reopen_member(state: redis.Redis, task_id: str) -> None:
     Whoever dies in between leaves its dead letter: replaying that once more queues it.
     """
     if (member := membership_of(task_id)) is not None:
-        call = REOPEN.call(job=job_keys.job(member.job), members=job_keys.members(member.job), position=member.position)
+        call = REOPEN.call(
+            job=job_keys.job(member.job), members=job_keys.members(member.job), live=job_keys.live(),
+            lost=job_keys.lost(), job_id=member.job, position=member.position, task_id=task_id, life_s=LIFE_S,
+        )  # fmt: skip
         run_script(state, REOPEN, *call)
 
 
@@ -89,6 +101,7 @@ def _keys_of(job_id: str) -> dict[str, str]:
         "order": job_keys.order(job_id),
         "due": job_keys.due(),
         "follower": job_keys.then(job_id),
+        "live": job_keys.live(),
     }
 
 
@@ -110,6 +123,7 @@ class JobState:
         done_at: When the last one ended, after it was sealed.
         cancelled_at: When it was cancelled.
         called_at: When the task that follows it was queued.
+        queued_at: When its newest members were queued.
     """
 
     id: str
@@ -125,6 +139,7 @@ class JobState:
     done_at: float | None
     cancelled_at: float | None
     called_at: float | None
+    queued_at: float | None
 
     @property
     def is_over(self) -> bool:
@@ -167,6 +182,9 @@ class JobLedger:
             pipe.zadd(job_keys.listed(), {job_id: now_s}, nx=True)
             pipe.zremrangebyscore(job_keys.listed(), 0, now_s - 2 * LIFE_S)
             pipe.expire(job_keys.listed(), LIFE_S)
+            pipe.zadd(job_keys.live(), {job_id: now_s}, nx=True)
+            pipe.zremrangebyscore(job_keys.live(), 0, now_s - 2 * LIFE_S)
+            pipe.expire(job_keys.live(), LIFE_S)
             if follower is not None:
                 pipe.set(job_keys.then(job_id), follower, ex=LIFE_S, nx=True)
             was_there = pipe.execute()[0]
@@ -188,26 +206,33 @@ class JobLedger:
             rows = pipe.execute() if job_ids else []
         return [_state(job_id, row) for job_id, row in zip(job_ids, rows, strict=True)]
 
-    def newest(self, count: int) -> list[JobState]:
-        """Return the newest jobs, the last one first."""
-        found = cast("list[bytes]", self._client.zrevrange(job_keys.listed(), 0, count - 1))
-        return [state for state in self.read_all([one.decode() for one in found]) if state is not None]
+    def newest(self, count: int, *, live_first: bool = False) -> list[JobState]:
+        """Return the newest jobs, the last one first; `live_first`: those that are not over before all others."""
+        with self._client.pipeline(transaction=False) as pipe:
+            if live_first:
+                pipe.zrevrange(job_keys.live(), 0, count - 1)
+            pipe.zrevrange(job_keys.listed(), 0, count - 1)
+            found = [one.decode() for ids in pipe.execute() for one in ids]
+        chosen = list(dict.fromkeys(found))[:count]
+        return [state for state in self.read_all(chosen) if state is not None]
 
-    def note_queued(self, job_id: str, queued: int) -> JobState | None:
-        """Note that a job's first `queued` members are queued; return how it stands now."""
-        with self._client.pipeline(transaction=True) as pipe:
-            pipe.hset(job_keys.job(job_id), "queued", queued)
-            pipe.expire(job_keys.job(job_id), LIFE_S)
-            pipe.expire(job_keys.then(job_id), LIFE_S)
-            pipe.hgetall(job_keys.job(job_id))
-            row = pipe.execute()[-1]
-        return _state(job_id, row)
+    def note_queued(self, job_id: str, queued: int, now_s: float) -> JobState | None:
+        """Note that a job's first `queued` members are queued; return how it stands now. One round trip."""
+        call = NOTE_QUEUED.call(
+            job=job_keys.job(job_id),
+            follower=job_keys.then(job_id),
+            queued=queued,
+            queued_at=repr(now_s),
+            life_s=LIFE_S,
+        )
+        flat = run_script(self._client, NOTE_QUEUED, *call)
+        return _state(job_id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
     def seal(self, job_id: str, total: int, *, is_cancelled: bool = False) -> bool:
         """Let a job have so many members and no more; `is_cancelled`: no task follows it. False: there is none."""
         call = SEAL.call(
-            job=job_keys.job(job_id), due=job_keys.due(), follower=job_keys.then(job_id), job_id=job_id,
-            life_s=LIFE_S, total=total, is_cancelled=int(is_cancelled),
+            job=job_keys.job(job_id), due=job_keys.due(), follower=job_keys.then(job_id), live=job_keys.live(),
+            job_id=job_id, life_s=LIFE_S, total=total, is_cancelled=int(is_cancelled),
         )  # fmt: skip
         return bool(run_script(self._client, SEAL, *call))
 
@@ -236,5 +261,5 @@ def _state(job_id: str, row: dict[bytes, bytes]) -> JobState | None:
         id=job_id, key=told.get("key", ""), made_at=float(told["made"]), queued=count("queued"),
         total=count("total") if "total" in told else None, ended=count("ended"), ok=count("o"), degraded=count("d"),
         failed=count("f"), cancelled=count("c"), done_at=time_of("done_at"), cancelled_at=time_of("cancelled_at"),
-        called_at=time_of("called_at"),
+        called_at=time_of("called_at"), queued_at=time_of("queued_at"),
     )  # fmt: skip

@@ -5,13 +5,13 @@
 -- KEYS  job       hash                                                         TTL of all: life_s
 --       members   string: a byte per member
 --       order     stream: `m` position
---       due, follower   see complete.lua
+--       due, follower, live   see complete.lua
 -- ARGV  job_id
 --       position  of the member, from 0
 --       ended_as  one byte: o ok, d degraded, f failed, c cancelled
 --       life_s    s
 -- Reply 1 counted;  0 it was counted so before, or there is no such job
-local job, members, order, due, follower = unpack(KEYS)
+local job, members, order, due, follower, live = unpack(KEYS)
 local job_id, position, ended_as, life_s = unpack(ARGV)
 if redis.call('EXISTS', job) == 0 then return 0 end
 local before = redis.call('GETRANGE', members, position, position)
@@ -24,7 +24,7 @@ if before ~= '' and before ~= '\0' then
   return 1
 end
 local ended = redis.call('HINCRBY', job, 'ended', 1)
-if complete({ job, due, follower }, { job_id, life_s }) == 1 or ended % LIVES_EVERY == 1 then
+if complete({ job, due, follower, live }, { job_id, life_s }) == 1 or ended % LIVES_EVERY == 1 then
   for _, key in ipairs({ job, members, order, follower }) do redis.call('EXPIRE', key, life_s) end
 end
 return 1

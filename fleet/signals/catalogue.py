@@ -246,7 +246,13 @@ SCHEDULE_RESUMED = Event("schedule_resumed", "info", "A schedule goes on: schedu
 SCHEDULE_RUN = Event("schedule_run", "info", "An operator had a schedule's tasks submitted: schedule, tasks, by, host.")
 CACHE_CLEARED = Event("cache_cleared", "info", "Kept answers were dropped: kind, answers (count), by, host.")
 JOB_CANCELLED = Event("job_cancelled", "warning", "Somebody cancelled a job: job (its id), ended, stopped, by, host.")
+JOB_SEALED = Event("job_sealed", "info", "Somebody let an open job get no more tasks: job, by, host.")
 JOB_REPLAYED = Event("job_replayed", "info", "A job's failed tasks were queued again: job, tasks, by, host.")
+JOB_MEMBERS_LOST = Event(
+    "job_members_lost",
+    "warning",
+    "Tasks of a job are in no queue any more, and count as cancelled: job, tasks (count).",
+)
 CONTEXT_ADDED = Event("context_added", "info", "A shared document was stored: context (its id), by, host.")
 CONTEXT_REMOVED = Event("context_removed", "info", "A shared document was removed: context (its id), by, host.")
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")

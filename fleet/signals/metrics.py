@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from fleet.signals import catalogue
 from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Severity
+from fleet.signals.jobs.metrics import JOB_METRICS, jobs
 from fleet.signals.limit_view import BreakerState, LimitView
 from fleet.signals.money.metric import Metric, Sample
 from fleet.signals.money.metrics import MONEY_METRICS, money
@@ -170,7 +171,7 @@ FLEET_METRICS = (
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
     LIMIT_REFUSED, LIMIT_UNANSWERED, LIMIT_DOUBTED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY, KEYS,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
-    *MONEY_METRICS,
+    *MONEY_METRICS, *JOB_METRICS,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY, WORKER_EXCHANGES)
 
@@ -209,6 +210,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     ends = ((row.limit, row.budget_ends_at) for row in view.limits)
     yield BUDGET_ENDS, [((limit,), max(0.0, at - view.at)) for limit, at in ends if at is not None]
     yield from money(view)
+    yield from jobs(view)
     yield from _diagnoses(view.diagnoses)
     yield DEAD_KEPT, [((group.pool, group.reason), group.count) for group in view.dead]
     yield SUSPECTS, [((), view.suspects)]

@@ -21,6 +21,7 @@ from fleet.signals.cost_view import Costs
 from fleet.signals.crew import Trouble
 from fleet.signals.diagnosis.finding import CallVerdict, Diagnosis
 from fleet.signals.health_view import ClassDiversity, FleetHealth
+from fleet.signals.jobs.view import JobsView
 from fleet.signals.limit_view import LimitView
 from fleet.signals.marks import ChartMark
 from fleet.signals.money.bill_view import BillView
@@ -370,4 +371,5 @@ class FleetView(Frozen):
     diversity: tuple[ClassDiversity, ...] = Field((), description="Sameness of answers by class, alarms first.")
     verdict: CallVerdict = Field(CallVerdict(), description="Who is behind what fails now, by calls.")
     dead: tuple[DeadGroup, ...] = Field((), description="Dead letters by pool and reason, the most first.")
+    jobs: JobsView = Field(JobsView(), description="Many tasks with one end.")
     suspects: int = Field(0, description="Tasks whose worker died while they ran: they wait to run apart, or do so.")

@@ -35,6 +35,16 @@ def due() -> str:
     return f"{TAG}:jobs:due"
 
 
+def live() -> str:
+    """Sorted set, expires: job id -> Unix time at which it was made: jobs that are not over."""
+    return f"{TAG}:jobs:live"
+
+
+def lost() -> str:
+    """Sorted set, expires: task id -> Unix time since when a member without a result is in no queue."""
+    return f"{TAG}:jobs:lost"
+
+
 def listed() -> str:
     """Sorted set, expires: job id -> Unix time at which it was made."""
     return f"{TAG}:jobs:listed"

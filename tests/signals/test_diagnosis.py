@@ -17,6 +17,7 @@ from fleet.signals.diagnosis.long_waits import outlook
 from fleet.signals.diagnosis.symptoms import BreakerFacts, CacheReads, OutBot, Symptoms
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.health_view import ClassDiversity, ScoreView
+from fleet.signals.jobs.view import JobsView, JobView
 from fleet.signals.money.bill_view import BillSums, BillView
 from fleet.signals.rungs import LadderView
 from fleet.signals.unusual.alarms import Alarm
@@ -427,6 +428,14 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     (
         "schedule_late", "warning", "Schedules stand still: no beat submits the tasks of 2 schedules",
         view_of(), symptoms_of(schedules="no beat submits the tasks of 2 schedules"),
+    ),
+    (
+        "job_stands", "warning", "1 job stands still, 7 tasks wait: crawl: it is open, and has got no task for 2 h",
+        view_of(jobs=JobsView(live=1, jobs=(JobView(
+            id="0" * 15, key="crawl", word="open", made_at=1.0, moved_at=1.0, queued=9, total=None, ended=2, ok=2,
+            degraded=0, failed=0, cancelled=0, trouble="it is open, and has got no task for 2 h",
+        ),))),
+        symptoms_of(),
     ),
     (
         "pool_paused", "info",

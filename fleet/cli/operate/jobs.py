@@ -1,11 +1,11 @@
-"""`fleet job`: many tasks with one end: how each job stands, cancel it, queue what failed in it again."""
+"""`fleet job`: many tasks with one end: how each job stands, seal or cancel it, queue what failed in it again."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,15 +13,15 @@ import click
 from fleet import config
 from fleet.cli.operate.two_redis import state_client
 from fleet.cli.terminal import fitted, say, table
-from fleet.quoting import counted, stamp
+from fleet.errors import GiveUp
+from fleet.quoting import counted, duration, stamp
 
 if TYPE_CHECKING:
     from fleet.engine.jobs.job import FleetJob
-    from fleet.jobs import JobState
-    from fleet.signals.catalogue import Event
+    from fleet.signals.jobs.view import JobView
 
-#: Jobs that are listed (count).
-LISTED = 50
+#: Jobs that are listed (count), and members of one that are named.
+LISTED, NAMED = 50, 5
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 
 
@@ -29,7 +29,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @_JSON
 @click.pass_context
 def job(ctx: click.Context, as_json: bool) -> None:
-    """Show jobs, many tasks with one end; cancel one, queue what failed in it again.
+    """Show jobs, many tasks with one end; seal or cancel one, queue what failed in it again.
 
     Programs submit them with `submit_job`. A job is named by its key or its id.
 
@@ -47,7 +47,7 @@ def job(ctx: click.Context, as_json: bool) -> None:
 @job.command("list")
 @_JSON
 def list_(as_json: bool) -> None:
-    """Show the newest jobs: how many of their tasks have ended, and how."""
+    """Show jobs, those that are not over first: how many of their tasks have ended, and how."""
     _list(as_json=as_json)
 
 
@@ -56,24 +56,74 @@ def list_(as_json: bool) -> None:
 @_JSON
 def show(name: str, as_json: bool) -> None:
     """Show how a job stands, and what follows it."""
+    from fleet.engine.operations.jobs.board import members_of, read_job
+
     found = _found(name)
+    with state_client(config.current()) as client:
+        view = read_job(client, found.id, time.time())
+        if view is None:
+            raise GiveUp(f"expected job {found.id}, got none: it was forgotten just now")
+        some = {how: members_of(client, view, how, NAMED) for how in ("failed", "pending")}
+    if as_json:
+        click.echo(json.dumps(_data(view) | {"then_id": found.then_id, "first": some}, indent=2))
+        return
+    for line in _told(view, some):
+        click.echo(line)
+    if view.failed:
+        say(f"`fleet job replay {view.id}` queues what failed again")
+
+
+def _told(view: JobView, some: dict[str, list[str]]) -> Iterator[str]:
+    now_s = time.time()
+    yield f"{view.id}  {view.word}"
+    ways = {"ok": view.ok, "degraded": view.degraded, "failed": view.failed, "cancelled": view.cancelled}
+    facts = {
+        "key": view.key,
+        "made": stamp(view.made_at),
+        "tasks": view.line,
+        "ended as": ", ".join(f"{count:,} {how}" for how, count in ways.items() if count) or "-",
+        "pace": f"{view.per_minute:,.0f} a minute" if view.per_minute else "",
+        "moved": f"{duration(now_s - view.moved_at)} ago" if view.is_live else "",
+        "trouble": view.trouble,
+        "done": stamp(view.done_at) if view.done_at else "",
+        "then": _told_follower(view),
+        **{f"{how}, first": ", ".join(ids) for how, ids in some.items() if ids},
+    }
+    for name, value in facts.items():
+        if value:
+            yield f"  {name:<15}{value}"
+
+
+def _told_follower(view: JobView) -> str:
+    if not view.has_follower:
+        return ""
+    return (
+        f"{view.then_id}, {f'queued {stamp(view.called_at)}' if view.called_at else 'when all have ended'} (fleet why)"
+    )
+
+
+@job.command()
+@click.argument("name", metavar="JOB")
+@_JSON
+def seal(name: str, as_json: bool) -> None:
+    """Let an open job get no more tasks: it ends with those that it has, and what follows it follows.
+
+    For one whose producer does not come back. Run the producer again under the same key if more tasks are to come.
+
+    \b
+    Examples:
+      fleet job seal mails-2026-11-30
+    """
+    from fleet.cli.operate.pools import operator_name
+    from fleet.engine.operations.jobs.levers import seal_job
+
+    found = _found(name)
+    seal_job(found, by=operator_name())
     state = found.state
     if as_json:
-        click.echo(json.dumps(_data(state) | {"then_id": found.then_id}, indent=2))
-        return
-    click.echo(f"{state.id}  {state.word}")
-    click.echo(f"  key        {state.key}")
-    click.echo(f"  made       {stamp(state.made_at)}")
-    click.echo(f"  tasks      {_told_total(state)}, {state.ended:,} ended")
-    ways = {"ok": state.ok, "degraded": state.degraded, "failed": state.failed, "cancelled": state.cancelled}
-    click.echo(f"  ended as   {', '.join(f'{count:,} {how}' for how, count in ways.items() if count) or '-'}")
-    for what, at in (("cancelled", state.cancelled_at), ("done", state.done_at)):
-        if at is not None:
-            click.echo(f"  {what:<9}  {stamp(at)}")
-    if state.called_at is not None:
-        click.echo(f"  then       {found.then_id}, queued {stamp(state.called_at)} (fleet why)")
-    if state.failed:
-        say(f"`fleet job replay {state.id}` queues what failed again")
+        click.echo(json.dumps({"job": found.id, "state": state.word, "total": state.total}))
+    else:
+        say(f"it is {state.word}: {counted(state.total or 0, 'task')}, {state.ended:,} ended")
 
 
 @job.command()
@@ -91,19 +141,16 @@ def cancel(name: str, running: bool, yes: bool, as_json: bool) -> None:
       fleet job cancel mails-2026-11-30
       fleet job cancel mails-2026-11-30 --running --yes
     """
-    from fleet.signals import catalogue
+    from fleet.cli.operate.pools import operator_name
+    from fleet.engine.operations.jobs.levers import cancel_job, told_cancel
 
     found = _found(name)
     _confirm(f"cancel {counted(found.state.queued - found.state.ended, 'task')}", yes)
-    tally = found.cancel(running=running)
-    _record(catalogue.JOB_CANCELLED, {"job": found.id, "ended": tally.waiting, "stopped": running})
+    tally = cancel_job(found, running=running, by=operator_name())
     if as_json:
         click.echo(json.dumps({"job": found.id, "waiting": tally.waiting, "held": len(tally.held), "stopped": running}))
         return
-    say(f"{counted(tally.waiting, 'waiting task')} cancelled")
-    if tally.held:
-        what = "are stopped by their workers" if running else "go on, but begin no second time"
-        say(f"{counted(len(tally.held), 'task')} held by workers: those {what}")
+    say(told_cancel(tally, running=running))
 
 
 @job.command()
@@ -119,17 +166,16 @@ def replay(name: str, yes: bool, as_json: bool) -> None:
     Examples:
       fleet job replay mails-2026-11-30
     """
-    from fleet.signals import catalogue
+    from fleet.cli.operate.pools import operator_name
+    from fleet.engine.operations.jobs.levers import replay_job, told_replay
 
     found = _found(name)
     _confirm(f"queue {counted(found.state.failed, 'failed task')} again", yes)
-    outcomes = found.replay()
-    _record(catalogue.JOB_REPLAYED, {"job": found.id, "tasks": outcomes["queued"]})
+    outcomes = replay_job(found, by=operator_name())
     if as_json:
         click.echo(json.dumps({"job": found.id, **outcomes}))
         return
-    told = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
-    say(told or "nothing has failed in it")
+    say(told_replay(outcomes))
 
 
 def _found(name: str) -> FleetJob:
@@ -147,38 +193,30 @@ def _confirm(what: str, yes: bool) -> None:
     click.confirm(f"{what}?", abort=True, err=True)
 
 
-def _record(event: Event, fields: Mapping[str, object]) -> None:
-    from fleet.cli.operate.pools import operator_name
-    from fleet.signals.events import record_deed
-
-    with state_client(config.current()) as client:
-        record_deed(client, event, operator_name(), **fields)
-
-
 def _list(*, as_json: bool) -> None:
-    from fleet.jobs import JobLedger
+    from fleet.engine.operations.jobs.board import read_jobs
 
     with state_client(config.current()) as client:
-        states = JobLedger(client).newest(LISTED)
+        found = read_jobs(client, time.time(), count=LISTED)
     if as_json:
-        click.echo(json.dumps({"jobs": list(map(_data, states))}, indent=2))
+        click.echo(json.dumps({"live": found.live, "jobs": list(map(_data, found.jobs))}, indent=2))
         return
-    if not states:
+    if not found.jobs:
         click.echo("no job is known: programs submit them with submit_job (docs/jobs.md)")
         return
     cells = [
-        (one.id, one.key, one.word, f"{one.ended:,} of {_told_total(one)}", f"{one.ok + one.degraded:,}",
-         f"{one.failed:,}", f"{one.cancelled:,}", stamp(one.made_at))
-        for one in states
+        (one.id, one.key, one.word, f"{one.ended:,} of {one.members:,}{' so far' if one.total is None else ''}",
+         duration(one.left_s) if one.left_s is not None else "-", f"{one.ok + one.degraded:,}", f"{one.failed:,}",
+         f"{one.cancelled:,}", stamp(one.made_at))
+        for one in found.jobs
     ]  # fmt: skip
-    head = ("JOB", "KEY", "STATE", "ENDED", "OK", "FAILED", "CANCELLED", "MADE")
-    for line in fitted(table([head, *cells], left=(0, 1, 2, 7))):
+    head = ("JOB", "KEY", "STATE", "ENDED", "LEFT", "OK", "FAILED", "CANCELLED", "MADE")
+    for line in fitted(table([head, *cells], left=(0, 1, 2, 8))):
         click.echo(line)
+    for one in found.jobs:
+        if one.trouble:
+            say(f"{one.key}: {one.trouble}")
 
 
-def _told_total(state: JobState) -> str:
-    return f"{state.queued:,} so far" if state.total is None else f"{state.total:,}"
-
-
-def _data(state: JobState) -> dict[str, Any]:
-    return {**asdict(state), "state": state.word}
+def _data(view: JobView) -> dict[str, Any]:
+    return {"state": view.word, **view.model_dump(exclude={"word"})}

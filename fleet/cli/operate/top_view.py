@@ -75,7 +75,8 @@ def frame(
         return Text(trouble or "asking Redis ...", "bold red" if trouble else "dim")
     findings = _findings(view, width, MOST_FINDINGS if height >= _TALL else 1)
     budgets = sorted(view.budgets, key=lambda one: -one.share)[:MOST_BUDGETS]
-    left = max(4, height - _FIXED_LINES - len(view.limits[:3]) - len(budgets) - len(findings) - bool(view.headline))
+    left = max(4, height - _FIXED_LINES - len(view.limits[:3]) - len(budgets) - len(findings))
+    left = max(4, left - bool(view.headline) - bool(view.jobs.headline))
     pools = view.pools[: max(1, left // 3)]
     events = view.events[: max(0, (left - len(pools)) // 3)]
     bots = max(1, left - len(pools) - len(events))
@@ -85,6 +86,7 @@ def frame(
         *findings,
         *([Text(view.headline, "bold yellow", no_wrap=True, overflow="ellipsis")] if view.headline else []),
         *_signals(view, width, window),
+        *([Text(view.jobs.headline, no_wrap=True, overflow="ellipsis")] if view.jobs.headline else []),
         _pools(pools, view, pool, narrow=width < _ROOMY),
         *(_limit(limit, narrow=width < _ROOMY) for limit in view.limits[:3]),
         *map(_budget, budgets),

@@ -7,6 +7,8 @@ import { contexts } from "./contexts.js";
 import { keys } from "./keys.js";
 import { diagnoses } from "./diagnosis.js";
 import { deadLetters } from "./dead.js";
+import { jobs } from "./jobs.js";
+import { schedules } from "./schedules.js";
 import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
 import { COLOURS, SORTS } from "./colours.js";
 import { diversity, worst } from "./health.js";
@@ -82,6 +84,8 @@ function draw() {
   contexts(view);
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
   bill(view);
+  jobs(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
+  schedules(view, { store });
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);
   firstRun(view);

@@ -96,6 +96,7 @@ export class TaskDialog {
       ...this.#deeds(story, deeds),
       h("ul", { class: "said" }, ...[...story.lines].reverse().map((line) => h("li", {}, line))),
       ...(story.is_search_complete ? [] : [this.#further(story)]),
+      ...(story.job ? [h("p", { class: "note" }, "A task of job ", h("button", { class: "link", type: "button", onclick: () => this.#toJob(story.job) }, story.job))] : []),
       h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
       h("h3", {}, "Steps (UTC)"),
       story.steps.length ? h("ol", { class: "steps" }, ...story.steps.map(step)) : h("p", { class: "note" }, "Nothing is recorded of it."),
@@ -114,6 +115,12 @@ export class TaskDialog {
       button.onclick = async () => (await this.act(action(story.task_id), button)) && this.refresh();
       return button;
     }))];
+  }
+
+  /** Show the job of this task on the page. */
+  #toJob(id) {
+    this.box.close();
+    location.hash = `#job=${id}`;
   }
 
   #further(story) {

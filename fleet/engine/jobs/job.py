@@ -6,11 +6,13 @@ A job is open until it is sealed, then it ends with its last member, and the tas
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
+from math import inf
 from typing import Any
 
 from fleet import config
@@ -24,13 +26,12 @@ from fleet.engine.messages.pool_choice import choose_pool
 from fleet.engine.outcomes.cancelling import Canceller, Selection, Tally
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Replayed
 from fleet.engine.outcomes.follow_ups import FollowUps
-from fleet.engine.outcomes.revocation import state_here
+from fleet.engine.outcomes.revocation import results_here, state_here
 from fleet.errors import GiveUp, InvalidTask
 from fleet.jobs import ENDED_AS, JobLedger, JobState, job_id_of, member_id, membership_of
 from fleet.models import BotTask
 from fleet.quoting import quote
 from fleet.store.client import store_errors
-from fleet.store.private.embedded import state_url
 
 #: A task as producers spell it.
 TaskLike = BotTask | dict[str, Any] | str
@@ -81,7 +82,7 @@ def open_job(*, key: str | None = None, then: TaskLike | None = None) -> FleetJo
     if then is not None:
         task = BotTask.parse(then)
         follower = Follower.of(job_id, task, choose_pool(task)).to_json()
-    with store_errors(state_url(config.current())):
+    with store_errors(results_here().url):
         JobLedger(state_here()).begin(job_id, key, follower, time.time())
     return FleetJob(job_id)
 
@@ -93,7 +94,7 @@ def find_job(name: str) -> FleetJob:
         GiveUp: When there is none.
         StoreUnavailable: When Redis did not answer.
     """
-    with store_errors(state_url(config.current())):
+    with store_errors(results_here().url):
         for job_id in (name, job_id_of(name)):
             if JobLedger(state_here()).read(job_id) is not None:
                 return FleetJob(job_id)
@@ -169,12 +170,15 @@ class FleetJob:
         if state.total is not None:
             raise GiveUp(f"expected an open job, got one that is {state.word}: make another one")
         new = islice(tasks, state.queued, None) if is_whole else tasks
-        for queued in queue_members(self.id, new, after=state.queued):
+        stop = threading.Event()
+        for queued in queue_members(self.id, new, after=state.queued, is_whole=is_whole, stop=stop):
             with self._redis():
-                state = self._known(JobLedger(state_here()).note_queued(self.id, queued))
+                state = self._known(JobLedger(state_here()).note_queued(self.id, queued, time.time()))
             if state.cancelled_at is not None:
-                self.cancel()
-                raise GiveUp(f"job {self.id} was cancelled while its tasks were queued")
+                stop.set()
+        if state.cancelled_at is not None:
+            self.cancel()
+            raise GiveUp(f"job {self.id} was cancelled while its tasks were queued")
         return state.queued
 
     def seal(self) -> None:
@@ -197,18 +201,24 @@ class FleetJob:
             app.control.revoke(list(tally.held[start : start + TOLD_AT_ONCE]), terminate=True)
         return tally
 
-    def replay(self) -> Counter[Replayed]:
+    def replay(self, *, for_s: float | None = None) -> Counter[Replayed]:
         """Queue the members that failed again, as `fleet dead replay`; return what became of how many.
 
         The job ends anew with the last of them; what follows it is not queued a second time.
+
+        Args:
+            for_s: Seconds after which it leaves the rest for the next call; None: it goes on to the last.
         """
-        done = Counter[Replayed]()
+        done, until_s = Counter[Replayed](), time.monotonic() + (inf if for_s is None else for_s)
         with self._redis(), store_errors(broker().url):
             book, office = JobLedger(state_here()), DeadLetterOffice(state_here(), broker().client, config.current())
             for start in range(0, self.state.queued, LOOK_AT_ONCE):
                 ends = book.ended_as(self.id, start, LOOK_AT_ONCE)
                 failed = [start + at for at, how in enumerate(ends) if how == ord(ENDED_AS["failed"])]
-                done.update(office.replay(self.task_id(position)) for position in failed)
+                for position in failed:
+                    if time.monotonic() > until_s:
+                        return done
+                    done[office.replay(self.task_id(position))] += 1
         return done
 
     def _known(self, state: JobState | None) -> JobState:
@@ -218,4 +228,4 @@ class FleetJob:
 
     @staticmethod
     def _redis() -> Any:
-        return store_errors(state_url(config.current()))
+        return store_errors(results_here().url)

@@ -15,14 +15,13 @@ from typing import Any, Self, cast
 from celery.exceptions import TaskRevokedError
 
 from fleet import config
-from fleet.engine.outcomes.revocation import state_here
+from fleet.engine.outcomes.revocation import results_here, state_here
 from fleet.engine.outcomes.stored import Cancelled, ending_in
 from fleet.errors import GiveUp, StoreUnavailable
 from fleet.jobs import JobLedger, member_id
 from fleet.models import BotResult, TaskError
 from fleet.store import job_keys, keys
 from fleet.store.client import store_errors
-from fleet.store.private.embedded import state_url
 
 logger = logging.getLogger("fleet.jobs")
 
@@ -90,7 +89,7 @@ class JobResults(Iterator[BotResult], AsyncIterator[BotResult]):
         """
         settings = config.current()
         try:
-            with store_errors(state_url(settings)):
+            with store_errors(results_here().url):
                 state = JobLedger(state_here()).read(self._job_id)
                 if state is None:
                     raise GiveUp(f"expected job {self._job_id}, got none: it is forgotten 30 days after its last end")

@@ -89,8 +89,8 @@ def enqueue_call(
     )
 
 
-def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
-    """Queue what is new among messages and ring the bell, in one script.
+def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> int:
+    """Queue what is new among messages and ring the bell, in one script; return how many were new.
 
     Args:
         client: Of the broker.
@@ -102,11 +102,11 @@ def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
     """
     call = enqueue_call(parts, settings)
     if not settings.redis.replicas:
-        run_script(client, ENQUEUE, *call)
-        return
+        return int(run_script(client, ENQUEUE, *call))
     with cast(Any, client).client() as connection:  # WAIT asks for what its own connection has written
-        run_script(connection, ENQUEUE, *call)
+        queued = int(run_script(connection, ENQUEUE, *call))
         _confirm(connection, settings)
+        return queued
 
 
 def free_key(task_id: str) -> None:

@@ -8,6 +8,7 @@ removed by a walk over the keys. Marks and messages are both on the broker; sett
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fleet.config import Settings
@@ -23,6 +24,7 @@ SWEEP = Script.beside(
     argv="pause_ms life_s count mark_prefix result_prefix",
     using=[ORPHAN],
 )
+NOWHERE = Script.beside(__file__, "nowhere.lua", keys="epochs unacked parked", argv="marks*", using=[ORPHAN])
 CLOSE = Script.beside(__file__, "close_mark.lua", keys="mark", argv="life_s")
 
 #: Seconds between two steps of the walk, of all workers together.
@@ -63,6 +65,13 @@ def sweep_call(settings: Settings) -> tuple[list[Any], list[Any]]:
         parked=keys.parked(), pause_ms=round(SWEEP_EVERY_S * 900), life_s=WALK_LIFE_S, count=SWEEP_COUNT,
         mark_prefix=keys.submitted(""), result_prefix=result_prefix(settings),
     )  # fmt: skip
+
+
+def nowhere_call(task_ids: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `nowhere.lua` for tasks that have marks."""
+    return NOWHERE.call(
+        epochs=keys.epochs(), unacked=keys.unacked(), parked=keys.parked(), marks=list(map(keys.submitted, task_ids))
+    )
 
 
 def close_call(task_id: str, settings: Settings) -> tuple[list[Any], list[Any]]:

@@ -105,11 +105,11 @@ def chosen(position: int, task: Any, key: str | None, dispatcher: Dispatcher) ->
         raise InvalidTask(f"task {position}: {error}") from error
 
 
-def _send(checked: Sequence[Chosen], send: Callable[[list[Any]], None], sender: Executor) -> list[str]:
+def _send(checked: Sequence[Chosen], send: Callable[[list[Any]], object], sender: Executor) -> list[str]:
     """Queue a batch and return its ids: messages are made while Redis works on those before them."""
     queued_at = time.time()
     task_ids: list[str] = []
-    under_way: Future[None] | None = None
+    under_way: Future[object] | None = None
     for start in range(0, len(checked), PIECE):
         made = [message_of(*one, queued_at) for one in checked[start : start + PIECE]]
         task_ids += (task_id for task_id, _ in made)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import redis
 
@@ -10,6 +10,7 @@ from fleet.config import Settings
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Group
 from fleet.engine.outcomes.dead_letters import CAUSES
 from fleet.signals.ahead.dead_view import DeadGroup
+from fleet.signals.picture import PoolWindows
 from fleet.signals.series import cost_of_answer, series_of
 from fleet.store import keys
 
@@ -20,6 +21,14 @@ def priced(groups: Iterable[Group], cost_of: Callable[[str], float | None]) -> t
         DeadGroup.of(pool, reason, CAUSES.get(reason, "bug"), count, newest_at, cost_of(pool))
         for pool, reason, count, newest_at in groups
     )
+
+
+def read_dead_of(
+    state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Mapping[str, PoolWindows]
+) -> tuple[DeadGroup, ...]:
+    """Return all letters by pool and reason; `pools` tells what answers have cost. One round trip."""
+    groups = DeadLetterOffice(state, broker, settings).groups()
+    return priced(groups, lambda pool: cost_of_answer(pools[pool].series) if pool in pools else None)
 
 
 def read_dead(

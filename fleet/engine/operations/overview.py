@@ -20,8 +20,9 @@ from fleet.diversity import ClassState, classes_of
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
 from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.budgets import read_budget_views, scopes_of
-from fleet.engine.operations.dead import priced
+from fleet.engine.operations.dead import read_dead_of
 from fleet.engine.operations.idle import compute_view
+from fleet.engine.operations.jobs.board import read_jobs
 from fleet.engine.operations.keys.held import read_key_views
 from fleet.engine.operations.ladders import apis_of
 from fleet.engine.operations.money.billing import Billing
@@ -37,7 +38,6 @@ from fleet.models import Priority, bot_name
 from fleet.money import micros_of, whole_micros
 from fleet.roster import HealthRows, health_rows_of, read_bots, read_reasons
 from fleet.signals import catalogue, picture, windows
-from fleet.signals.ahead.dead_view import DeadGroup
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
@@ -52,7 +52,7 @@ from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import speaking_of, split_reports
 from fleet.signals.rungs import LadderView, ladder_view
-from fleet.signals.series import cost_of_answer, day_in, last_hour, minutes_in, series_of
+from fleet.signals.series import day_in, last_hour, minutes_in, series_of
 from fleet.signals.spans import Span, spans_in, spans_of, trends_of
 from fleet.signals.view import (
     BotDetail,
@@ -190,7 +190,8 @@ class Overview:
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
             health=fleet_health(bots, readings, settings, now_s=now_s),
             diversity=diversity_views(reading.classes),
-            dead=self._dead(pools),
+            dead=read_dead_of(self._state, self._broker, settings, pools),
+            jobs=read_jobs(self._state, now_s),
             suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
         symptoms = read_symptoms(
@@ -214,11 +215,6 @@ class Overview:
     def bot(self, name: str) -> BotDetail:
         """Return one bot; raises as `read_bot`."""
         return read_bot(self._state, self._settings, name)
-
-    def _dead(self, pools: Mapping[str, PoolWindows]) -> tuple[DeadGroup, ...]:
-        """Return the dead letters by pool and reason. One round trip."""
-        groups = DeadLetterOffice(self._state, self._broker, self._settings).groups()
-        return priced(groups, lambda pool: cost_of_answer(pools[pool].series) if pool in pools else None)
 
     def task(self, task_id: str, *, is_thorough: bool, with_texts: bool) -> TaskPage:
         """Return one task, as `read_task` does."""

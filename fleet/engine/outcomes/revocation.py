@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import redis
@@ -96,7 +96,7 @@ def revoke_here(task_ids: Iterable[str]) -> list[str]:
         FleetError: When Redis does not answer.
     """
     settings = config.current()
-    with store_errors(broker().url), store_errors(state_url(settings)):
+    with store_errors(broker().url), store_errors(results_here().url):
         where = broker().client
         return revoke(
             task_ids, broker=where, state=state_here(), settings=settings,
@@ -104,16 +104,45 @@ def revoke_here(task_ids: Iterable[str]) -> list[str]:
         ).ended  # fmt: skip
 
 
-def state_here() -> redis.Redis:
-    """Return this process's plain client of the Redis with the results: the broker's, where there is one Redis."""
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Where results are. Finding that out costs two connections: see `results_here`."""
+
+    settings: Settings
+    url: str
+    client: redis.Redis
+
+
+_results: Results | None = None
+
+
+def _forget() -> None:
+    """Let a forked process connect anew."""
+    global _results
+    _results = None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def results_here() -> Results:
+    """Return where the settings in force have results, looked for once; the broker's client, where there is one Redis.
+
+    Raises:
+        ConfigurationError: When a configured Redis does not answer, or an embedded one cannot be started.
+    """
+    global _results
     settings, where = config.current(), broker()
-    url = state_url(settings)
-    return where.client if url == where.url else _connect(url, settings.redis.socket_timeout_s)
+    if _results is None or _results.settings is not settings:
+        url = state_url(settings)
+        client = where.client if url == where.url else connect(url, timeout_s=settings.redis.socket_timeout_s)
+        _results = Results(settings, url, client)
+    return _results
 
 
-@lru_cache(maxsize=1)
-def _connect(url: str, timeout_s: float) -> redis.Redis:
-    return connect(url, timeout_s=timeout_s)
+def state_here() -> redis.Redis:
+    """Return this process's plain client of the Redis with the results."""
+    return results_here().client
 
 
 def _not_done(state: redis.Redis, names: Sequence[str]) -> list[str]:

@@ -131,7 +131,8 @@ class Process:
             StaleHolds(settings, assembly.state, assembly.broker, calls).attend,
             BacklogHistory(settings, assembly.state, assembly.broker).attend,
             UnusualUse(settings, assembly.state, assembly.broker).attend,
-            Followers(settings, assembly.state, assembly.broker).attend, Uncounted(assembly.state).attend,
+            Followers(settings, assembly.state, assembly.broker).attend,
+            Uncounted(settings, assembly.state, assembly.broker).attend,
             partial(
                 lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved, assembly.hanging,
                 assembly.breakers.is_open,

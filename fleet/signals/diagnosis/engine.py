@@ -17,7 +17,7 @@ NEARLY_ALL = 0.9
 RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
     providers.broken, providers.silent, providers.doubted, providers.failing, providers.overdue, providers.refusing,
     slowness.slow,
-    budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown, bills.caches, queues.schedules,
+    budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown, bills.caches, queues.schedules, queues.jobs,
     keys.unusual, keys.shared,
     bots.bots_out, bots.alike, bots.prompts,
     crew.workers, crew.unserved, crew.clocks, crew.redis, crew.machines, crew.paused,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from fleet.quoting import counted
 from fleet.signals.ahead.outlook import length
 from fleet.signals.diagnosis.finding import Diagnosis, Help, diagnosis
 from fleet.signals.diagnosis.symptoms import Case
@@ -101,4 +102,19 @@ def schedules(case: Case) -> Iterator[Diagnosis]:
             "schedule_late", "warning", "Schedules stand still", now_s=case.now_s, cause=case.symptoms.schedules,
             help=Help(advice="run `fleet up` or `celery -A fleet beat`; what is due is submitted then",
                       command="fleet schedules"),
+        )  # fmt: skip
+
+
+def jobs(case: Case) -> Iterator[Diagnosis]:
+    """Yield that jobs stand still, which nothing else tells: never sealed, without an end for long, not followed."""
+    still = [job for job in case.view.jobs.jobs if job.trouble]
+    if still:
+        worst = max(still, key=lambda job: job.pending)
+        several = len(still) > 1
+        yield diagnosis(
+            "job_stands", "warning", f"{counted(len(still), 'job')} {'stand' if several else 'stands'} still",
+            now_s=case.now_s, about="" if several else worst.key, tasks=sum(job.pending for job in still),
+            cause=f"{worst.key}: {worst.trouble}",
+            help=Help(advice="`fleet job seal` ends one whose producer is gone, with the tasks that it has",
+                      command="fleet job" if several else f"fleet job show {worst.id}"),
         )  # fmt: skip

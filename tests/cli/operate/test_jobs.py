@@ -30,7 +30,7 @@ def test_jobs_are_listed_the_newest_first_and_shown_by_key_or_id(client: redis.R
     assert "0 of 2" in fleet("job", "list").stdout
     shown = json.loads(fleet("job", "show", "first", "--json").stdout)
     assert (shown["id"], shown["then_id"]) == (first.id, first.then_id)
-    assert "1 so far, 0 ended" in fleet("job", "show", second.id).stdout
+    assert "0 of 1 so far ended" in fleet("job", "show", second.id).stdout
     assert "report" not in fleet("job", "show", "first").stdout
 
 
@@ -44,6 +44,15 @@ def test_a_job_is_cancelled_and_an_unknown_one_is_told(client: redis.Redis) -> N
         fleet("job", "show", "unheard of", code=1)
     except GiveUp as error:
         assert "fleet job list" in str(error)
+
+
+def test_an_open_job_is_sealed_and_its_first_members_are_named(client: redis.Redis) -> None:
+    job = open_job(key="crawl")
+    job.add(["a", "b"])
+    assert json.loads(fleet("job", "seal", "crawl", "--json").stdout) == {"job": job.id, "state": "sealed", "total": 2}
+    shown = json.loads(fleet("job", "show", "crawl", "--json").stdout)
+    assert shown["first"] == {"failed": [], "pending": [job.task_id(0), job.task_id(1)]}
+    assert job.task_id(0) in fleet("job", "show", "crawl").stdout
 
 
 def test_why_tells_the_job_of_a_task(client: redis.Redis) -> None:

@@ -69,7 +69,12 @@ def state_of(book: JobLedger) -> JobState:
 
 def finish(settings: Settings, position: int, status: Status = "ok", *, answer: str = "a", **end: object) -> bool:
     result = BotResult(task_id=member_id(JOB, position), status=status, answer=answer, finished_at=1.0)
-    return with_store(settings, lambda store: Finisher(store, settings).finish(Finish(result, **end)))  # type: ignore[arg-type]
+    return finish_result(settings, Finish(result, **end))  # type: ignore[arg-type]
+
+
+def finish_result(settings: Settings, end: Finish) -> bool:
+    """Finish a task as a worker does."""
+    return with_store(settings, lambda store: Finisher(store, settings).finish(end))
 
 
 def with_store(settings: Settings, work: Callable[[Store], Awaitable[bool]]) -> bool:
@@ -236,7 +241,7 @@ def test_a_member_whose_result_was_stored_without_the_count_is_counted_later(
     client.set(keys.result(member_id(JOB, 9)), revoked_meta(member_id(JOB, 9), reason="revoked", at=1.0))
 
     async def work(store: Store) -> bool:
-        duty = uncounted.Uncounted(store)
+        duty = uncounted.Uncounted(settings, store, store)
         for _ in range(4):
             await duty.look()
         return True

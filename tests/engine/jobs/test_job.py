@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -169,6 +170,37 @@ def test_what_is_no_task_or_no_key_is_refused_and_names_its_place(own_bot: Path,
     assert len(waiting_ids(client)) == 2
 
 
+def test_tasks_that_are_added_behind_a_producers_death_or_beside_another_one_are_all_queued(
+    own_bot: Path, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fleet.engine.jobs import job as jobs
+    from fleet.engine.jobs import joining
+
+    monkeypatch.setattr(joining, "PIECE", 4)
+    crawl = jobs.open_job(key="crawl")
+    crawl.add(["0", "1"])
+    with monkeypatch.context() as patch:  # as if it had died between queueing and the note of it
+        patch.setattr(jobs.JobLedger, "note_queued", lambda self, job_id, queued, now_s: crawl.state)
+        crawl.add(["2", "3", "4"])
+    assert crawl.state.queued == 2
+    with pytest.raises(InvalidTask, match="task 6: "):
+        crawl.add(["5", "6", "7", "8", {"prmpt": "9"}])
+    adders = [threading.Thread(target=crawl.add, args=([f"{who}"] * 30,)) for who in (100, 200, 300)]
+    for adder in adders:
+        adder.start()
+    for adder in adders:
+        adder.join()
+    prompts = Counter(
+        json.loads(base64.b64decode(json.loads(one)["body"]))[1]["prompt"]
+        for pool in config.current().pools for one in client.lrange(queues.list_key(keys.queue(pool), 2), 0, -1)
+    )  # fmt: skip
+    assert prompts == Counter({**{str(number): 1 for number in range(9)}, "100": 30, "200": 30, "300": 30})
+    ids = waiting_ids(client)
+    assert sorted(map(crawl.position, ids)) == list(range(99)), "each has a place of its own, and none is left out"
+    crawl.seal()
+    assert crawl.state.total == 99
+
+
 PRODUCER = """\
 import os, signal, sys
 from fleet.engine.jobs import job, joining
@@ -191,9 +223,10 @@ def enqueue(*args, **kwargs):
     batches += 1
     if batches == die_at and where == "before":
         die()
-    really_enqueue(*args, **kwargs)
+    queued = really_enqueue(*args, **kwargs)
     if batches == die_at and where == "between":
         die()
+    return queued
 
 def note(*args):
     state = really_note(*args)

@@ -128,5 +128,5 @@ ASKS: dict[str, Holding] = {
 #: Function of `fleet/store/job_keys.py` -> what its key holds.
 JOBS: dict[str, Holding] = {
     "then": Holding("both", "erased", "each is read; it is gone once that task is queued"),
-    **_none("job", "members", "order", "due", "listed"),
+    **_none("job", "members", "order", "due", "live", "lost", "listed"),
 }

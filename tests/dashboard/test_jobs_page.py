@@ -1,0 +1,120 @@
+"""Jobs and schedules on the Fleet tab, in a real browser: how far they are, what failed, and what can be done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from fleet import config
+from fleet.engine.jobs.job import find_job, open_job, submit_job
+from fleet.engine.outcomes.completion import Finish
+from fleet.models import BotResult, TaskError
+from fleet.store import keys
+from fleet.store.client import connect
+from tests.dashboard.browser import Browser, start_chromium
+from tests.dashboard.flower_process import running
+from tests.engine.jobs.test_counting import finish_result
+
+CONTRAST = Path(__file__).with_name("contrast.js")
+TOML = """\
+[pools.research]
+bots = 5
+
+[schedules.prices]
+every_s = 900
+task = { prompt = "What do they cost?" }
+"""
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def page(tmp_path: Path, redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
+    """The page over a fleet with a job of which three have ended, one that is open for hours, and a schedule."""
+    (tmp_path / "fleet.toml").write_text(TOML)
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    monkeypatch.chdir(tmp_path)
+    config.current.cache_clear()
+    job = submit_job([f"question {number}" for number in range(8)], key="nightly", then="report")
+    for position, error in enumerate((None, None, TaskError(type="BadAnswer", message="it is no number"))):
+        status = "failed" if error else "ok"
+        result = BotResult(
+            task_id=job.task_id(position), status=status, error=error, answer=None if error else "7", finished_at=1.0
+        )
+        finish_result(config.current(), Finish(result))
+    crawl = open_job(key="crawl <b>")
+    crawl.add(["one", "two"])
+    client.hset(f"{keys.TAG}:job:{crawl.id}", mapping={"queued_at": time.time() - 7200, "made": time.time() - 7200})
+    driver = start_chromium()
+    try:
+        with running(tmp_path, redis_url, env={"FLEET_HOME": str(tmp_path)}) as flower:
+            browser = Browser(driver)
+            browser.look()
+            browser.open(flower.url, f"fleet:{(tmp_path / 'flower.password').read_text().strip()}")
+            yield browser
+            assert browser.complaints() == []
+    finally:
+        driver.quit()
+
+
+def test_jobs_and_schedules_are_told_and_jobs_are_sealed_replayed_and_cancelled(
+    page: Browser, client: redis.Redis
+) -> None:
+    nightly = find_job("nightly")
+    of = f'#jobs > [data-key="{nightly.id}"]'
+    assert page.text("#jobs-note") == "2 under way"
+    assert page.text(f"{of} .line .pill") == "sealed"
+    assert page.text(f"{of} p.muted").startswith("3 of 8 tasks · 1 failed · ")
+    assert page.find(f"{of} .share").get_attribute("aria-label") == "3 of 8 ended"
+    _a_job_without_its_producer_is_told_and_sealed(page)
+    page.click(f"{of} .link")
+    page.wait(lambda: "Not ended yet" in page.text(f"{of} .members"), "its members are listed")
+    failed = page.script("return document.querySelector(arguments[0]).dataset.task", f"{of} .members [data-task]")
+    assert failed == nightly.task_id(2)
+    _a_task_leads_to_its_job(page, nightly.task_id(4), nightly.id)
+    for name, width, theme in (("light", 1440, "light"), ("dark", 1440, "dark"), ("phone", 360, "light")):
+        page.look(width=width, height=900, theme=theme)
+        assert page.script("return document.documentElement.scrollWidth") <= width
+        assert page.script(CONTRAST.read_text()) == []
+        page.picture(f"jobs-{name}")
+    page.look()
+    page.click(f'{of} [data-deed="replay"]')
+    assert "Queue 1 failed task again?" in page.text(f"{of} .asked")
+    page.click(f"{of} .asked .action")
+    page.wait(lambda: "unknown" in page.text("#toast"), "it has no dead letter: that is said")
+    page.click(f'{of} [data-deed="cancel"]')
+    page.click(f"{of} .asked .action")
+    page.wait(lambda: page.text(f"{of} .line .pill") == "cancelled", "it is cancelled")
+    assert (nightly.state.cancelled, nightly.state.word) == (5, "cancelled")
+    assert {b"job_sealed", b"job_cancelled"} <= {fields[b"event"] for _, fields in client.xrange(keys.events())}
+    page.wait(lambda: "prices" in page.text("#schedules"), "schedules are told")
+    assert "every 900 s · next in" in page.text("#schedules")
+    assert "no beat" in page.text("#schedules-trouble")
+
+
+def _a_job_without_its_producer_is_told_and_sealed(page: Browser) -> None:
+    crawl = find_job("crawl <b>")
+    of = f'#jobs > [data-key="{crawl.id}"]'
+    assert page.text(f"{of} .link") == "crawl <b>"
+    assert "has got no task for 2 h" in page.text(f"{of} .trouble")
+    assert "1 job stands still" in page.text("#findings")
+    page.click(f'{of} [data-deed="seal"]')
+    page.click(f"{of} .asked .action")
+    page.wait(lambda: page.text(f"{of} .line .pill") == "sealed", "it is sealed")
+    assert crawl.state.total == 2
+
+
+def _a_task_leads_to_its_job(page: Browser, task_id: str, job_id: str) -> None:
+    page.script("location.hash = '#task=' + arguments[0]", task_id)
+    page.wait(lambda: job_id in page.text("#task"), "the task names its job")
+    code = "[...document.querySelectorAll('#task button')].find((one) => one.textContent === arguments[0]).click()"
+    page.script(code, job_id)
+    page.wait(lambda: not page.script("return document.getElementById('task').open"), "the job is shown")
