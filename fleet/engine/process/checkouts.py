@@ -61,7 +61,7 @@ class Checkouts:
         """Return when the next quarantined bot of a pool is back (Unix time, s): as `Roster.next_release`."""
         return await self._roster.next_release(pool)
 
-    def over(self, task: BotTask, task_id: str) -> None:
-        """Hear that the result of a task is stored. Never waits."""
+    def over(self, pool: str, task: BotTask, task_id: str) -> None:
+        """Hear that the result of a pool's task is stored. Never waits."""
         if task.by_s is not None:
-            self._lanes.over(task_id)
+            self._lanes.over(pool, task_id)

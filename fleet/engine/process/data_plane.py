@@ -236,7 +236,7 @@ class DataPlane:
             result, stands = await self._endings.finish(task, opinions, delivery, started_s, before)
         finally:
             self._let_go(checkout)
-        self._checkouts.over(task, delivery.task_id)
+        self._checkouts.over(pool, task, delivery.task_id)
         self._tell(task, opinions, result, stands)
         if not stands:
             return Done("discarded: not the first", ended_before=True)

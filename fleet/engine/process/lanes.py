@@ -89,7 +89,6 @@ class LaneChooser:
         self._settings, self._price, self._norms_of = settings, price, norms_of
         self._clock, self._share, self._lets_leave = clock, share, lets_leave
         self._jobs = JobStore(store)
-        self._has_races = any(pool.race for pool in settings.pools.values())
         self._counter = PrefixCounter(store)
         self._prefixes: Mapping[Begun, LaneFacts] = {}
         self._learnt: Mapping[Way, LaneFacts] = {}
@@ -200,15 +199,15 @@ class LaneChooser:
         found = await self._jobs.came(task)
         return (found.enrolled.pool, found.enrolled.bot) if found is not None and found.answer else None
 
-    def over(self, task: str) -> None:
-        """Forget what came of a task whose result is stored. Never waits, never raises."""
-        job = asyncio.ensure_future(self._forget(task))
+    def over(self, pool: str, task: str) -> None:
+        """Forget what came of a pool's task whose result is stored. Never waits, never raises."""
+        job = asyncio.ensure_future(self._forget(task, may_race=self._settings.pools[pool].race))
         self._forgetting.add(job)
         job.add_done_callback(self._forgetting.discard)
 
-    async def _forget(self, task: str) -> None:
+    async def _forget(self, task: str, *, may_race: bool) -> None:
         with suppress(FleetError):  # it has a life
-            if not (self._has_races and await self._jobs.goes_on(task)):
+            if not (may_race and await self._jobs.goes_on(task)):
                 await self._jobs.forget(task)
 
     def _waiting(self, limit: str, until: float) -> NotSoon:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleet import config
 from fleet.cli.run.summary import Summary
 from fleet.economy.lanes.times import JobTime, note_time, timed_as
+from fleet.economy.prices import PriceList
+from fleet.engine.process.lanes import LaneChooser
 from fleet.store import lane_keys
 from fleet.store.client import Store, connect
 from tests.engine.conftest import StartWorker
@@ -79,6 +82,27 @@ def test_an_answer_that_comes_after_all_is_billed_in_its_tasks_name(
     # Each call once, the late ones as well.
     wait_until(lambda: sum(line["calls"] for line in bill("pool").values()) == total(url)["served"], WAIT_S)
     assert set(bill("pool")) == {"work"}
+
+
+@pytest.mark.parametrize(("pool", "looks"), [("races", 1), ("waits", 0)])
+def test_only_tasks_of_a_pool_that_races_are_looked_for_when_they_end(redis_url: str, pool: str, looks: int) -> None:
+    pools = {name: {"bots": 1, "race": name == "races"} for name in ("races", "waits")}
+    settings = config.Settings.model_validate({"pools": pools})
+
+    async def ends(task: str) -> None:
+        store = Store(redis_url)
+        chooser = LaneChooser(settings, PriceList(settings), store, norms_of=lambda pool, kind: None)
+        await store.command("HSET", lane_keys.batched(task), "answer", "{}")
+        chooser.over(pool, task)
+        while await store.command("EXISTS", lane_keys.batched(task)):
+            await asyncio.sleep(0)
+        await store.close()
+
+    with connect(redis_url) as client:
+        client.config_resetstat()
+        asyncio.run(ends("a-task"))
+        stats: Any = client.info("commandstats")
+        assert stats.get("cmdstat_hmget", {"calls": 0})["calls"] == looks
 
 
 def test_nobody_races_by_default() -> None:
