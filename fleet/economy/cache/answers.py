@@ -47,7 +47,7 @@ class Twin:
         kind: Task class.
         digest: Of what it asks.
         pool: Where.
-        task: Its id; empty: it neither goes for others nor waits for them.
+        task: Its id.
         priority: None waits for a less urgent one.
         latest: Until when it can wait for another one, Unix time in seconds.
         latest_later: The same where that one is asked later.
@@ -56,7 +56,7 @@ class Twin:
     kind: str
     digest: str
     pool: str
-    task: str = ""
+    task: str
     priority: int = 2
     latest: float = 0.0
     latest_later: float = 0.0

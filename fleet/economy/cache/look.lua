@@ -10,7 +10,7 @@
 --                 `each`: no answer to this is kept, so each task is asked
 --       twins     sorted set: task that waits -> when it looks again, s    TTL: as long as any waits
 -- ARGV  digest
---       task      who looks ('': it neither goes for others nor waits for them)
+--       task      who looks
 --       priority  of it: none waits for a less urgent one, but goes in its place
 --       lease_s   so long nobody else is let go, unless it is told again
 --       apart_s   between two that look again: no herd
@@ -45,7 +45,6 @@ end
 
 local answer = kept()
 if answer then return { 2, answer, '' } end
-if task == '' then return { 0, '', '' } end
 redis.call('ZREM', twins, task)
 local how, urgency, who = string.match(redis.call('GET', asking) or '', '^(%l+) (%d+) (.*)$')
 if how == 'each' then return { 0, '', '' } end

@@ -85,21 +85,33 @@ class Twins:
     async def enter(self, task: BotTask, pool: str, task_id: str, before: Before) -> BotResult | None:
         """Return the result that an equal task had, before it has a bot; None: it is asked, and `leave` must follow.
 
-        Where its bot's persona counts, nobody knows yet.
+        Where its bot's persona counts, nobody knows yet what is equal: `of_bot`.
 
         Raises:
             NotSoon: An equal task is being asked: it waits for that.
         """
         if self._rules(task).by_persona or task.reuse is False:
             return None
-        self._waiting.pop(task_id, None)
-        twin = self._twin(task, pool, task_id)
-        if before.parked and task.by_s is not None and await patiently(partial(self._has_come, task_id)) is not None:
+        return await self._seek(task, self._twin(task, pool, task_id), before)
+
+    async def of_bot(self, task: BotTask, pool: str, task_id: str, before: Before, *, bot: str) -> BotResult | None:
+        """Return the result that an equal task had from a bot of this persona, where that counts; as `enter`.
+
+        Raises:
+            NotSoon: One is being asked by a bot of this persona.
+        """
+        if not self._rules(task).by_persona or task.reuse is False:
+            return None
+        return await self._seek(task, self._twin(task, pool, task_id, bot), before)
+
+    async def _seek(self, task: BotTask, twin: Twin, before: Before) -> BotResult | None:
+        self._waiting.pop(twin.task, None)
+        if before.parked and task.by_s is not None and await patiently(partial(self._has_come, twin.task)) is not None:
             self._ask(twin)
             return None
         sight = await self._look(twin)
         if sight.waits_for:
-            self._waiting[task_id] = twin
+            self._waiting[twin.task] = twin
             raise NotSoon(Wait("twin", sight.looks_at, about=sight.waits_for, is_everyones=False))
         if sight.is_for_all:
             self._ask(twin)
@@ -107,12 +119,6 @@ class Twins:
 
     def _ask(self, twin: Twin) -> None:
         self._asked[twin.task] = twin, asyncio.ensure_future(self._renew(twin))
-
-    async def of_bot(self, task: BotTask, pool: str, bot: str) -> BotResult | None:
-        """Return the result that an equal task had from this bot's persona, where that counts."""
-        if not self._rules(task).by_persona or task.reuse is False:
-            return None
-        return read_result((await self._look(self._twin(task, pool, "", bot))).answer)
 
     async def _look(self, twin: Twin) -> Sight:
         try:
@@ -152,12 +158,16 @@ class Twins:
             asked[1].cancel()
         ended = done if isinstance(done, Done) else None
         result = None if ended is None else ended.result
+        how, lease_s = _how(result, wait)
         if ended is not None and result is not None and may_be_kept(result) and not ended.is_doubtful:
             rules = self._rules(task)
-            bot = (result.bot or "") if rules.by_persona else ""
-            self._do(self._keep(self._twin(task, pool, task_id, bot), result, rules))
-        elif asked is not None:
-            self._do(self._let_go(asked[0], *_how(result, wait)))
+            twin = self._twin(task, pool, task_id, (result.bot or "") if rules.by_persona else "")
+            self._do(self._keep(twin, result, rules))
+            if asked is None or asked[0].digest == twin.digest:
+                return
+            how, lease_s = "over", LEASE_S  # another persona has answered in the end
+        if asked is not None:
+            self._do(self._let_go(asked[0], how, lease_s))
 
     async def _keep(self, twin: Twin, result: BotResult, rules: KindSettings) -> None:
         answer = result_meta(result)

@@ -174,6 +174,20 @@ class DataPlane:
             return None
         return await self._twins.enter(task, pool, delivery.task_id, before)
 
+    async def _spared(
+        self, delivery: Delivery, task: BotTask, checkout: Checkout, before: Before
+    ) -> Done | Stay | None:
+        """Return what an equal task spares one, or what it waits for, where the persona of its bot counts."""
+        pool = checkout.pool
+        try:
+            kept = await self._twins.of_bot(task, pool, delivery.task_id, before, bot=checkout.bot)
+        except NotSoon as error:
+            return Stay(pool, Parking(error.wait(), before.parked_again(), is_alone=True), (checkout,))
+        if kept is None:
+            return None
+        await self._room.give_back((checkout,))
+        return await self._serve(delivery, task, kept, before)
+
     async def _serve(self, delivery: Delivery, task: BotTask, kept: BotResult, before: Before) -> Done:
         """End a task with the answer of an equal one."""
         result = served(kept, task, delivery.task_id, queued_ms=delivery.queued_ms, before=before)
@@ -226,10 +240,8 @@ class DataPlane:
             return Done("done before", ended_before=True)
         self._held[checkout.token] = checkout
         try:
-            kept = await self._twins.of_bot(task, pool, checkout.bot) if self._twins.has(task) else None
-            if kept is not None:
-                await self._room.give_back((checkout,))
-                return await self._serve(delivery, task, kept, before)
+            if self._twins.has(task) and (spared := await self._spared(delivery, task, checkout, before)) is not None:
+                return spared
             opinions = await self._panel.ask(task, checkout, task_id=delivery.task_id, before=before, wanted=wanted)
             if opinions.parking is not None:
                 return Stay(pool, opinions.parking, opinions.asked)

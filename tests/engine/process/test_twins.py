@@ -56,6 +56,18 @@ by_persona = false
 deterministic = true
 """
 
+ALIKE = """
+[pools.alike]
+bots = 10
+provider = "api"
+model = "simulated-1"
+
+[pools.alike.persona]
+archetypes = ["analytical"]
+temperatures = [0.0]
+context_windows_tokens = [16000]
+"""
+
 
 @pytest.fixture
 def url(fleet_env: None, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -75,7 +87,7 @@ def url(fleet_env: None, redis_url: str, tmp_path: Path, monkeypatch: pytest.Mon
 def submit(count: int, prompt: str = "What is 2+3?", **fields: Any) -> list[Any]:
     from fleet.engine.tasks import submit_task
 
-    return [submit_task.delay(prompt, pool="research", **{"kind": "sums", **fields}) for _ in range(count)]
+    return [submit_task.delay(prompt, **{"pool": "research", "kind": "sums", **fields}) for _ in range(count)]
 
 
 def fleet(*words: str) -> Any:
@@ -144,6 +156,25 @@ def test_where_the_persona_counts_an_answer_is_that_of_the_bot_and_where_it_does
     assert every(one.answer in by_bot for one in again if one.served_by == "cache")
     with connect(redis_url) as client:
         assert not client.zcard(keys.bot_leases("research")), "who was checked out in vain is free"
+
+
+def test_equal_tasks_at_once_wait_for_the_bot_of_their_persona_that_is_asked(
+    url: str, start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "fleet.toml").write_text(CONFIG.format(url=url) + ALIKE)
+    config.current.cache_clear()
+    start_worker()
+    start_worker()
+    done = results(submit(40, pool="alike", kind="of-persona", prompt="Tell me a story."))
+    assert sum(one.served_by == "call" for one in done) == total(url)["calls"] == 1, "all bots have one persona"
+    assert every(one.answer == done[0].answer for one in done)
+    before = total(url)["calls"]
+    done = results(submit(60, kind="of-persona", prompt="What is 7+8?"))
+    asked = [one for one in done if one.served_by == "call"]
+    assert len({one.persona for one in asked}) > 1 and len({one.bot for one in asked}) == len(asked), "once for each"
+    assert total(url)["calls"] - before == len(asked) <= 10
+    with connect(redis_url) as client:
+        assert not client.zcard(keys.bot_leases("alike")) + client.zcard(keys.bot_leases("research"))
 
 
 def test_what_is_no_whole_answer_is_not_kept(url: str, start_worker: StartWorker, redis_url: str) -> None:
