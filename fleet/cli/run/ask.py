@@ -122,6 +122,7 @@ def _lines(found: AskOutcome) -> list[str]:
         if found.counted is not None
         else f"{found.answered} votes",
         f"asked {found.asked} of {found.n}" + (f": {why[found.why_over]}" if found.why_over in why else ""),
+        *([f"{found.replaced} failed and replaced"] if found.replaced else []),
         *([f"{found.failed} failed"] if found.failed else []),
         *([f"{found.cancelled} cancelled"] if found.cancelled else []),
         *([f"right with a chance of {found.chance:.0%}"] if found.chance is not None else []),

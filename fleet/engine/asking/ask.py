@@ -21,14 +21,15 @@ from fleet.answers.kinship import Kinship
 from fleet.engine.app import app
 from fleet.engine.asking import record
 from fleet.engine.asking.judging import JUDGES_SHARE, chosen, judges_task
-from fleet.engine.asking.outcome import AskOutcome, MemberOutcome, Side, WhyOver, cost_of, source_of
+from fleet.engine.asking.outcome import AskOutcome, Side, WhyOver, cost_of, sides_of, source_of, told_members
 from fleet.engine.asking.own_function import own_answer
 from fleet.engine.asking.question import Aggregate, AskTerms, Member, members_of
+from fleet.engine.asking.quorum import no_quorum
+from fleet.engine.asking.replacing import Replacements
 from fleet.engine.messages.desk import Desk, desk_here
 from fleet.engine.outcomes.stored import typed_result
-from fleet.errors import BotFunctionFailed, FleetError, NoQuorum, StoreUnavailable
+from fleet.errors import BotFunctionFailed, FleetError, StoreUnavailable
 from fleet.models import BotResult, BotTask, TaskError
-from fleet.quoting import quote
 from fleet.signals import catalogue
 
 logger = logging.getLogger("fleet.asking")
@@ -132,6 +133,9 @@ class _Ask:
         self._results: list[tuple[BotResult, str | None]] = []
         self._cancelled: list[tuple[int, str]] = []
         self._judge: BotResult | None = None
+        #: Bots of the pools for members that fail, and the places of members that are to be asked of them.
+        self._replacements = Replacements(question, pools, desk.settings)
+        self._again: list[int] = []
 
     def _deal(self) -> list[Member]:
         expires_at = time.time() + (self._members_end - self._started)
@@ -180,7 +184,8 @@ class _Ask:
             hurry = time.monotonic() >= hurry_at
             try:
                 async with asyncio.timeout(self._left()):
-                    await self._send(hearing.ask(hurry=hurry))
+                    again, self._again = self._again, []
+                    await self._send([*again, *hearing.ask(hurry=hurry)])
             except TimeoutError:  # Redis is away
                 return "deadline"
             wait_s = self._left() if hurry else max(0.0, hurry_at - time.monotonic())
@@ -211,6 +216,10 @@ class _Ask:
         if result.status != "failed" and result.answer is not None:
             counted = self._question.counted(result.answer)
         self._results.append((result, counted))
+        if (instead := self._replacements.instead_of(self._members[place].task, result)) is not None:
+            self._members[place] = instead
+            self._again.append(place)
+            return
         hearing.hear(place, counted, source_of(result))
 
     async def _withdraw(self) -> None:
@@ -227,13 +236,13 @@ class _Ask:
         votes = hearing.votes
         scores = rule.scores(votes) if rule is not None else {}
         chances = rule.chances(votes) if isinstance(rule, Weighted) else {}
-        sides = self._sides(chances)
+        sides = sides_of(self._results, chances)
         enough = len(votes) >= self._question.least or (why in ("fixed", "sure"))
         answer: str | None = None
         counted: str | None = None
         error: TaskError | None = None
         if not enough or not votes:
-            error = TaskError.of(self._no_quorum(len(votes), why))
+            error = TaskError.of(no_quorum(self._question, self._results, len(votes), len(self._cancelled), why))
         elif rule is not None:
             counted = leader(scores)
         elif self._question.aggregate == "judge":
@@ -250,7 +259,8 @@ class _Ask:
         counted: str | None, error: TaskError | None, chances: dict[str, float],
     ) -> AskOutcome:  # fmt: skip
         votes, results = hearing.votes, [result for result, _ in self._results]
-        failed = sum(counted is None for _, counted in self._results)
+        replaced = self._replacements.count - len(self._again)
+        failed = sum(counted is None for _, counted in self._results) - replaced
         early = would_have(rule, votes) if rule is not None and why == "heard" and votes else None
         is_less = failed or why == "deadline" or self._is_unjudged(counted, sides)
         is_less = is_less or (why == "heard" and bool(self._cancelled))  # by somebody else
@@ -265,9 +275,10 @@ class _Ask:
             agreement=sum(vote.key == counted for vote in votes) / len(votes) if counted and votes else None,
             chance=chances.get(counted) if counted else None,
             sides=sides,
-            members=self._told(),
+            members=told_members(self._results, [(self._members[at].task.pool, one) for at, one in self._cancelled]),
             n=self._question.n,
             asked=hearing.asked,
+            replaced=replaced,
             answered=len(votes),
             failed=failed,
             cancelled=len(self._cancelled),
@@ -282,48 +293,12 @@ class _Ask:
         wanted = self._question.aggregate == "judge" and counted is not None and len(sides) > 1
         return wanted and (self._judge is None or chosen(self._judge.answer, sides) is None)
 
-    def _told(self) -> tuple[MemberOutcome, ...]:
-        given = [MemberOutcome.of(result, counted) for result, counted in self._results]
-        gone = [
-            MemberOutcome(task_id=task_id, status="cancelled", pool=self._members[place].task.pool)
-            for place, task_id in self._cancelled
-        ]
-        return (*given, *gone)
-
-    def _sides(self, chances: dict[str, float]) -> tuple[Side, ...]:
-        given: dict[str, list[BotResult]] = {}
-        for result, counted in self._results:
-            if counted is not None:
-                given.setdefault(counted, []).append(result)
-        found = [
-            Side(
-                answer=those[0].answer or "", counted=counted, votes=len(those),
-                bots=tuple(one.bot or "" for one in those), chance=chances.get(counted),
-            )
-            for counted, those in given.items()
-        ]  # fmt: skip
-        return tuple(sorted(found, key=lambda side: -side.votes))
-
-    def _no_quorum(self, votes: int, why: WhyOver) -> NoQuorum:
-        errors = [result.error.type for result, _ in self._results if result.error is not None]
-        uncounted = sum(counted is None and result.error is None for result, counted in self._results)
-        had = ", ".join([
-            *(f"{errors.count(kind)} failed with {kind}" for kind in dict.fromkeys(errors)),
-            *([f"{uncounted} had nothing to count by {quote(self._question.count_by or 'text')}"] if uncounted else []),
-            *([f"{len(self._cancelled)} had no answer in time"] if self._cancelled else []),
-        ])  # fmt: skip
-        when = f"within {self._question.deadline_s:g} s" if why == "deadline" else f"of {self._question.n} members"
-        return NoQuorum(
-            f"expected {self._question.least} answers {when}, got {votes}{': ' + had if had else ''}; `fleet why TASK` "
-            "tells what a member waits for"
-        )
-
     async def _judged(self, sides: tuple[Side, ...]) -> Side:
         """Return the answer that the judge has chosen; without its word in time the one with most votes."""
         if len(sides) == 1:
             return sides[0]
         pool = self._question.judge or self._pools[0]
-        task = judges_task(self._question, pool, self._pools, sides, self._expires_at)
+        task = judges_task(self._question, pool, self._pools, sides, self._desk.settings, self._expires_at)
         ids: list[str] = []
         try:
             async with asyncio.timeout(max(0.0, self._ends - time.monotonic())):
@@ -353,7 +328,7 @@ class _Ask:
         counts = {
             catalogue.ASKS: 1,
             catalogue.ASKS_FAILED: int(outcome.status == "failed"),
-            catalogue.MEMBERS_ASKED: outcome.asked,
+            catalogue.MEMBERS_ASKED: outcome.asked + outcome.replaced,
             catalogue.MEMBERS_SPARED: outcome.n - outcome.asked + outcome.cancelled if is_decided else 0,
         }
         right = None if self._question.right is None else self._question.counted(self._question.right)

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 
 from fleet.asking import Seat
+from fleet.config import Settings
 from fleet.engine.asking.outcome import Side
-from fleet.engine.asking.question import AskTerms, expected_seats
+from fleet.engine.asking.question import AskTerms, seats_of
 from fleet.models import BotTask
 
 #: Share of an ask's time that is left to the judge.
@@ -19,7 +20,7 @@ _KIND_CHARS = 64
 
 
 def judges_task(
-    question: AskTerms, pool: str, pools: Sequence[str], sides: Sequence[Side], expires_at: float
+    question: AskTerms, pool: str, pools: Sequence[str], sides: Sequence[Side], settings: Settings, expires_at: float
 ) -> BotTask:
     """Return the task of the judge.
 
@@ -28,10 +29,11 @@ def judges_task(
         pool: The judge's.
         pools: The members'.
         sides: The different answers.
+        settings: How many bots the pools have.
         expires_at: Unix time (s) after which nobody wants its word.
     """
     shown = sides[:MOST_SHOWN]
-    seats = expected_seats(question, pools)[pool]
+    seats = seats_of(question, pools, settings)[pool]
     asked = "\n\n".join(message.text for message in question.task.conversation())
     answers = "\n\n".join(f"[{number}]\n{side.answer[:SHOWN_CHARS]}" for number, side in enumerate(shown, start=1))
     return BotTask(
@@ -42,7 +44,7 @@ def judges_task(
         pool=pool,
         priority=question.task.priority,
         tenant=question.task.tenant,
-        seat=str(Seat(question.ask_id, seats, seats)),
+        seat=str(Seat(question.ask_id, seats.expected, seats.total)),
         expires_at=expires_at,
         answer_schema={
             "type": "object",

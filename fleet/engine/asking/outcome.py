@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import Field
@@ -69,7 +69,8 @@ class AskOutcome(Frozen):
     n: int
     asked: int
     answered: int
-    failed: int
+    failed: int = Field(description="Without a vote, and not replaced.")
+    replaced: int = Field(0, description="Members that failed, and for whom another bot was asked.")
     cancelled: int = Field(description="Asked, but not needed, or late: they never start, or their call is stopped.")
     judge: str | None = Field(None, description="The bot that has judged.")
     adaptive: tuple[int, bool] | None = Field(
@@ -87,6 +88,33 @@ class AskOutcome(Frozen):
     def dissent(self) -> tuple[Side, ...]:
         """The other answers."""
         return tuple(side for side in self.sides if side.counted != self.counted)
+
+
+#: Results in the order in which they came, and their answers as they are counted (None: without a vote).
+Heard = Sequence[tuple[BotResult, str | None]]
+
+
+def told_members(heard: Heard, cancelled: Sequence[tuple[str | None, str]]) -> tuple[MemberOutcome, ...]:
+    """Return what came of all members; `cancelled`: pool and task id of those without a result."""
+    given = [MemberOutcome.of(result, counted) for result, counted in heard]
+    gone = [MemberOutcome(task_id=task_id, status="cancelled", pool=pool) for pool, task_id in cancelled]
+    return (*given, *gone)
+
+
+def sides_of(heard: Heard, chances: Mapping[str, float]) -> tuple[Side, ...]:
+    """Return all answers, most votes first; `chances`: that each is right."""
+    given: dict[str, list[BotResult]] = {}
+    for result, counted in heard:
+        if counted is not None:
+            given.setdefault(counted, []).append(result)
+    found = [
+        Side(
+            answer=those[0].answer or "", counted=counted, votes=len(those),
+            bots=tuple(one.bot or "" for one in those), chance=chances.get(counted),
+        )
+        for counted, those in given.items()
+    ]  # fmt: skip
+    return tuple(sorted(found, key=lambda side: -side.votes))
 
 
 def source_of(result: BotResult) -> str | None:

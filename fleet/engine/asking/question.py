@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from fleet.answers import Stop, canonical
 from fleet.asking import Seat
@@ -23,6 +23,8 @@ Named = Literal["majority", "weighted", "judge"]
 Aggregate = Callable[[list[BotResult]], Any]
 #: Most members of an ask (count).
 MOST_MEMBERS = 100
+#: Members for which one spare bot is kept (count), as far as the pool has bots: it is asked if one fails.
+MEMBERS_PER_SPARE = 2
 #: Longest time that an ask may take, in seconds (a day): who asks waits for it.
 MOST_DEADLINE_S = 86_400.0
 
@@ -136,8 +138,37 @@ def members_of(question: AskTerms, pools: Sequence[str], settings: Settings, *, 
     Raises:
         InvalidTask: When a pool has too few bots, or there is none of that name.
     """
-    seats, taken, found = expected_seats(question, pools), Counter[str](), list[Member]()
-    for pool, number in seats.items():
+    seats, taken, found = seats_of(question, pools, settings), Counter[str](), list[Member]()
+    for pool in _dealt(question, pools):
+        taken[pool] += 1
+        seat = Seat(question.ask_id, taken[pool], seats[pool].total)
+        end = min(expires_at, question.task.expires_at or expires_at)
+        task = question.task.model_copy(update={"pool": pool, "seat": str(seat), "expires_at": end})
+        found.append(Member(task, expected_source(pool, settings)))
+    return found
+
+
+class Seats(NamedTuple):
+    """How many seats an ask has in a pool.
+
+    Args:
+        expected: Of members and the judge; the judge has the last one of these.
+        total: With spare ones, for members that fail.
+    """
+
+    expected: int
+    total: int
+
+
+def seats_of(question: AskTerms, pools: Sequence[str], settings: Settings) -> dict[str, Seats]:
+    """Return the seats of an ask, pool by pool: one spare for two members, as far as the pool has bots.
+
+    Raises:
+        InvalidTask: When a pool has too few bots, or there is none of that name.
+    """
+    dealt = Counter(_dealt(question, pools))
+    expected = dealt + Counter([question.judge or pools[0]] if question.aggregate == "judge" else [])
+    for pool, number in expected.items():
         if pool not in settings.pools:
             raise InvalidTask(f"pools: expected some of {', '.join(settings.pools)}, got {quote(pool)}")
         if (bots := settings.pools[pool].bots) < number:
@@ -145,21 +176,10 @@ def members_of(question: AskTerms, pools: Sequence[str], settings: Settings, *, 
                 f"n: expected at most as many members in pool {pool} as it has bots, {bots:,}, got {number:,}; lower "
                 f"n, name more pools, or raise pools.{pool}.bots"
             )
-    for pool in _dealt(question, pools):
-        taken[pool] += 1
-        seat = Seat(question.ask_id, taken[pool], seats[pool])
-        end = min(expires_at, question.task.expires_at or expires_at)
-        task = question.task.model_copy(update={"pool": pool, "seat": str(seat), "expires_at": end})
-        found.append(Member(task, expected_source(pool, settings)))
-    return found
-
-
-def expected_seats(question: AskTerms, pools: Sequence[str]) -> Counter[str]:
-    """Return how many seats an ask has in each pool; a judge has the last one of its pool."""
-    seats = Counter(_dealt(question, pools))
-    if question.aggregate == "judge":
-        seats[question.judge or pools[0]] += 1
-    return seats
+    return {
+        pool: Seats(number, min(settings.pools[pool].bots, number + (dealt[pool] + 1) // MEMBERS_PER_SPARE))
+        for pool, number in expected.items()
+    }
 
 
 def _dealt(question: AskTerms, pools: Sequence[str]) -> list[str]:

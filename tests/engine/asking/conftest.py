@@ -57,13 +57,28 @@ model = "torn-1"
 [pools.never]
 bots = 9
 
+[pools.moody]
+bots = 6
+function = "moody_bots:answer"
+
 [simulator]
 latency_ms = 5
 
 [worker]
 slots = 20
 """
-QUEUES = "celery,fleet.quick,fleet.few,fleet.slow,fleet.torn"
+QUEUES = "celery,fleet.quick,fleet.few,fleet.slow,fleet.torn,fleet.moody"
+#: Bots that fail so often as a file says, of all together.
+MOODY = """
+from pathlib import Path
+
+async def answer(task, context):
+    left = int(Path("moods").read_text())
+    Path("moods").write_text(str(left - 1))
+    if left > 0:
+        raise ValueError("not today")
+    return "42"
+"""
 #: Seconds that an answer of `slow` takes.
 SLOW_S = 4.0
 
@@ -111,6 +126,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory, redis_process: RedisServer) 
         client.flushall()
     answers = folder / "answers.jsonl"
     answers.write_text(json.dumps({"question": "Tea or coffee?", "one": "Tea.", "other": "coffee"}) + "\n")
+    (folder / "moody_bots.py").write_text(MOODY)
+    (folder / "moods").write_text("0")
     with ExitStack() as stack:
         slow = stack.enter_context(simulator("--latency-ms", str(SLOW_S * 1000)))
         torn = stack.enter_context(simulator("--answers", str(answers), "--answer-field", "one,one,other"))

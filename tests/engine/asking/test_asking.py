@@ -94,6 +94,29 @@ def test_without_a_quorum_there_is_a_typed_failure_in_time_and_the_answers_are_h
     assert [one.answer for one in found.members if one.status == "ok"] == ["42", "42"]
 
 
+def test_members_that_fail_are_replaced_by_other_bots_and_the_outcome_says_so(stage: AskStage) -> None:
+    (stage.folder / "moods").write_text("2")
+    found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["moody"], at_once=1)
+    assert (found.status, found.answer, found.why_over) == ("ok", "42", "fixed")
+    assert (found.replaced, found.failed, found.asked, found.answered) == (2, 0, 2, 2)
+    assert [one.status for one in found.members] == ["failed", "failed", "ok", "ok"]
+    assert len({one.bot for one in found.members}) == 4, "no bot is asked twice"
+
+
+def test_where_all_fail_spare_bots_run_out_and_that_is_told(stage: AskStage) -> None:
+    (stage.folder / "moods").write_text("100")
+    found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["moody"])
+    assert (found.status, found.replaced, found.failed) == ("failed", 2, 3)
+    assert found.error is not None and "got 0: 5 failed with BotFunctionFailed" in found.error.message
+    assert len({one.bot for one in found.members}) == 5
+
+
+def test_a_member_that_failed_by_the_question_is_not_replaced(stage: AskStage) -> None:
+    found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["quick"], max_cost_usd=1e-9)
+    assert (found.status, found.replaced) == ("failed", 0)
+    assert {one.error.type for one in found.members if one.error} == {"TooExpensive"}
+
+
 def test_answers_without_what_is_counted_have_no_vote() -> None:
     found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["quick"], count_by=r"Answer: (\d+)")
     assert found.error is not None and "3 had nothing to count" in found.error.message
