@@ -299,7 +299,6 @@ NOT_THERE = {
     "vault": "fleet/vault/*.py",
     "response cache": "fleet/economy/*cache*.py",
     "batching": "fleet/economy/lanes/jobs.py",
-    "autoscaling": "fleet/scaling/*.py",
 }
 
 

@@ -25,6 +25,7 @@ DEPARTMENTS = tuple(
         "economy",
         "jobs",
         "resilience",
+        "scaling",
         "schedules",
         "signals",
         "vault",
