@@ -45,8 +45,9 @@ REST_S = 60.0
 CRITICAL_EVERY = 20
 #: Seconds until an operator lifts what does not pass by itself.
 LIFTED_AFTER_S = 60.0
-#: Seconds that a call may take; where the provider hangs, as long as people give models that think.
+#: Seconds that a call may take; where the provider hangs (in which storms), as long as people give models that think.
 TIMEOUT_S, HANG_TIMEOUT_S = 10, 120
+HANGING = ("hang", "accept", "half", "tenth")
 MODEL = "storm"
 #: What all of them send as their key; LiteLLM wants a strong one.
 KEY = f"sk-{'5f0e' * 8}"
@@ -72,7 +73,8 @@ class Cell:
     @property
     def name(self) -> str:
         what = {
-            "refuse": "connections refused", "hang": "no answer",
+            "refuse": "connections refused", "hang": "no answer", "accept": "connections taken, nothing read",
+            "half": "half an answer, then nothing", "tenth": "one of ten answered, the others hang",
             "burst": "30% errors", "slow": "15 times as slow", "key": "key dead (401)",
             "hour": "one 429, Retry-After 1 h", "budget": "day's money used up",
         }  # fmt: skip
@@ -83,6 +85,7 @@ class Cell:
 
 CELLS = (
     *(Cell(kind, seconds) for kind in ("refuse", "5xx", "529", "hang") for seconds in (10.0, 60.0, 180.0)),
+    *(Cell(kind, 60.0) for kind in ("accept", "half", "tenth")),
     Cell("burst", 60.0),
     Cell("slow", 60.0),
     Cell("hour", LIFTED_AFTER_S, fleet_only=True),
@@ -111,7 +114,7 @@ class FleetSystem:
     def __init__(self, url: str, home: Path, stack: ExitStack, cell: Cell) -> None:
         self._cell = cell
         os.environ["STORM_KEY"] = KEY
-        timeout_s = HANG_TIMEOUT_S if cell.kind == "hang" else TIMEOUT_S
+        timeout_s = HANG_TIMEOUT_S if cell.kind in HANGING else TIMEOUT_S
         usd = "usd_per_day = 0.004" if cell.kind == "budget" else ""  # used up before the storm begins
         (home / "fleet.toml").write_text(
             f'[worker]\nslots = {SLOTS}\n[providers.api]\nkind = "openai"\nbase_url = "{url}/v1"\n'
@@ -121,10 +124,12 @@ class FleetSystem:
             "[health]\nwatch = false\n"
         )
         from fleet import config
+        from fleet.cli.operate.limits import limits
         from fleet.store.client import connect
         from fleet.store.private.embedded import state_url
 
         config.current.cache_clear()
+        self._command = limits
         self._redis = connect(state_url(config.current()), timeout_s=30)
         for number in range(PROCESSES):
             stack.enter_context(worker("fleet", "-n", f"w{number}@storm", log=home / "worker.log"))
@@ -154,13 +159,11 @@ class FleetSystem:
 
     def lift(self, cell: Cell) -> None:
         commands = {
-            "hour": ["limits", "release", f"api/{MODEL}"],
-            "budget": ["limits", "set", f"api/{MODEL}", "--usd-per-day", "1000"],
+            "hour": ["release", f"api/{MODEL}"],
+            "budget": ["set", f"api/{MODEL}", "--usd-per-day", "1000"],
         }
-        if cell.kind in commands:
-            subprocess.run(
-                [sys.executable, "-m", "fleet.cli.main", *commands[cell.kind]], check=True, capture_output=True
-            )
+        if cell.kind in commands:  # here, for a new interpreter takes a second to start
+            self._command.main(commands[cell.kind], standalone_mode=False)
 
 
 class CelerySystem:
@@ -293,18 +296,17 @@ class Provider:
 
 
 @contextmanager
-def provider() -> Iterator[Provider]:
-    """Run a provider that can be told to fail."""
-    options = {"rpm": RPM, "tpm": 10**9, "latency_ms": LATENCY_MS, "burst": 0.02, "seed": 1}
+def provider(**more: Any) -> Iterator[Provider]:
+    """Run a provider that can be told to fail; `more` goes beyond the options of the simulator here."""
+    options = {"rpm": RPM, "tpm": 10**9, "latency_ms": LATENCY_MS, "burst": 0.02, "seed": 1, **more}
     command = [sys.executable, "-m", "benchmarks.storm_provider", json.dumps(options)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
-    try:
-        assert process.stdout is not None
-        yield Provider(process, process.stdout.readline().strip())
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            assert process.stdout is not None
+            yield Provider(process, process.stdout.readline().strip())
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -377,7 +379,7 @@ def _through(cell: Cell, system: System, provider: Provider) -> Storm:
     time.sleep(AFTER_S)
     stop.set()
     producer.join()
-    end = time.monotonic() + REST_S + max(cell.seconds, HANG_TIMEOUT_S if cell.kind == "hang" else 0.0)
+    end = time.monotonic() + REST_S + max(cell.seconds, HANG_TIMEOUT_S if cell.kind in HANGING else 0.0)
     while time.monotonic() < end:
         storm.good, storm.failed, storm.own, storm.expired = system.outcomes()
         if storm.good + storm.failed + storm.own + storm.expired >= storm.submitted:
@@ -415,7 +417,7 @@ COLUMNS = [
 
 
 @click.command()
-@click.option("--only", default="", help="Kinds of storms, with commas between them: refuse,5xx,529,burst,slow,...")
+@click.option("--only", default="", help="Kinds of storms, with commas between them: refuse,hang,half,5xx,burst,...")
 @click.option("--systems", default="fleet,naive,jitter,breaker", show_default=True)
 @click.option("--seconds", type=float, default=0.0, help="Only storms of that length.")
 @click.option("--short", is_flag=True, help="One storm of 5xx, 5 s long: whether it runs at all.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import sys
 import time
 import warnings
@@ -29,8 +30,10 @@ HOUR_S = 3600
 class StormSimulator(Simulator):
     """A simulator with `POST /storm?kind=5xx&s=10` and `GET /calls`.
 
-    Kinds: refuse (no connection), 5xx, 529, hang (no answer, ever), key (401), burst, slow, hour (one 429 with an hour
-    of Retry-After). In the log a call that hangs has status 0.
+    Kinds: refuse (no connection), accept (connections are taken, and nobody reads from them), hang (a call is read,
+    and nothing is said, ever), half (headers and half of an answer), tenth (one of ten calls is answered, the others
+    hang), 5xx, 529, key (401), burst, slow, hour (one 429 with an hour of Retry-After). A call that hangs
+    has status 0 in the log; what comes while nobody reads is not there.
     """
 
     def __init__(self, options: SimulatorOptions) -> None:
@@ -57,12 +60,27 @@ class StormSimulator(Simulator):
         with warnings.catch_warnings(action="ignore"):
             request.content.unread_data(raw)  # the simulator reads it anew
         is_critical = CRITICAL in raw
-        if self._kind == "hang" and time.monotonic() < self._until:
+        if self._hangs():
             self._calls.append((sent_at, 0, is_critical))
+            if self._kind == "half":
+                await self._half(request)
             await asyncio.Event().wait()
         response = await self._stormy(request)
         self._calls.append((sent_at, response.status, is_critical))
         return response
+
+    def _hangs(self) -> bool:
+        """Return whether a call that has come is never answered, or not to its end."""
+        if self._kind not in ("hang", "half", "tenth") or time.monotonic() >= self._until:
+            return False
+        self._count += 1
+        return self._kind != "tenth" or self._count % 10 > 0
+
+    async def _half(self, request: web.BaseRequest) -> None:
+        """Begin an answer."""
+        response = web.StreamResponse(headers={"content-type": "application/json", "content-length": "400"})
+        await response.prepare(request)
+        await response.write(b'{"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"index": 0, "message": {')
 
     async def _stormy(self, request: web.BaseRequest) -> web.StreamResponse:
         if time.monotonic() >= self._until:
@@ -79,17 +97,25 @@ class StormSimulator(Simulator):
 
     def _begin(self, kind: str, seconds: float) -> web.Response:
         self._kind, self._until, self._count = kind, time.monotonic() + seconds, 0
-        if kind == "refuse":
-            self._return = asyncio.ensure_future(self._away(seconds))
+        if kind in ("refuse", "accept"):
+            self._return = asyncio.ensure_future(self._away(seconds, is_deaf=kind == "accept"))
         return web.json_response({"at": time.time()})
 
-    async def _away(self, seconds: float) -> None:
-        """Stop listening and cut every connection, for so long."""
+    async def _away(self, seconds: float, *, is_deaf: bool) -> None:
+        """Stop listening and cut every connection, for so long; if it `is_deaf`, take new ones and read nothing."""
         await asyncio.sleep(0.05)  # the answer to who asked for it
-        end = time.monotonic() + seconds
+        end, port = time.monotonic() + seconds, urlsplit(self._url).port or 0
         await self.stop()
-        await asyncio.sleep(max(0.0, end - time.monotonic()))
-        await self.start(port=urlsplit(self._url).port or 0)
+        deaf = socket.socket()
+        try:
+            if is_deaf:
+                deaf.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                deaf.bind(("127.0.0.1", port))
+                deaf.listen(1024)
+            await asyncio.sleep(max(0.0, end - time.monotonic()))
+        finally:
+            deaf.close()  # cuts what was taken
+        await self.start(port=port)
 
 
 def _error(status: int, headers: dict[str, str]) -> web.Response:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,17 +11,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.storm import ROOT, Cell, Provider, Storm
+from benchmarks.storm import Cell, Provider, Storm
+from benchmarks.storm import provider as storm_provider
 
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    command = [sys.executable, "-m", "benchmarks.storm_provider", json.dumps({"rpm": 100_000, "tpm": 10**9})]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
-        assert process.stdout is not None
-        yield Provider(process, process.stdout.readline().strip())
-        process.kill()
+    with storm_provider(rpm=100_000) as found:
+        yield found
 
 
 def ask(provider: Provider, prompt: str = "hello") -> tuple[int, Any]:

@@ -6,16 +6,18 @@ Times of answers are drawn from distributions that have nothing in common but th
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pytest
 
 from fleet.workers.silence.answer_times import AnswerTimes
 from fleet.workers.silence.under_way import UNLIKELY, UnderWay
+from tests.signals.test_slowness import azure
 
 Times = Callable[[random.Random], float]
 LIMIT = "alpha/m-1/default"
@@ -64,9 +66,13 @@ class World:
         self.found = Held()
 
     def live(self, calls: int, *, a_second: float) -> Held:
-        now = 0.0
-        while self.found.calls < calls:
-            now += self._dice.expovariate(a_second)
+        """Send so many calls, at random times."""
+        gaps = (self._dice.expovariate(a_second) for _ in itertools.count())
+        return self.live_through(itertools.takewhile(lambda at: self.found.calls < calls, itertools.accumulate(gaps)))
+
+    def live_through(self, times: Iterable[float]) -> Held:
+        """Send a call at each time."""
+        for now in times:
             self._hear_until(now)
             if self._under_way.doubted_s(LIMIT, now) == 0:
                 self._send(now)
@@ -118,6 +124,15 @@ def test_hiccups_of_a_second_hold_calls_back_for_no_longer_than_they_last(times:
     found = World(TIMES[times], stops=stops).live(20_000, a_second=20.0)
     assert found.holds <= len(stops)
     assert found.held_s <= 0.7 * len(stops)
+
+
+@pytest.mark.parametrize("name", ["conv", "code"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_no_calls_of_azures_traces_are_held_though_long_ones_come_together(name: str, workers: int) -> None:
+    asked, dice = azure(name)[::workers], random.Random(3)
+    answers = ((0.3 + 0.02 * tokens) * dice.lognormvariate(0, 0.6) for _, tokens in asked)
+    found = World(lambda _: next(answers)).live_through(at for at, _ in asked)
+    assert found.holds == 0
 
 
 def test_about_ten_calls_are_sent_into_a_silence_and_then_one_now_and_then() -> None:
