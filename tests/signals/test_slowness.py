@@ -132,9 +132,10 @@ def test_nothing_is_said_of_a_hiccup_of_three_seconds() -> None:
     assert {at: found for at in range(int(began_s), int(began_s) + 120) if (found := played.findings(at))} == {}
 
 
-def test_an_api_that_becomes_slow_is_told_as_soon_in_a_fleet_of_five_minutes() -> None:
+@pytest.mark.parametrize("minutes", [1.5, 3, 5])
+def test_an_api_that_becomes_slow_is_told_as_soon_in_a_young_fleet(minutes: float) -> None:
     began_s = NOW_S + 4020
-    asked = [(began_s - 300 + n / 2, 40) for n in range(2 * 400)]
+    asked = [(began_s - 60 * minutes + n / 2, 40) for n in range(int(2 * (60 * minutes + 100)))]
     played = answered(asked, lambda at: 8.0 if at > began_s else 1.0, token_ms=2)
     played.counts_what_runs = True
     assert next(at for at in range(60) if played.findings(began_s + at)) <= 13

@@ -95,9 +95,12 @@ def _last_tasks(case: Case, api: str, seconds: float) -> Sequence[LastTask]:
 
 
 def _is_no_longer_answer(case: Case, api: str) -> bool:
-    """True when tasks have taken longer for each token. Of so short a time both are known by the minute only."""
-    _, took_before, tokens_before = _means(case, api, RECENT_MIN, is_usual=True)
+    """True when tasks have taken longer for each token. Of so short a time both are known by the minute only.
+
+    All before those minutes is what is usual: a fleet of three minutes has nothing older.
+    """
     for minutes in TOKEN_MINUTES:
+        _, took_before, tokens_before = _means(case, api, minutes, is_usual=True)
         done, took, tokens = _means(case, api, minutes)
         if done >= LATELY_TASKS and took / tokens >= TOKEN_TIMES * took_before / tokens_before > 0:
             return True
