@@ -50,3 +50,13 @@ def test_it_lasts_while_tasks_have_waited_lately(seen: tuple[int, ...], still: b
     backlogs = {"research": tuple((last - len(seen) + n, tasks) for n, tasks in enumerate(seen, 1))}
     symptoms = Symptoms(series=used(*[1.0] * 30).series, backlogs=backlogs)
     assert is_told(symptoms, view_of()) is still
+
+
+def test_minutes_that_used_more_than_the_limit_allows_were_before_it_was_lowered() -> None:
+    def told(*shares: float) -> str:
+        found = diagnose(view_of(waits=WAITING), used(*shares))
+        return next(one.sentence for one in found if one.kind == "limit_saturated")
+
+    assert "since" not in told(*[2.4] * 30)
+    assert "since 14:00:00 UTC" in told(*[2.4] * 30, 1.0, 1.3)
+    assert "since 13:32:00 UTC" in told(*[1.0] * 30)

@@ -23,6 +23,8 @@ NEAR = 0.8
 #: Share of the allowance that so many minutes on average must have used until a limit is told to be full (count), and
 #: that the last two must have used so that it still is: minutes differ, for calls count when their task ends.
 FULL, FULL_MINUTES, STILL_FULL = 0.9, 5, 0.7
+#: Share of the allowance that no minute uses: the limit has been lowered since.
+OVER_FULL = 1.5
 #: Used-up budgets of pools, of tenants, of bots or of runs that are told one by one (count).
 MOST_APART = 3
 #: Minutes that are looked at for the first full one (count).
@@ -150,11 +152,11 @@ def saturated(case: Case) -> Iterator[Diagnosis]:
     """Yield limits that have been full for minutes while tasks wait for them, and since when."""
     held = {name for alarm in case.symptoms.unusual for name in alarm.held}  # which is told as unusual use
     for limit in case.view.limits:
-        full = _full_minutes(case, limit) if limit.limit not in held and _is_waited_for(case, limit) else 0
+        full, own = _full_minutes(case, limit) if limit.limit not in held and _is_waited_for(case, limit) else (0, 0)
         if not full:
             continue
         tasks = case.waiting("limit", about=limit.limit)
-        api, since = api_of(limit.limit), (case.now_s // 60 - full) * 60
+        api, since = api_of(limit.limit), (case.now_s // 60 - own) * 60 if own else None
         numbers = (("rpm", limit.rpm), ("tpm", limit.tpm), ("in_flight", limit.most_in_flight))
         allowed = ", ".join(f"{name} = {number:,}" for name, number in numbers if number is not None)
         wait = long_wait(case.view, limit)
@@ -168,22 +170,26 @@ def saturated(case: Case) -> Iterator[Diagnosis]:
         )  # fmt: skip
 
 
-def _full_minutes(case: Case, limit: LimitView) -> int:
-    """Return for how many whole minutes, up to the last one, nearly all has been used that is allowed; 0: it is not."""
+def _full_minutes(case: Case, limit: LimitView) -> tuple[int, int]:
+    """Return for how many whole minutes, up to the last one, nearly all has been used that is allowed; 0: it is not.
+
+    Also how many of these the limit was what it is now: when more was used, it was a higher one.
+    """
     series = [one for pool in case.pools_on(api_of(limit.limit)) if (one := case.symptoms.series.get(pool))]
     minutes, last = minutes_in(series, case.now_s), int(case.now_s // 60)
-    shares, full = deque[float](maxlen=FULL_MINUTES), 0
+    shares, full, own = deque[float](maxlen=FULL_MINUTES), 0, 0
     for number in range(last - LOOKED_BACK + 1, last):
         sums = minutes[number]
         tokens = sums.input_tokens + sums.output_tokens
         shares.append(max(sums.calls / limit.rpm if limit.rpm else 0.0, tokens / limit.tpm if limit.tpm else 0.0))
+        own = own + 1 if shares[-1] <= OVER_FULL else 0
         if fmean(islice(reversed(shares), 2)) < STILL_FULL:
             full = 0
         elif full:
             full += 1
         elif len(shares) == FULL_MINUTES and fmean(shares) >= FULL:
             full = FULL_MINUTES
-    return full
+    return full, min(full, own)
 
 
 def _is_waited_for(case: Case, limit: LimitView) -> bool:
