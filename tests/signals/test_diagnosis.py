@@ -149,6 +149,14 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         symptoms_of(),
     ),
     (
+        "provider_failing", "critical",
+        "alpha/m-1 answers nothing since 14:01:47 UTC, 3 tasks wait: 8 calls have been under way for up to 13 s, far "
+        "longer than usual",
+        view_of(workers=[report("w1@h", unanswered={ALPHA: (8, 12.0)})],
+                waits=[wait_line("research", "outage", 3, about=ALPHA, told="its calls had no answer for 8 s")]),
+        symptoms_of(),
+    ),
+    (
         "provider_down", "critical",
         "alpha/m-1 answers nothing since 14:01:52 UTC, 9 tasks wait: 8 calls of a worker had no answer for 13 s",
         view_of(
@@ -526,11 +534,22 @@ def test_a_sentence_has_no_more_of_what_a_provider_said_than_one_can_read() -> N
     assert found.sentence.endswith("…")
 
 
+def test_a_lost_worker_is_told_although_its_own_start_is_among_the_events() -> None:
+    silent = report("w2@h", ago_s=11)
+    started = tuple(event("worker_started", 180, worker=name) for name in ("w2@h", "w1@h"))
+    found = diagnose(view_of(workers=[report("w1@h"), silent], events=started), symptoms_of(silent=(silent,)))
+    assert [(one.kind, one.about) for one in found] == [("worker_lost", "w2@h")]
+    later = (event("worker_lost", 2, worker="w2@h"), *started)
+    assert [one.about for one in diagnose(view_of(workers=[report("w1@h")], events=later), symptoms_of())] == ["w2@h"]
+
+
 def test_what_is_over_or_has_a_cause_of_its_own_is_not_told() -> None:
     recovered = BreakerFacts(False, failed=0, well=50, calls={"well": 50, "outage": 20})
     assert diagnose(view_of(), breakers(alpha=recovered)) == ()
     successor = view_of(events=(event("worker_started", 100, worker="w3@h"), event("worker_lost", 180, worker="w3@h")))
     assert diagnose(successor, symptoms_of()) == ()
+    at_once = view_of(events=(event("worker_lost", 180, worker="w3@h"), event("worker_started", 186, worker="w4@h")))
+    assert diagnose(at_once, symptoms_of()) == (), "it was started before the other one was given up"
     batch = view_of(pools=[pool_view("research", waiting=90_000)])  # of a job that drains for hours: it shrinks
     assert diagnose(batch, growing(*range(100_000, 90_000, -1000))) == ()
     long_answers = series(ran_ms=160_000.0, output_tokens=16_000.0)

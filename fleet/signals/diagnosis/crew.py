@@ -8,6 +8,7 @@ from fleet.quoting import clock, counted, duration, listed
 from fleet.signals.crew import Trouble
 from fleet.signals.diagnosis.finding import Diagnosis, Help, Kind, Severity, diagnosis
 from fleet.signals.diagnosis.symptoms import Case
+from fleet.signals.recorder import SILENT_S
 from fleet.store.clock import NAMED_FROM_S, told
 from fleet.waits import SENTENCES, Cause
 
@@ -64,14 +65,18 @@ def _lost(case: Case) -> Iterator[Diagnosis]:
     Weakness: a worker that is started for another reason takes the place of a lost one, too; the event stays.
     """
     lost: dict[str, float] = {worker.name: worker.at for worker in case.symptoms.silent}
+    heard = dict(lost)  # when each was heard for the last time
     back = {worker.name for worker in case.view.resources.workers if worker.row not in
             {silent.row for silent in case.symptoms.silent}}  # fmt: skip
-    for event in reversed(case.view.events):
-        name = event.fields.get("worker", "")
+    for event in case.view.events:
         if event.name == "worker_lost" and event.at > case.now_s - LOST_TOLD_S:
+            name = event.fields.get("worker", "")
             lost.setdefault(name, event.at)
-        elif event.name == "worker_started":
-            lost.pop(_place_of(name, lost, event.at), None)
+            heard.setdefault(name, event.at - SILENT_S)
+    for event in reversed(case.view.events):
+        place = _place_of(event.fields.get("worker", ""), heard, event.at) if event.name == "worker_started" else None
+        if place is not None:
+            del lost[place], heard[place]
     gone = {name: at for name, at in lost.items() if name not in back}
     if len(gone) > MOST_APART:  # their host, or the network to it
         yield diagnosis(
@@ -88,10 +93,10 @@ def _lost(case: Case) -> Iterator[Diagnosis]:
         )  # fmt: skip
 
 
-def _place_of(started: str, lost: Mapping[str, float], at: float) -> str:
-    """Return whose place a worker takes: that of its own name, else that of who was lost first before it started."""
-    before = [name for name, lost_at in lost.items() if lost_at <= at]
-    return started if started in lost or not before else min(before, key=lambda name: lost[name])
+def _place_of(started: str, heard: Mapping[str, float], at: float) -> str | None:
+    """Return whose place a worker takes: that of its own name, else that of who fell silent first before it started."""
+    before = {name: silent_at for name, silent_at in heard.items() if silent_at <= at}
+    return started if started in before else min(before, key=before.__getitem__, default=None)
 
 
 def unserved(case: Case) -> Iterator[Diagnosis]:

@@ -36,7 +36,7 @@ _TELLS: dict[Kind, frozenset[Cause]] = {
     "pool_unserved": frozenset({"worker", "key", "credit", "configuration"}),
     "machine_full": frozenset({"machine"}),
     "function_blocks": frozenset({"function"}),
-    "provider_failing": frozenset({"retry"}),
+    "provider_failing": frozenset({"retry", "outage"}),
     "provider_refusing": frozenset({"hold"}),
     "limit_saturated": frozenset({"limit"}),
     "use_unusual": frozenset({"key", "limit"}),

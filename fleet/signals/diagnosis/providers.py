@@ -87,7 +87,7 @@ def broken(case: Case) -> Iterator[Diagnosis]:
         cause = facts.cause or "outage"
         yield _one_broken(case, _BROKEN[cause], limit, cause, since=facts.since, told=_why(facts))
     for cause in _BROKEN:
-        known = {*opened, *downs} if cause == "outage" else {*opened}
+        known = {*opened, *downs, *(one.limit for one in silences(case))} if cause == "outage" else {*opened}
         waiting = [line for line in case.view.waits if line.cause == cause and line.tasks]
         for about, line in {line.about: line for line in reversed(waiting)}.items():
             if about not in known and UNUSUAL not in line.told:  # which is told as that
@@ -202,7 +202,7 @@ def silent(case: Case) -> Iterator[Diagnosis]:
         since = max(case.now_s - one.longest_s, case.symptoms.answered_at.get(api, 0.0))
         yield diagnosis(
             "provider_failing", "critical", f"{called(api)} answers nothing", now_s=case.now_s, since=since,
-            cause=one.told, about=api,
+            cause=one.told, about=api, tasks=case.waiting("outage", "retry", about=one.limit),
             help=Help(advice="see the provider's status page; tasks whose calls time out are tried again",
                       command="fleet breakers"),
         )  # fmt: skip
