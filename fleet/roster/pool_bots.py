@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ class PoolBots:
     """The bots of one pool, just now.
 
     Args:
-        loads: Tasks in hand, of bots that have any, or are out.
+        loads: Tasks in hand, of bots that have any, or are out; those whose worker has died are in no hand.
         running: Checkouts that run.
         out: Quarantined bots -> the end of that, Unix time in seconds; None: until they are released.
         probation: Bots that are tried.
@@ -64,10 +65,17 @@ def _sets(pool: str) -> tuple[str, str, str, str]:
     return keys.bots(pool), keys.bot_leases(pool), keys.quarantined(pool), keys.probation(pool)
 
 
-def _pool_bots(loads: Sequence[Any], running: int, out: Sequence[Any], probation: Sequence[bytes]) -> PoolBots:
+def _pool_bots(
+    loads: Sequence[Any], running: int, out: Sequence[Any], probation: Sequence[bytes], dead: Sequence[bytes]
+) -> PoolBots:
     ends = {bot.decode(): float(end) / 1e6 for bot, end in zip(out[::2], out[1::2], strict=True)}
+    lost = Counter(member.decode().rpartition("|")[0] for member in dead)
+    in_hand = {
+        (name := bot.decode()): max(0, load_of(float(score)) - lost[name])
+        for bot, score in zip(loads[::2], loads[1::2], strict=True)
+    }
     return PoolBots(
-        loads={bot.decode(): load_of(float(score)) for bot, score in zip(loads[::2], loads[1::2], strict=True)},
+        loads={bot: load for bot, load in in_hand.items() if load or bot in ends},
         running=running,
         out={bot: None if end == float("inf") else end for bot, end in ends.items()},
         probation=tuple(bot.decode() for bot in probation),

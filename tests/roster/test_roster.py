@@ -12,7 +12,7 @@ import redis
 
 from fleet.config import PoolSettings, Settings
 from fleet.errors import BotsQuarantined, ConfigurationError
-from fleet.roster import LOAD_UNIT, Checkout, Roster
+from fleet.roster import LOAD_UNIT, Checkout, Roster, read_bots
 from fleet.store import keys
 from fleet.store.client import Store, connect
 
@@ -174,6 +174,19 @@ def test_the_load_of_a_dead_holder_returns_when_its_leases_expire(redis_url: str
     with_roster(redis_url, settings_of(p=2), one_more_until_reaped)
     assert sorted(loads(client, "p").values()) == [0, 1]
     assert client.hkeys(keys.bot_claims("p")) == [b"living"]
+
+
+def test_what_a_dead_holder_had_in_hand_is_shown_in_no_hand_though_nobody_has_reaped_it(
+    redis_url: str, client: redis.Redis
+) -> None:
+    async def work(roster: Roster) -> None:
+        for checkout in await take(roster, "p", 40):
+            client.zadd(keys.bot_leases("p"), {checkout.member: 1})
+        assert read_bots(client, ["p"])["p"].loads == {}
+        living = await roster.check_out("p", task_id="t", token="living")
+        assert living is not None and read_bots(client, ["p"])["p"].loads == {living.bot: 1}
+
+    with_roster(redis_url, settings_of(p=3), work)
 
 
 def test_one_checkout_reaps_a_bounded_number_of_leases(redis_url: str, client: redis.Redis) -> None:
