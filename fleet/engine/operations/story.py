@@ -212,7 +212,7 @@ def _told_result(facts: Facts) -> str:
             f"Celery ended it, state {facts.foreign_result}: it was cancelled, a task before it in its canvas failed, "
             "or it is another Celery task"
         )
-    who = f" by {result.bot}" if result.bot else ""
+    who = f", by {result.bot}" if result.bot else ""
     fallback = f" of {result.served_by} ({result.model or 'a text'})" if result.rung else ""
     if result.served_by == CACHE:
         fallback = f", the kept answer of an equal task ({result.model})"
@@ -221,7 +221,7 @@ def _told_result(facts: Facts) -> str:
     limited = f", {duration(result.limited_ms / 1000)} of it under the limit" if result.limited_ms else ""
     queued = f"; it had waited {duration(result.queued_ms / 1000)}" if result.queued_ms is not None else ""
     head = (
-        f"its result is {result.status}{who}{fallback}, {ago} ago: {calls} in {duration(result.ran_ms / 1000)}{limited}"
+        f"it ended {ago} ago, {result.status}{who}{fallback}: {calls} in {duration(result.ran_ms / 1000)}{limited}"
         f"{_told_use(result)}{queued}"
     )
     return (
@@ -274,7 +274,7 @@ def _told_revoked(facts: Facts) -> str:
         return "it was revoked while a worker held it: what runs goes on, unless it was revoked with terminate"
     if facts.search.found is not None:
         return "it was revoked: it does not start, and the worker that meets its message drops it"
-    return "it was revoked: it does not start; submit it again if it is wanted after all"
+    return "it was revoked: it does not start, or was stopped; submit it again if it is wanted after all"
 
 
 def _told_parked(parked: Parked, now_s: float) -> str:

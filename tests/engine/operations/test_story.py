@@ -302,7 +302,7 @@ def test_a_finished_task_tells_who_answered_and_never_what(client: redis.Redis) 
     finish(client, "mine", answer="a secret answer", queued_ms=300)
     story = story_of(client, "mine")
     assert (story.state, story.bot, story.attempts) == ("finished", "research-002", 2)
-    assert "its result is ok by research-002, 60 s ago" in text_of(story)
+    assert "it ended 60 s ago, ok, by research-002" in text_of(story)
     assert "2 provider calls in 1.5 s; it had waited 300 ms" in text_of(story)
     assert "secret" not in story.model_dump_json()
 
