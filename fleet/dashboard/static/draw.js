@@ -41,7 +41,7 @@ const watcher = new ResizeObserver((all) => all.forEach(({ target, contentRect, 
 
 /** Inner width and outer height of a node as it was last laid out: asking the node itself would lay out all that was just written. */
 function sizeOf(node) {
-  if (!sizes.has(node)) watcher.observe(node);
+  if (!sizes.has(node)) watcher.observe(node, { box: "border-box" });
   if (!sizes.get(node)?.[0]) sizes.set(node, [node.clientWidth, node.offsetHeight]);
   return sizes.get(node);
 }

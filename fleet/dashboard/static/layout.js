@@ -5,14 +5,19 @@ import { gateOf } from "./store.js";
 
 const THREE = matchMedia("(min-width: 1800px)");
 const TWO = matchMedia("(min-width: 900px)");
-const UNEVEN_PX = 240; // columns that differ by less stay as they are: cards that jump are worse
+const UNEVEN_PX = 160; // columns that differ by less stay as they are: cards that jump are worse
+const TALLER_PX = 240; // by so much the last card of a column may grow, so that all end at one line
 const CALM_MS = 10000; // between two moves of cards
+const GAP_PX = 13; // between two cards, .8rem
+const MOST_SWAPS = 30;
 const SUMMARY_ROWS = 6;
 
 let board = null;
 let cards = [];
+const grown = new Map(); // card -> pixels that it is taller than what stands in it
 let movedAt = -Infinity;
 let shownAs = "";
+let isFresh = false; // columns or cards are others than at the last look, so heights were not those of now
 
 /** Put every card into a column: once, when the window or the number of cards changes, and when columns grow uneven. */
 export function arrange() {
@@ -20,16 +25,39 @@ export function arrange() {
   folds();
   const present = cards.filter((card) => !card.hidden);
   const count = THREE.matches ? 3 : TWO.matches ? 2 : 1;
+  const heights = new Map(present.map((card) => [card, heightOf(card) - (grown.get(card) ?? 0)]));
   const key = `${count} ${present.map((card) => card.getAttribute("aria-labelledby"))}`;
   const isNew = key !== shownAs;
-  if (!isNew && (performance.now() - movedAt < CALM_MS || board.matches(":hover") || board.contains(document.activeElement))) return;
-  const heights = new Map(present.map((card) => [card, heightOf(card)]));
-  const wanted = placed(present, heights, count);
-  if (!isNew && uneven(current(present), heights) - uneven(wanted, heights) < UNEVEN_PX) return;
+  if (isNew || ((isFresh || !isTouched()) && isUneven(present, heights))) move(placed(present, heights, count), count);
+  isFresh = isNew;
   shownAs = key;
+  level(current(present), heights);
+}
+
+const isTouched = () => performance.now() - movedAt < CALM_MS || board.matches(":hover") || board.contains(document.activeElement);
+
+function isUneven(present, heights) {
+  const now = uneven(current(present), heights);
+  return now >= UNEVEN_PX && now - uneven(placed(present, heights, Number(board.dataset.columns)), heights) >= UNEVEN_PX;
+}
+
+function move(wanted, count) {
   movedAt = performance.now();
   board.dataset.columns = count;
   wanted.forEach((own, i) => own.forEach((card, k) => board.columns[i].children[k] !== card && board.columns[i].insertBefore(card, board.columns[i].children[k] ?? null)));
+}
+
+/** Let the last card of each column end where the longest column ends. */
+function level(columns, heights) {
+  const tall = lengths(columns, heights);
+  const most = Math.max(...tall);
+  const wanted = new Map(columns.slice(0, tall.length).map((own, i) => [own.at(-1), Math.min(TALLER_PX, Math.round(most - tall[i]))]));
+  for (const card of cards) {
+    const more = wanted.get(card) ?? 0;
+    if (more === (grown.get(card) ?? 0)) continue;
+    card.style.setProperty("--grown", `${more}px`);
+    grown.set(card, more);
+  }
 }
 
 function build() {
@@ -46,23 +74,51 @@ function build() {
   for (const query of [TWO, THREE]) query.addEventListener("change", arrange);
 }
 
-/** The tallest card goes first, each to the column that is shortest so far; with three, the first two begin below the map. */
+/** The tallest card goes first, each to the column that is shortest so far; then cards change places while that helps. */
 function placed(present, heights, count) {
-  const tall = [0, 0, 0].map((_, i) => (count === 3 && i < 2 ? heightOf(board.map) : 0));
+  const tall = [0, 1, 2].slice(0, count).map((i) => above(i, count));
   const column = new Map();
   for (const card of [...present].sort((a, b) => heights.get(b) - heights.get(a))) {
-    const i = tall.indexOf(Math.min(...tall.slice(0, count)));
+    const i = tall.indexOf(Math.min(...tall));
     column.set(card, i);
-    tall[i] += heights.get(card);
+    tall[i] += heights.get(card) + GAP_PX;
   }
+  for (let k = 0; k < MOST_SWAPS && swapped(present, heights, column, tall); k++);
   return [0, 1, 2].map((i) => present.filter((card) => column.get(card) === i)); // in a column they keep their order
 }
 
 const current = (present) => board.columns.map((column) => present.filter((card) => card.parentElement === column));
 
-function uneven(columns, heights) {
+/** Exchange two cards of different columns, or move one, if that makes the longest column of both shorter. */
+function swapped(present, heights, column, tall) {
+  const size = (card) => (card ? heights.get(card) + GAP_PX : 0);
+  for (const one of present) {
+    for (const other of [null, ...present]) {
+      for (const j of other ? [column.get(other)] : tall.keys()) {
+        const i = column.get(one);
+        const less = size(one) - size(other);
+        if (i === j || Math.max(tall[i] - less, tall[j] + less) >= Math.max(tall[i], tall[j]) - 1) continue;
+        column.set(one, j);
+        if (other) column.set(other, i);
+        tall[i] -= less;
+        tall[j] += less;
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+/** What stands above a column: with three, the first two begin below the map. */
+const above = (i, count) => (count === 3 && i < 2 ? heightOf(board.map) : 0);
+
+function lengths(columns, heights) {
   const count = Number(board.dataset.columns);
-  const tall = columns.slice(0, count).map((own, i) => own.reduce((sum, card) => sum + heights.get(card), count === 3 && i < 2 ? heightOf(board.map) : 0));
+  return columns.slice(0, count).map((own, i) => own.reduce((sum, card) => sum + heights.get(card) + GAP_PX, above(i, count)));
+}
+
+function uneven(columns, heights) {
+  const tall = lengths(columns, heights);
   return Math.max(...tall) - Math.min(...tall);
 }
 

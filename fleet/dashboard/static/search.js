@@ -1,7 +1,7 @@
 // Tasks found by what they are: `pool=research state=failed job=nightly` in the field that also opens a task by its id.
 // The address #find=... asks the same, so a search can be shared.
 
-import { ago, by, counted, h, named, text } from "./draw.js";
+import { ago, by, count, counted, h, named, text } from "./draw.js";
 import { taskLink } from "./story.js";
 
 export class TaskFinder {
@@ -56,7 +56,7 @@ export class TaskFinder {
     const more = found.is_complete ? "" : "; there may be more: say more of them";
     const unread = found.unreadable ? `; ${counted(found.unreadable, "dead letter")} may be meant, too: they were too large to keep what they asked` : "";
     const blind = found.unsearched.length ? `; results say neither kind nor tenant, so ${found.unsearched.join(" and ")} ones were not searched` : "";
-    text(by("found-note"), `${counted(found.tasks.length, "task")} of ${counted(found.looked_at, "task")} looked at${more}${blind}${unread}`);
+    text(by("found-note"), `${counted(found.tasks.length, "task")} of ${count(found.looked_at)} looked at${more}${blind}${unread}`);
     by("found-tasks").replaceChildren(...found.tasks.map(row));
     by("found").focus({ preventScroll: true });
   }

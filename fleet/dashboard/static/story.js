@@ -94,7 +94,7 @@ export class TaskDialog {
       this.#head(story.state),
       h("p", { class: "whole" }, h("button", { class: "quiet copy", type: "button", title: "Copy this id", onclick: (event) => copied(event.currentTarget) }, h("code", {}, story.task_id))),
       ...this.#deeds(story, deeds),
-      h("ul", { class: "said" }, ...[...story.lines].reverse().map((line) => h("li", {}, line))),
+      h("ul", { class: "said" }, ...said(story).map((line) => h("li", {}, ...spoken(line)))),
       ...(story.is_search_complete ? [] : [this.#further(story)]),
       ...(story.job ? [h("p", { class: "note" }, "A task of job ", h("button", { class: "link", type: "button", onclick: () => this.#toJob(story.job) }, story.job))] : []),
       h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
@@ -133,6 +133,12 @@ export class TaskDialog {
     return h("div", { class: "act" }, button, h("span", { class: "note" }, `${counted(story.looked_at, "waiting task")} looked at so far`));
   }
 }
+
+/** What there is to say, the last of it first: that it is known nowhere comes before what to do about that. */
+const said = ({ state, lines }) => (state === "unknown" ? lines : [...lines].reverse());
+
+/** A sentence of the shell, in which a command stands between backticks. */
+export const spoken = (line) => line.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
 
 function step({ name, at, took_s, told }) {
   return h("li", {}, h("time", {}, at === null ? "" : timeOfDay(at)), h("b", {}, name), h("span", {}, told), h("i", {}, took_s === null ? "" : duration(took_s)));
