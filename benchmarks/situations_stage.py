@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +18,6 @@ from fleet import config
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.operations.overview import open_overview
 from fleet.signals.view import FleetView
-from fleet.signals.windows import HOURS, MINUTES, PERIOD, Period
-from fleet.store import keys
 from fleet.store.client import connect
 from fleet.workers.simulator import SimulatorOptions
 from fleet.workers.simulator.server import Simulator
@@ -29,13 +26,15 @@ from tests.dashboard.flower_process import running
 from tests.redis_server import RedisServer
 from tests.worker_process import WorkerProcess
 
-#: Tasks that each pool gets a second, and in each minute of the hour before.
+#: Tasks that each pool gets a second.
 A_SECOND = {"research": 4, "writing": 2, "review": 1}
 #: Model and provider of each pool: 100 bots. One model refuses every prompt.
 POOLS = {
     "research": (40, "alpha", "m-1"), "writing": (30, "beta", "m-2"), "review": (20, "gamma", "m-3"),
     "drafts": (10, "beta", "odd-moderated"),
 }  # fmt: skip
+#: Tasks of each pool after which the first situation is played.
+USUAL_TASKS = 90
 #: Median time of an answer (ms).
 LATENCY_MS = 400.0
 PROVIDERS = ("alpha", "beta", "gamma")
@@ -46,8 +45,6 @@ signal.signal(signal.SIGUSR2, lambda *_: time.sleep(45))
 ahead, real = float(os.environ.get("CLOCK_AHEAD_S", "0")), time.time
 if ahead: time.time = lambda: real() + ahead
 """
-#: Events are what happened in the situations before: each begins without them, and without their failures.
-FORGOTTEN = (keys.failures(), keys.events(), keys.backlogs(), keys.dead_letters(), keys.recent())
 
 
 class StagedProvider:
@@ -127,14 +124,18 @@ class Stage:
             f'[prices."{api}"]\ninput_usd_per_mtok = 10.0\noutput_usd_per_mtok = 40.0'
             for api in ("alpha/m-1", "beta/m-2")
         ]
-        parts += [f'[pools.{pool}]\nbots = {bots}\nprovider = "{provider}"\nmodel = "{model}"\nmax_attempts = 1'
+        parts += [f'[pools.{pool}]\nbots = {bots}\nprovider = "{provider}"\nmodel = "{model}"'
                   for pool, (bots, provider, model) in POOLS.items()]  # fmt: skip
         return "\n".join(parts)
 
     def start(self, name: str, *options: str, env: dict[str, str] | None = None) -> None:
-        """Start a worker and wait until it is ready."""
+        """Start a worker and wait until it is ready, and has said so."""
         worker = WorkerProcess(self.folder, *options, env=env)
         self.workers[name] = worker.wait_ready()
+        until(lambda: self._turns(worker.name), f"{name} reports that its main thread turns", every_s=0.2)
+
+    def _turns(self, worker: str) -> bool:
+        return any(one.name == worker and one.beat_at is not None for one in self.read().resources.workers)
 
     def end_workers(self) -> None:
         for worker in self.workers.values():
@@ -170,27 +171,19 @@ class Stage:
                 for pool, count in A_SECOND.items():
                     self.queue(pool, count)
 
-    def remember_an_hour(self) -> None:
-        """Write an hour in which all went well, as the finishing script does; what was played before is forgotten."""
-        self.client.delete(*FORGOTTEN)
-        minute, ran_ms = int(time.time() // 60), 1.3 * LATENCY_MS
-        for pool, a_second in A_SECOND.items():
-            n = 60.0 * a_second
-            ring = [bytes(PERIOD.size)] * (MINUTES + HOURS)
-            for ago in range(1, 60):
-                ring[(minute - ago) % MINUTES] = PERIOD.pack(
-                    *Period(minute - ago, n, n, 0, 0, 40 * n, 30 * n, 20 * n, n, 0, 0, 20 * n, 0, ran_ms * n, 0, 0)
-                )
-            self.client.set(keys.series(pool), b"".join(ring))
-
     @property
     def unanswered(self) -> int:
         return sum(provider.unanswered for provider in self.providers.values())
 
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait, whatever for: what a situation has left is gone before the next one."""
+        return sum(pool.waiting + pool.parked for pool in self.read().pools)
+
     def wait_for_work(self) -> None:
-        """Wait until each pool that is fed has finished something."""
+        """Wait until each pool that is fed has worked for a while, so that what is usual is known."""
         until(
-            lambda: min(self.read().pools[k].completions for k in range(len(A_SECOND))) > 0,
+            lambda: min(self.read().pools[k].completions for k in range(len(A_SECOND))) >= USUAL_TASKS,
             "all pools work",
             every_s=0.5,
         )
