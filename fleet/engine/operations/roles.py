@@ -81,7 +81,7 @@ PRODUCER: Mapping[str, str] = {
     "job_keys.job": "exists hexists hget hmget hgetall hset hsetnx hincrby expire",
     "job_keys.members job_keys.order": "getrange xread exists expire",
     "job_keys.then": "set del exists expire",
-    "job_keys.due job_keys.listed": "zadd zremrangebyscore zrevrange expire",
+    "job_keys.due job_keys.live job_keys.listed": "zadd zrem zremrangebyscore zrevrange expire",
     "bots bot_leases quarantined probation": "zrange zrangebyscore zcount",
 }
 #: The same of what the dashboard writes although it only looks: its place among Celery's listeners.
