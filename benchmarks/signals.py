@@ -70,15 +70,15 @@ def _cost(client: redis.Redis, url: str, home: Path, drained: int) -> list[list[
 
     unrecorded = completion.finishing(replace(windows.RECORD, text="return 0"))
     pairs = _captured(url, CALLS)
-    scripts = {script: client.script_load(script.text) for script in (completion._FINISH, unrecorded)}
+    scripts = {script: client.script_load(script.text) for script in (completion.FINISH, unrecorded)}
     server = {script: min(_server_us(client, sha, pairs) for _ in range(SAMPLES)) for script, sha in scripts.items()}
-    redis_us = server[completion._FINISH] - server[unrecorded]
+    redis_us = server[completion.FINISH] - server[unrecorded]
     python_us = min(_packing_us() for _ in range(SAMPLES))
     client.flushall()
     whole_us = _whole_task_us(client, home, drained)
     return [
         ["finishing script without the windows, CPU of Redis", f"{server[unrecorded]:.1f}"],
-        ["finishing script, CPU of Redis", f"{server[completion._FINISH]:.1f}"],
+        ["finishing script, CPU of Redis", f"{server[completion.FINISH]:.1f}"],
         ["arguments of the windows, CPU of the worker", f"{python_us:.1f}"],
         [f"a whole task, CPU of worker and Redis ({drained:,} drained)", f"{whole_us:.0f}"],
         ["recording, of a whole task", f"{(redis_us + python_us) / whole_us:.1%}"],
@@ -195,7 +195,7 @@ def _captured(url: str, count: int) -> list[tuple[list[str], list[Any]]]:
 def _memory(client: redis.Redis, url: str, tasks: int, bots: int) -> list[list[str]]:
     """Finish `tasks` tasks, packed beforehand and sent to Redis again and again, and weigh what is left."""
     from fleet import config
-    from fleet.engine.outcomes.completion import _FINISH
+    from fleet.engine.outcomes.completion import FINISH
     from fleet.roster import Roster
     from fleet.store.client import Store
 
@@ -206,9 +206,9 @@ def _memory(client: redis.Redis, url: str, tasks: int, bots: int) -> list[list[s
 
     client.flushall()
     asyncio.run(seed())
-    client.script_load(_FINISH.text)
+    client.script_load(FINISH.text)
     calls = _captured(url, min(PATTERN, tasks))
-    packed = [hiredis.pack_command(("EVALSHA", _FINISH.sha, len(names), *names, *args)) for names, args in calls]
+    packed = [hiredis.pack_command(("EVALSHA", FINISH.sha, len(names), *names, *args)) for names, args in calls]
     results = [names[0] for names, _ in calls]
     connection = client.connection_pool.get_connection()
     started = time.perf_counter()

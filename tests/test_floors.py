@@ -22,6 +22,7 @@ DEPARTMENTS = tuple(
         "roster",
         "diversity",
         "answers",
+        "earnings",
         "economy",
         "jobs",
         "resilience",
@@ -66,6 +67,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.engine.process", "fleet.engine.asking", "fleet.engine.jobs"),
     ("fleet.engine.operations",),
     ("fleet.engine.tasks",),
+    # What is paid: an extra, which only commands import.
+    ("fleet.payouts",),
     # What people see.
     ("fleet.dashboard",),
     ("fleet.cli.terminal",),
@@ -80,6 +83,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.cli.wrong_use",),
     ("fleet.cli.main", "fleet.cli.run", "fleet.cli.stack", "fleet.cli.operate", "fleet.cli.setup"),
     ("fleet.cli.money", "fleet.cli.keys", "fleet.cli.demo"),
+    ("fleet.cli.payouts",),
     # The door of `celery -A fleet`, and the lazy one of `import fleet`: nothing below may enter by them.
     ("fleet.door",),
     ("fleet",),

@@ -52,6 +52,7 @@ COMMANDS = {
         "budgets",
         "Show budgets, what is spent of them and when they end; set them while the fleet runs.",
     ),
+    "payouts": ("fleet.cli.payouts.commands", "payouts", "Show what bots have earned for their payees; pay it."),
     "keys": (
         "fleet.cli.keys.commands",
         "keys",

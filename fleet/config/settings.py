@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import starmap
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -21,13 +21,14 @@ from fleet.config.alerts import AlertSettings
 from fleet.config.budgets import BudgetSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local
+from fleet.config.payouts.tables import EarnSettings, NetworkSettings, PayeeSettings, PayoutSettings, check_payouts
 from fleet.config.places import PLACE_VARIABLES, config_path
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
 from fleet.config.providers import KeySettings, ProviderSettings, counts_cached, vendor_of
 from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.safety import SafetySettings
 from fleet.config.savings import KindName, KindSettings, LaneSettings
-from fleet.config.schedules import Schedules, ScheduleSettings
+from fleet.config.schedules import Schedules
 from fleet.config.scope_checks import check_scopes
 from fleet.config.scopes import ScopeSettings
 from fleet.config.sections import (
@@ -98,12 +99,16 @@ class Settings(BaseSettings):
     tools: dict[str, ToolSettings] = Field(default_factory=dict, description="APIs that bot functions use, by name.")
     schedules: Schedules = Field(default_factory=dict, description="Tasks that are submitted by the clock, by name.")
     kinds: dict[KindName, KindSettings] = Field(default_factory=dict, description="What is known of task kinds.")
+    payouts: PayoutSettings = PayoutSettings()
+    networks: dict[str, NetworkSettings] = Field(default_factory=dict, description="Networks and their tokens.")
+    payees: dict[str, PayeeSettings] = Field(default_factory=dict, description="Who is paid for what bots do.")
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: dict(DEFAULT_POOLS), description="Pools by name.")
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
         known = {*self.providers, SIMULATOR}
         check_tools(self.tools, self.providers, self.limits, self.prices)
+        check_payouts(self.payouts, self.networks, self.payees, self.pools)
         if not self.pools:
             raise ValueError("pools: expected at least one [pools.NAME] table, got none")
         for name, pool in self.pools.items():
@@ -357,7 +362,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings, "dead_letters": DeadLetterSettings,
     "health": HealthSettings, "diversity": DiversitySettings, "flower": FlowerSettings, "signals": SignalsSettings,
     "simulator": SimulatorSettings, "dashboard": DashboardSettings, "alerts": AlertSettings, "bill": BillSettings,
-    "lanes": LaneSettings,
+    "lanes": LaneSettings, "payouts": PayoutSettings,
 }  # fmt: skip
 
 
@@ -380,16 +385,13 @@ def _explain(item: dict[str, Any]) -> str:
 
 def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     """Known keys of the table at `loc`: the first part is a field of Settings, dict tables have a name after it."""
-    tables: dict[str, type[BaseModel]] = {
-        "providers": ProviderSettings, "limits": LimitSettings, "prices": PriceSettings, "pools": PoolSettings,
-        "budgets": BudgetSettings, "tools": ToolSettings, "kinds": KindSettings,
-        "schedules": ScheduleSettings,
-    }  # fmt: skip
+    tables = {name: get_args(one.annotation)[-1:] for name, one in Settings.model_fields.items()}
     if not loc:
         return list(Settings.model_fields)
     if loc[0] == "providers" and "keys" in loc[2:]:
         return list(KeySettings.model_fields)
-    inner: dict[str, type[BaseModel]] = {"persona": PersonaSettings, "scope": ScopeSettings}
-    if "fallback" in loc or loc[-1] in inner:
-        return list(inner.get(str(loc[-1]), RungSettings).model_fields)
-    return list((SECTIONS | tables)[str(loc[0])].model_fields)
+    inner: dict[str, type[BaseModel]] = {
+        "persona": PersonaSettings, "scope": ScopeSettings, "fallback": RungSettings, "earn": EarnSettings,
+    }  # fmt: skip
+    models = [inner[str(part)] for part in reversed(loc[1:]) if part in inner]
+    return list((*models, *tables[str(loc[0])], SECTIONS.get(str(loc[0]), BaseModel))[0].model_fields)

@@ -192,6 +192,14 @@ BATCH_TROUBLE = Event(
     "A batch was given_up, or answers of it were lost or unwanted, and are paid; or its words were not_deleted: "
     "what, job, limit, count.",
 )
+EARNING_REVOKED = Event(
+    "earning_revoked", "info", "An operator took back what a task had earned: task, payee, why, by, host."
+)
+PAYOUT_MOVED = Event(
+    "payout_moved",
+    "info",
+    "A payout was prepared, sent, settled, voided or has failed: payout, network, now, by, host.",
+)
 BUDGET_CHANGED = Event("budget_changed", "info", "An operator set a budget, or reset it: scope, now, by, host.")
 BILL_RESOLVED = Event(
     "bill_resolved", "info", "An operator gave unknown calls what a provider's export says: file, calls, usd, by, host."
@@ -281,7 +289,7 @@ EVENTS: dict[str, Event] = {
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED, BATCH_TROUBLE,
-        BILL_RESOLVED, SCHEDULE_MISSED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_RUN,
+        EARNING_REVOKED, PAYOUT_MOVED, BILL_RESOLVED, SCHEDULE_MISSED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_RUN,
         JOB_CANCELLED, JOB_REPLAYED, CACHE_CLEARED, CONTEXT_ADDED, CONTEXT_REMOVED,
         KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, KEY_DELEGATED, KEY_SCOPED,
         DELEGATION_REVOKED, USE_UNUSUAL, USE_USUAL, DEAD_LETTER, TASK_CANCELLED,

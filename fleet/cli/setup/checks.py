@@ -18,6 +18,7 @@ from fleet.cli.setup.diagnosis_checks import alert_checks, diagnosis_checks
 from fleet.cli.setup.findings import Findings, HostFacts
 from fleet.cli.setup.key_checks import key_checks
 from fleet.cli.setup.lesson_checks import lesson_checks
+from fleet.cli.setup.payout_checks import payout_checks
 from fleet.cli.setup.pool_checks import pool_checks, provider_checks, tool_checks, unused_tables
 from fleet.cli.setup.redis_checks import home_disk, home_filesystem, redis_checks
 from fleet.cli.setup.stalls import stall_checks
@@ -81,6 +82,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *alert_checks(settings, facts.host.variables),
         *lesson_checks(settings, facts.lessons),
         *cache_checks(settings, facts.cache),
+        *payout_checks(settings),
     ]
     return found
 

@@ -30,6 +30,8 @@ EXAMPLE_NAMES = {
     "tools": "search",
     "schedules": "morning",
     "kinds": "classify",
+    "networks": "bsc-test",
+    "payees": "alice",
 }
 #: Examples for keys without a default, and where the default would not show what the key is for.
 EXAMPLES: Mapping[tuple[str, str], Any] = {
@@ -56,6 +58,15 @@ EXAMPLES: Mapping[tuple[str, str], Any] = {
     ("schedules", "task"): {"prompt": "What happened overnight?", "pool": "research"},
     ("fallback", "model"): "gpt-4.1-mini",
     ("worker", "slots"): 60,
+    ("payouts", "threshold"): "10",
+    ("earn", "price"): "0.01",
+    ("networks", "url"): "http://127.0.0.1:8545",
+    ("networks", "token"): "0x" + "11" * 20,
+    ("networks", "payer"): "0x" + "22" * 20,
+    ("networks", "native_price"): "600",
+    ("payees", "bots"): ("research-*",),
+    ("payees", "network"): "bsc-test",
+    ("payees", "address"): "0x" + "33" * 20,
 }
 PLACES = {
     "FLEET_CONFIG": f"Path of the {CONFIG_NAME} to use, instead of the nearest one in or above the working directory.",

@@ -26,6 +26,7 @@ from fleet.store import (
     job_keys,
     keys,
     lane_keys,
+    payout_keys,
     schedule_keys,
     vault_keys,
 )
@@ -41,8 +42,8 @@ _GUIDE_STEP = ":[1-9]"
 _CONNECTION = ("+@connection", "+@transaction", "+script|load", "+script|exists", "+time", "+wait", "-@dangerous")
 #: The modules with builders of keys.
 KEYS = (
-    keys, answer_keys, bill_keys, cache_keys, context_keys, erasure_keys, job_keys, lane_keys, schedule_keys,
-    vault_keys,
+    keys, answer_keys, bill_keys, cache_keys, context_keys, erasure_keys, job_keys, lane_keys, payout_keys,
+    schedule_keys, vault_keys,
 )  # fmt: skip
 #: All that reads and writes keys, and nothing that reads or changes the server; `FUNCTION FLUSH` is a write to Redis.
 _WORK = ("+@read", "+@write", "+@pubsub", "-@scripting", *_CONNECTION, "-@admin", "+info")

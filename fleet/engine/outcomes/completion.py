@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from fleet.config import Settings
@@ -56,18 +58,18 @@ def _joined(*names: str) -> str:
     return " ".join(dict.fromkeys(" ".join(names).split()))
 
 
-_FINISH = finishing(windows.RECORD)
+FINISH = finishing(windows.RECORD)
 #: The same for a member of a job: tasks of no job pay nothing for that.
-_FINISH_MEMBER = Script.beside(
+FINISH_MEMBER = Script.beside(
     __file__,
     "finish_member.lua",
     keys=f"{END_MEMBER.keys} finish_keys*",
     argv=f"{END_MEMBER.argv} finish_argv*",
-    behind=Script.of("finish.lua", f"local function finish(KEYS, ARGV) {_FINISH.text}\nend "),
+    behind=Script.of("finish.lua", f"local function finish(KEYS, ARGV) {FINISH.text}\nend "),
     using=[END_MEMBER],
 )
 #: Takes what all tasks of a class have in common, returns what takes the rest.
-_FINISH_OF = _FINISH.prepared(
+_FINISH_OF = FINISH.prepared(
     "result index payload checkouts later_counter fence mark sample shown_id line dead_reason others samples "
     "task_id letter_pool reason letter body spent_pairs earned_pairs counted"
 )
@@ -146,6 +148,8 @@ class Finisher:
         self._apis = settings.limits_in_use.keys()
         self._ladders = {name for name, pool in settings.pools.items() if pool.fallback}
         self._shared = {name for name, kind in settings.kinds.items() if kind.deterministic}
+        self._earning = _earning_of(settings)
+        self._accrual = None if self._earning is None else self._earning.Accrual(settings)
         self._class_finish = lru_cache(maxsize=_MOST_CLASSES)(self._in_common)
 
     async def finish(self, end: Finish) -> bool:
@@ -167,11 +171,11 @@ class Finisher:
         call = self._class_finish(pool, end.kind)(**self._own(end, pool))
         member = membership_of(end.result.task_id) if end.revoked is None else None
         try:
-            reply = await self._run(call, member, end.result)
+            reply = await self._run(call, member, end)
         except StoreError as error:
             logger.error("not counted task=%s: Redis refused to finish it, its result alone is stored: %s",
                          quote(end.result.task_id), error)  # fmt: skip
-            stands = end.revoked is None and await self._store_alone(end.result, error)
+            stands = end.revoked is None and await self._store_alone(end, error)
             self.close_mark(end.result.task_id)
             return stands
         if len(reply) > 1:
@@ -180,18 +184,28 @@ class Finisher:
             self.close_mark(end.result.task_id)
         return bytes(reply[:1]) == _STANDS
 
-    async def _run(self, call: tuple[list[Any], list[Any]], member: Membership | None, result: BotResult) -> bytes:
-        if member is None:
-            return bytes(await self._store.run(_FINISH, *call))
-        names, arguments = end_call(member, result.status)
-        return bytes(await self._store.run(_FINISH_MEMBER, [*names, *call[0]], [*arguments, *call[1]]))
+    async def _run(self, call: tuple[list[Any], list[Any]], member: Membership | None, end: Finish) -> bytes:
+        script = FINISH
+        if member is not None:
+            names, arguments = end_call(member, end.result.status)
+            script, call = FINISH_MEMBER, ([*names, *call[0]], [*arguments, *call[1]])
+        if self._earning is not None and (earned := self._earned(end)) is not None:
+            script = self._earning.FINISH_EARNING if member is None else self._earning.FINISH_EARNING_MEMBER
+            call = [*earned[0], *call[0]], [*earned[1], *call[1]]
+        return bytes(await self._store.run(script, *call))
 
-    async def _store_alone(self, result: BotResult, error: StoreError) -> bool:
-        """Store a result and wake who waits for it, and nothing else; True when it stands.
+    def _earned(self, end: Finish) -> tuple[list[Any], list[Any]] | None:
+        """Return KEYS and ARGV of what a task earns the payee of its bot; None: nothing."""
+        if self._accrual is None or end.checkout is None or end.revoked is not None:
+            return None
+        return self._accrual.call_of(end.result, end.kind)
+
+    async def _store_alone(self, end: Finish, error: StoreError) -> bool:
+        """Store a result, wake who waits for it and enter what it earned, and nothing else; True when it stands.
 
         A result that Redis does not take at all becomes a failed one that says so.
         """
-        strict = self._settings.results.strict
+        result, strict = end.result, self._settings.results.strict
         key, meta = keys.result(result.task_id), result_meta(result, strict=strict)
         life = ("EX", self._settings.results.expires_s)
         try:
@@ -202,10 +216,20 @@ class Finisher:
             failed: dict[str, Any] = {"status": "failed", "answer": None, "error": TaskError.of(error), "metadata": {}}
             meta = result_meta(result.model_copy(update=failed), strict=strict)
             await self._store.command("SET", key, meta, *life)
+        else:
+            await self._earn_alone(end)
         await self._store.command("PUBLISH", key, meta)
         if (member := membership_of(result.task_id)) is not None:
             await self._store.run(END_MEMBER, *end_call(member, result.status))
         return True
+
+    async def _earn_alone(self, end: Finish) -> None:
+        if self._earning is None or (earned := self._earned(end)) is None:
+            return
+        try:
+            await self._store.run(self._earning.ACCRUE, *earned)
+        except StoreError as error:
+            logger.error("not earned task=%s: Redis refused to enter it: %s", quote(end.result.task_id), error)
 
     def close_mark(self, task_id: str) -> None:
         """Let the mark of a task that has a result live as long as a result does. Nobody waits for it.
@@ -272,6 +296,13 @@ class Finisher:
         """Return the API of a result by a name that is configured, so that no other becomes a row."""
         api = f"{result.provider}/{result.model}"
         return api if api in self._apis else NOBODY
+
+
+def _earning_of(settings: Settings) -> ModuleType | None:
+    """Return the module of what tasks earn; None: they earn nothing, and nothing of it is loaded."""
+    if not settings.payouts.earn or not settings.payees:
+        return None
+    return import_module("fleet.engine.outcomes.earning")
 
 
 #: What is added to counters.

@@ -130,3 +130,9 @@ JOBS: dict[str, Holding] = {
     "then": Holding("both", "erased", "each is read; it is gone once that task is queued"),
     **_none("job", "members", "order", "due", "live", "lost", "listed"),
 }
+
+#: Function of `fleet/store/payout_keys.py` -> what its key holds. Rows name payees and bots, never tenants or words.
+PAYOUTS: dict[str, Holding] = {
+    "earned_tasks": Holding("nothing", "expires", "ids of tasks and what each has earned, by `payouts.revocable_days`"),
+    **_none("earned_day", "earned_ever", "netted", "payouts", "open_payouts", "parts", "addresses"),
+}

@@ -14,6 +14,7 @@ from fleet.engine.operations.erasure.declared import (
     JOBS,
     LANES,
     MONEY,
+    PAYOUTS,
     SCHEDULES,
     STORE,
     VAULT,
@@ -29,6 +30,7 @@ from fleet.store import (
     job_keys,
     keys,
     lane_keys,
+    payout_keys,
     schedule_keys,
     vault_keys,
 )
@@ -37,6 +39,7 @@ from tests.every import every
 DECLARED = [
     (keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE), (vault_keys, VAULT), (context_keys, CONTEXTS),
     (lane_keys, LANES), (schedule_keys, SCHEDULES), (answer_keys, ASKS), (cache_keys, CACHE), (job_keys, JOBS),
+    (payout_keys, PAYOUTS),
 ]  # fmt: skip
 
 

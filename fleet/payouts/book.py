@@ -1,0 +1,233 @@
+"""The book of payouts in Redis: what each has taken up, and where each of its transactions stands.
+
+Every change is one step that checks what it was read from, and is on Redis' disk before anything is sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, NamedTuple, cast
+
+import redis
+
+from fleet.earnings.rows import Asset
+from fleet.errors import StoreUnavailable
+from fleet.payouts.refusals import PayoutRefused
+from fleet.payouts.slip import Slip
+from fleet.quoting import quote
+from fleet.store import payout_keys
+from fleet.store.client import Script, run_script
+
+#: What becomes of a transaction. `broadcast` is written before it is sent: from then on it may have been.
+State = Literal["prepared", "signed", "broadcast", "settled", "failed"]
+#: Nothing moves any more.
+ENDED = ("settled", "failed")
+#: Milliseconds that Redis may take to have a change on its disk.
+DISK_MS = 10_000
+
+_PREPARE = Script.beside(
+    __file__, "prepare.lua", keys="netted payouts open parts", argv="payout network record rows netting*"
+)
+_CHANGE = Script.beside(
+    __file__, "change.lua", keys="netted payouts open parts", argv="payout network before after closes failed*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferState:
+    """Where one transaction of a payout stands.
+
+    Args:
+        id: On the network; empty: it is not signed.
+        raw: Its bytes as they are sent, in hexadecimal digits.
+        block: In which it was seen last; None: in none.
+        why: It has failed.
+        since_s: Unix time of its last change.
+    """
+
+    state: State = "prepared"
+    id: str = ""
+    raw: str = ""
+    block: int | None = None
+    why: str = ""
+    since_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One payout of the book.
+
+    Args:
+        slip: As it was prepared, without signatures.
+        standings: One for each of its transfers, in order.
+        by: Who prepared it.
+    """
+
+    slip: Slip
+    standings: tuple[TransferState, ...]
+    by: str
+
+    @property
+    def has_ended(self) -> bool:
+        """True when all its transactions are settled or have failed."""
+        return all(one.state in ENDED for one in self.standings)
+
+    def written(self) -> str:
+        """As the book has it."""
+        return json.dumps(
+            {"slip": self.slip.as_data(), "standings": [asdict(one) for one in self.standings], "by": self.by}
+        )
+
+    @classmethod
+    def of(cls, text: bytes | str) -> Record:
+        """Read it."""
+        data = json.loads(text)
+        return cls(Slip.of(data["slip"]), tuple(TransferState(**one) for one in data["standings"]), data["by"])
+
+    def moved(self, number: int, standing: TransferState) -> Record:
+        """Return it with one transaction standing elsewhere."""
+        return replace(self, standings=(*self.standings[:number], standing, *self.standings[number + 1 :]))
+
+
+class PaymentStanding(NamedTuple):
+    """A payment, and where its transaction stands; `settled_s`: since when nothing can undo it."""
+
+    payout: str
+    id: str
+    payee: str
+    to: str
+    asset: str
+    units: int
+    state: State
+    transaction: str
+    why: str
+    settled_s: float | None
+
+
+def payments_of(record: Record) -> Iterator[PaymentStanding]:
+    """Yield the payments of a payout."""
+    slip = record.slip
+    asset = Asset(slip.network, slip.token, slip.decimals).spelt
+    for transfer, one in zip(slip.transfers, record.standings, strict=True):
+        for payment in transfer.payments:
+            yield PaymentStanding(
+                slip.id, payment.id, payment.payee, payment.to, asset, payment.units, one.state, one.id, one.why,
+                one.since_s if one.state == "settled" else None,
+            )  # fmt: skip
+
+
+class Netting(NamedTuple):
+    """Rows that a payout takes up: row as the ledger has it -> how many were taken up before, and how many more."""
+
+    rows: Mapping[str, tuple[int, int]]
+    #: Id of a payment -> row -> how many of its tasks that pays.
+    parts: Mapping[str, Mapping[str, int]]
+
+
+class PayoutBook:
+    """Reads and changes the book.
+
+    Args:
+        client: Plain client of the state Redis.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def netted(self) -> dict[str, int]:
+        """Return row -> how many of its tasks payouts have taken up that have not failed."""
+        found = cast("dict[bytes, bytes]", self._client.hgetall(payout_keys.netted()))
+        return {row.decode(): int(count) for row, count in found.items()}
+
+    def open_on(self, network: str) -> str | None:
+        """Return the id of the payout that is under way on a network."""
+        found = cast("bytes | None", self._client.hget(payout_keys.open_payouts(), network))
+        return None if found is None else found.decode()
+
+    def read(self, payout: str) -> Record:
+        """Return a payout.
+
+        Raises:
+            PayoutRefused: There is none of that id.
+        """
+        text = cast("bytes | None", self._client.hget(payout_keys.payouts(), payout))
+        if text is None:
+            raise PayoutRefused(
+                f"expected a payout that was prepared with this Redis, got {quote(payout)}; `fleet payouts list` "
+                "shows them, and one that an older copy of Redis does not know must not be sent"
+            )
+        return Record.of(text)
+
+    def begin(self, record: Record, netting: Netting) -> None:
+        """Take up earnings into a payout. On Redis' disk when this returns.
+
+        Raises:
+            PayoutRefused: Somebody else was faster, or another payout is under way on the network.
+        """
+        slip = record.slip
+        rows = [part for row, (before, more) in netting.rows.items() for part in (row, before, more)]
+        parts = [part for payment, taken in netting.parts.items() for part in (payment, json.dumps(dict(taken)))]
+        keys, arguments = _PREPARE.call(
+            **_keys(slip.id), payout=slip.id, network=slip.network, record=record.written(),
+            rows=len(netting.rows), netting=[*rows, *parts],
+        )  # fmt: skip
+        code = int(run_script(self._client, _PREPARE, keys, arguments))
+        if code == -1:
+            raise PayoutRefused(
+                f"expected no payout under way on {slip.network}, got {self.open_on(slip.network)}: send it or void "
+                "it, and `fleet payouts check` until it has ended"
+            )
+        if code == 0:
+            raise PayoutRefused("expected that nobody else prepares a payout now, got one: do it again")
+        self._to_disk()
+
+    def change(self, before: Record, after: Record) -> Record:
+        """Write where a payout stands; what has failed now is due again. On Redis' disk when this returns.
+
+        Raises:
+            PayoutRefused: Somebody else has changed it meanwhile: read it anew.
+        """
+        slip = after.slip
+        pairs = zip(slip.transfers, before.standings, after.standings, strict=True)
+        failed = [
+            payment.id
+            for transfer, was, now in pairs
+            if now.state == "failed" and was.state != "failed"
+            for payment in transfer.payments
+        ]
+        keys, arguments = _CHANGE.call(
+            **_keys(slip.id), payout=slip.id, network=slip.network, before=before.written(), after=after.written(),
+            closes="1" if after.has_ended else "", failed=failed,
+        )  # fmt: skip
+        if int(run_script(self._client, _CHANGE, keys, arguments)) == 0:
+            raise PayoutRefused(
+                f"expected nobody else at payout {slip.id} now, got a change by another command: do it again"
+            )
+        self._to_disk()
+        return after
+
+    def _to_disk(self) -> None:
+        """Wait until the append-only file has it, where there is one."""
+        try:
+            local, _ = self._client.waitaof(1, 0, DISK_MS)
+        except redis.ResponseError:
+            return  # no append-only file, or a server before 7.2
+        if local < 1:
+            raise StoreUnavailable(
+                f"expected Redis to write to its disk within {DISK_MS} ms, got no word of it; it may"
+            )
+
+
+def _keys(payout: str) -> dict[str, str]:
+    return {
+        "netted": payout_keys.netted(), "payouts": payout_keys.payouts(), "open": payout_keys.open_payouts(),
+        "parts": payout_keys.parts(payout),
+    }  # fmt: skip
+
+
+def read_payouts(client: redis.Redis) -> Sequence[Record]:
+    """Return all payouts, the oldest first."""
+    found = cast("dict[bytes, bytes]", client.hgetall(payout_keys.payouts()))
+    return sorted(map(Record.of, found.values()), key=lambda record: (record.slip.prepared_s, record.slip.id))

@@ -1,0 +1,16 @@
+"""The core never imports payouts: only its commands do, and none of them before it is called."""
+
+from __future__ import annotations
+
+from tests.house import ROOT, all_imports
+
+
+def test_only_the_commands_of_payouts_import_them() -> None:
+    wrong = [
+        f"{found.module} imports {found.target}"
+        for found in all_imports(ROOT)
+        if found.target.startswith("fleet.payouts")
+        and not found.module.startswith(("fleet.payouts", "fleet.cli.payouts"))
+    ]
+    assert wrong == []
+    assert any(found.target.startswith("fleet.payouts") for found in all_imports(ROOT))
