@@ -25,6 +25,8 @@ PINNED = ("dev", "otel", "models", "agents", "frameworks")
 
 #: Modules that need an extra, imported only where it is asked for -> what they need of it.
 OPTIONAL = {
+    "fleet.payouts.keyfiles": ("payouts", "eth-account"),
+    "fleet.payouts.sending": ("payouts", "eth-account"),
     "fleet.engine.telemetry.tracing": ("otel", "opentelemetry-sdk"),
     **{
         f"fleet.workers.providers.models.{name}": ("models", "pydantic-ai-slim")

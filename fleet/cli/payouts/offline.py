@@ -1,0 +1,169 @@
+"""`fleet payouts sign`, `confirm` and `key`: a file and a key file, and nothing else: no Redis, settings or network."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet.cli.terminal import say, table
+from fleet.config.payouts.tables import tokens_in_full, units_of
+from fleet.errors import ConfigurationError
+from fleet.quoting import duration
+
+if TYPE_CHECKING:
+    from fleet.payouts.slip import Slip
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+_key_option = click.option("--key", "key_file", type=_FILE, required=True, help="Encrypted key file.")
+_passphrase_option = click.option(
+    "--passphrase-file", type=_FILE, help="File whose first line is the passphrase; else it is asked for."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+
+
+def extra() -> Any:
+    """Return the module that signs.
+
+    Raises:
+        ConfigurationError: When the extra is not installed.
+    """
+    try:
+        from fleet.payouts import keyfiles
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"expected the extra for payouts, got no module {error.name}: pip install 'celery-fleet[payouts]'"
+        ) from None
+    return keyfiles
+
+
+@click.command()
+@click.argument("slip_file", metavar="SLIP", type=_FILE)
+@_key_option
+@_passphrase_option
+@click.option("-o", "--output", type=_NEW_FILE, required=True, help="Where the signed slip goes.")
+@click.option("--most", help="Refuse a slip that pays more tokens than this.")
+@click.option("--main-net", is_flag=True, help="Sign a payout of real money.")
+@_json_option
+def sign(
+    slip_file: Path, key_file: Path, passphrase_file: Path | None, output: Path, most: str | None, main_net: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Sign a slip offline: needs the slip, the payer's encrypted key file, and nothing else.
+
+    What is signed is worked out from the amounts that are shown, so the slip's maker cannot slip in another call.
+
+    \b
+    Examples:
+      fleet payouts sign slip.json --key payer.json -o signed.json
+      fleet payouts sign slip.json --key payer.json --most 500 -o signed.json
+    """
+    from fleet.payouts.refusals import PayoutRefused
+    from fleet.payouts.slip import read_slip, write_slip
+
+    keyfiles = extra()
+    slip = read_slip(slip_file)
+    if slip.main_net and not main_net:
+        raise PayoutRefused("expected --main-net for a slip of real money, got none")
+    if time.time() >= slip.expires_s:
+        raise PayoutRefused(f"expected a slip that has not expired, got {slip.id}: prepare another one")
+    if most is not None and slip.units > _units(most, slip):
+        raise PayoutRefused(f"expected at most {most} tokens, got {tokens_in_full(slip.units, slip.decimals)}")
+    if not as_json:
+        _show(slip)
+    private_key = keyfiles.opened(key_file, _passphrase(passphrase_file))
+    own = keyfiles.addresses_of(private_key)[slip.kind]
+    if own.lower() != slip.payer.lower():
+        raise PayoutRefused(f"expected the key of the payer {slip.payer}, got that of {own}")
+    signed = tuple(keyfiles.sign_transfer(slip, transfer, private_key) for transfer in slip.transfers)
+    write_slip(replace(slip, signed=signed), output)
+    if as_json:
+        click.echo(json.dumps({"payout": slip.id, "digest": slip.digest, "ids": [one.id for one in signed]}))
+    else:
+        say(f"signed {len(signed)} transactions of payout {slip.id} in {output}")
+
+
+@click.command()
+@click.argument("slip_file", metavar="SLIP", type=_FILE)
+@_key_option
+@_passphrase_option
+@click.option("-o", "--output", type=_NEW_FILE, required=True, help="Where the confirmed slip goes.")
+@_json_option
+def confirm(slip_file: Path, key_file: Path, passphrase_file: Path | None, output: Path, as_json: bool) -> None:
+    """Confirm a slip as a second person, offline, with a key of your own: one of payouts.confirmers.
+
+    \b
+    Examples:
+      fleet payouts confirm signed.json --key second.json -o confirmed.json
+    """
+    from fleet.payouts.slip import read_slip, write_slip
+
+    keyfiles = extra()
+    slip = read_slip(slip_file)
+    if not as_json:
+        _show(slip)
+    address, signature = keyfiles.confirm(slip, keyfiles.opened(key_file, _passphrase(passphrase_file)))
+    write_slip(replace(slip, confirmations={**slip.confirmations, address: signature}), output)
+    if as_json:
+        click.echo(json.dumps({"payout": slip.id, "digest": slip.digest, "by": address}))
+    else:
+        say(f"{address} confirms payout {slip.id} in {output}")
+
+
+@click.command()
+@click.argument("key_file", metavar="FILE", type=_NEW_FILE)
+@_passphrase_option
+@click.option("--import", "is_import", is_flag=True, help="Of a private key that is read from stdin.")
+@_json_option
+def key(key_file: Path, passphrase_file: Path | None, is_import: bool, as_json: bool) -> None:
+    """Make a key in an encrypted file (secret storage, version 3), and show its addresses; never the key.
+
+    \b
+    Examples:
+      fleet payouts key payer.json
+    """
+    keyfiles = extra()
+    private = sys.stdin.readline().strip() if is_import else None
+    try:
+        found = keyfiles.create(key_file, _passphrase(passphrase_file, is_new=True), private_key=private)
+    except FileExistsError:
+        raise ConfigurationError(
+            f"expected a name that no file has, got {key_file}: keys are not overwritten"
+        ) from None
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        for kind, address in found.items():
+            click.echo(f"{kind:5} {address}")
+
+
+def _show(slip: Slip) -> None:
+    """Tell who signs what is paid: from the amounts themselves."""
+    rows = [(one.payee, one.to, tokens_in_full(one.units, slip.decimals)) for one in slip.payments]
+    for line in table([("PAYEE", "ADDRESS", "TOKENS"), *rows], left=(0, 1)):
+        say(line)
+    place = f"{slip.kind} network {slip.chain_id}" if slip.chain_id else slip.kind
+    money = "REAL MONEY, " if slip.main_net else ""
+    say(
+        f"{money}{tokens_in_full(slip.units, slip.decimals)} of token {slip.token} by {slip.payer} on {place}, in "
+        f"{len(slip.transfers)} transactions; may be sent for {duration(max(0.0, slip.expires_s - time.time()))}"
+    )
+
+
+def _units(most: str, slip: Slip) -> int:
+    try:
+        return units_of(most, slip.decimals)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--most") from None
+
+
+def _passphrase(file: Path | None, *, is_new: bool = False) -> str:
+    if file is not None:
+        return file.read_text(encoding="utf-8").partition("\n")[0]
+    return str(click.prompt("Passphrase", hide_input=True, err=True, confirmation_prompt=is_new))

@@ -1,0 +1,108 @@
+"""What is due to whom: the ledger less what payouts have taken up, by payee, and who has to wait and why. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from fleet.config import Settings
+from fleet.config.payouts.tables import tokens_in_full, units_of
+from fleet.earnings.rows import Asset, EarningRow, asset_of
+from fleet.quoting import duration
+
+
+@dataclass(slots=True)
+class PayeeDue:
+    """What one payee is due of one asset.
+
+    Args:
+        units: That may be paid now; below zero when more was taken back than earned since.
+        held: Units that bots have earned which are in quarantine or on probation.
+        rows: Row -> how many of its tasks a payment takes up.
+        waits: Why it is not paid now; empty: it is.
+    """
+
+    payee: str
+    asset: Asset
+    units: int = 0
+    held: int = 0
+    rows: dict[EarningRow, int] = field(default_factory=dict)
+    waits: str = ""
+
+    @property
+    def tokens(self) -> str:
+        """The units as people read them."""
+        return tokens_in_full(self.units, self.asset.decimals)
+
+
+def dues(
+    ledger: Mapping[EarningRow, int], netted: Mapping[str, int], held_bots: Collection[tuple[str, str]]
+) -> list[PayeeDue]:
+    """Return what each payee is due of each asset, by name.
+
+    Args:
+        ledger: Row -> tasks, of all time.
+        netted: Row as the ledger has it -> tasks that payouts have taken up.
+        held_bots: Pool and name of bots whose earnings are held. What was taken back from them counts all the same.
+    """
+    found: dict[tuple[str, str], PayeeDue] = {}
+    for row, count in ledger.items():
+        left = count - netted.get(row.spelt, 0)
+        if not left:
+            continue
+        due = found.setdefault((row.payee, row.asset), PayeeDue(row.payee, Asset.of(row.asset)))
+        if row.units > 0 and (row.pool, row.bot) in held_bots:
+            due.held += row.units * left
+        else:
+            due.units += row.units * left
+            due.rows[row] = left
+    return [found[key] for key in sorted(found)]
+
+
+def judge(
+    found: list[PayeeDue], settings: Settings, addresses_wait_s: Mapping[str, float], payout_waits: Mapping[str, str]
+) -> None:
+    """Say of each payee why it has to wait, if it has to.
+
+    Args:
+        found: As `dues` returns it; changed in place.
+        settings: Thresholds, payees, networks.
+        addresses_wait_s: Payee -> seconds for which its new address is not paid yet.
+        payout_waits: Network -> why no payout begins there now.
+    """
+    for due in found:
+        due.waits = _wait_of(due, settings, addresses_wait_s, payout_waits)
+
+
+def _wait_of(
+    due: PayeeDue, settings: Settings, addresses_wait_s: Mapping[str, float], payout_waits: Mapping[str, str]
+) -> str:
+    payee = settings.payees.get(due.payee)
+    if payee is None:
+        return f"no [payees.{due.payee}] in fleet.toml: nobody knows where to"
+    if payee.network != due.asset.network or due.asset != asset_of(payee.network, settings.networks):
+        now = asset_of(payee.network, settings.networks).spelt
+        return f"earned as {due.asset.spelt}, and the payee is paid {now} now"
+    threshold = units_of(payee.threshold or settings.payouts.threshold, due.asset.decimals)
+    if due.units < max(threshold, 1):
+        held = f", {tokens_in_full(due.held, due.asset.decimals)} held" if due.held else ""
+        return f"below the threshold of {tokens_in_full(threshold, due.asset.decimals)}{held}"
+    if (left_s := addresses_wait_s.get(due.payee, 0.0)) > 0:
+        return f"its address has changed: for {duration(left_s)} still"
+    return payout_waits.get(due.asset.network, "")
+
+
+def within_fees(chosen: list[PayeeDue], fee_units: int, share: float) -> list[PayeeDue]:
+    """Return those whose part of the fees is within a share of what they are paid; the others have to wait.
+
+    Args:
+        chosen: Who would be paid together.
+        fee_units: Fees of all of them, in smallest units of the token.
+        share: Most that fees may take.
+    """
+    each = fee_units / max(1, len(chosen))
+    kept = [due for due in chosen if each <= share * due.units]
+    for due in chosen:
+        if due not in kept:
+            due.waits = f"its fees would take {each / due.units:.1%}, more than payouts.max_fee_share {share:.1%}"
+    return kept

@@ -1,0 +1,181 @@
+"""Nodes of networks over HTTP: what they are asked, and what no answer means. Nothing is ever sent twice by itself."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fleet.config.payouts.tables import NetworkSettings
+from fleet.payouts import evm, tron
+from fleet.payouts.refusals import NodeAway, PayoutRefused
+from fleet.quoting import quote
+
+#: Seconds that a node may take for an answer.
+TIMEOUT_S = 20.0
+#: Bytes of an answer at most.
+MOST_BYTES = 32 * 2**20
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A node that sends us elsewhere is none of ours."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
+def post(url: str, body: object, *, timeout_s: float = TIMEOUT_S) -> Any:
+    """Send JSON to a node and return its answer.
+
+    Raises:
+        NodeAway: Without an answer in JSON. What was asked may have been done.
+    """
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json", "User-Agent": "fleet"}
+    )
+    if request.type not in ("http", "https"):
+        raise PayoutRefused(f"expected a node's URL with http:// or https://, got {quote(request.type)}")
+    try:
+        with _OPENER.open(request, timeout=timeout_s) as answer:
+            return json.loads(answer.read(MOST_BYTES))
+    except (OSError, ValueError, urllib.error.HTTPError) as error:  # also a cut connection: http.client's are OSErrors
+        raise NodeAway(
+            f"expected an answer of the node at {request.host}, got {type(error).__name__}: {quote(str(error))}"
+        ) from None
+    except Exception as error:
+        if type(error).__module__ == "http.client":
+            raise NodeAway(f"expected an answer of the node at {request.host}, got {type(error).__name__}") from None
+        raise
+
+
+def url_of(name: str, network: NetworkSettings) -> str:
+    """Return where a network's node is.
+
+    Raises:
+        PayoutRefused: When that is not set.
+    """
+    if network.url is None:
+        raise PayoutRefused(f"expected networks.{name}.url, a node's address, got none")
+    return network.url.get_secret_value().rstrip("/")
+
+
+class EvmNode:
+    """A node of an EVM network, by JSON-RPC.
+
+    Args:
+        url: Where it is.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._url, self._timeout_s = url, timeout_s
+        self._ids = itertools.count(1)
+
+    def ask(self, method: str, *params: object) -> Any:
+        """Call one method.
+
+        Raises:
+            NodeAway: Without an answer.
+            PayoutRefused: When the node refuses it.
+        """
+        ((result, error),) = self.ask_together((method, list(params)))
+        if error is not None:
+            raise PayoutRefused(f"expected the node to do {method}, got {quote(error)}")
+        return result
+
+    def ask_together(self, *calls: tuple[str, Sequence[object]]) -> list[tuple[Any, str | None]]:
+        """Call several methods in one request, so that one node answers all of them; return results and errors."""
+        body = [
+            {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
+            for method, params in calls
+        ]
+        found = post(self._url, body if len(body) > 1 else body[0], timeout_s=self._timeout_s)
+        answers = {
+            one.get("id"): one for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict)
+        }
+        results = []
+        for one in body:
+            answer = answers.get(one["id"])
+            if answer is None:
+                raise NodeAway(f"expected an answer to {one['method']}, got one to something else")
+            error = answer.get("error")
+            results.append((answer.get("result"), None if error is None else str(error.get("message", error))))
+        return results
+
+    def number(self, method: str, *params: object) -> int:
+        """Call a method that answers a whole number."""
+        found = self.ask(method, *params)
+        try:
+            return int(found, 16)
+        except (TypeError, ValueError):
+            raise NodeAway(f"expected a number from {method}, got {quote(found)}") from None
+
+    def view(self, contract: str, call: str, *arguments: int | str) -> int:
+        """Return what a contract says to a question with a whole number as its answer."""
+        data = f"0x{call}{''.join(evm.word(one) for one in arguments)}"
+        return self.number("eth_call", {"to": contract, "data": data}, "latest")
+
+    def final_block(self, confirmations: int) -> int:
+        """Return the number of the last block that nothing can undo: the node's own word, else by confirmations."""
+        (final, error), (latest, _) = self.ask_together(
+            ("eth_getBlockByNumber", ["finalized", False]), ("eth_blockNumber", [])
+        )
+        if error is None and isinstance(final, Mapping):
+            return int(final["number"], 16)
+        return int(latest, 16) - confirmations
+
+
+class TronNode:
+    """A full node of TRON, by its HTTP API.
+
+    Args:
+        url: Where it is, without a path.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._url, self._timeout_s = url, timeout_s
+
+    def ask(self, path: str, **body: object) -> dict[str, Any]:
+        """Call one method: `wallet/...` for what is known now, `walletsolidity/...` for what nothing can undo.
+
+        Raises:
+            NodeAway: Without an answer.
+        """
+        found = post(f"{self._url}/{path}", body, timeout_s=self._timeout_s)
+        if not isinstance(found, dict):
+            raise NodeAway(f"expected an object from {path}, got {quote(found)}")
+        return found
+
+    def view(self, owner: str, contract: str, call: str, parameter: str) -> tuple[int, int]:
+        """Return what a contract says, and the energy that the call takes.
+
+        Raises:
+            PayoutRefused: When the call would fail.
+        """
+        found = self.ask(
+            "wallet/triggerconstantcontract", owner_address=tron.address_bytes(owner).hex(),
+            contract_address=tron.address_bytes(contract).hex(), function_selector=call, parameter=parameter,
+        )  # fmt: skip
+        results = found.get("constant_result") or []
+        told = found.get("result", {})
+        if not told.get("result") or not results or "REVERT" in str(found.get("transaction", {}).get("ret", "")):
+            raise PayoutRefused(f"expected contract {contract} to do {call}, got {quote(_message(told))}")
+        return int(results[0] or "0", 16), int(found.get("energy_used", 0)) + int(found.get("energy_penalty", 0))
+
+    def parameters(self) -> dict[str, int]:
+        """Return what the network charges: its parameters by name."""
+        rows = self.ask("wallet/getchainparameters").get("chainParameter", [])
+        return {row["key"]: int(row.get("value", 0)) for row in rows}
+
+
+def _message(told: Mapping[str, Any]) -> str:
+    text = str(told.get("message", told))
+    try:
+        return bytes.fromhex(text).decode("utf-8", "replace")
+    except ValueError:
+        return text

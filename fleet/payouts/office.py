@@ -1,0 +1,168 @@
+"""What the commands do about dues: who is paid now, what is taken up, and the slip that says so."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+import redis
+
+from fleet.config import Settings
+from fleet.config.payouts.tables import tokens_in_full
+from fleet.earnings.ledger import rows_ever
+from fleet.payouts.book import Netting, PayoutBook, Record, TransferState, read_payouts
+from fleet.payouts.netting import PayeeDue, dues, judge, within_fees
+from fleet.payouts.preparing import PayingAccount, SlipDraft, known_id, payer_of
+from fleet.payouts.refusals import PayoutRefused
+from fleet.payouts.slip import Payment, Slip
+from fleet.quoting import duration
+from fleet.store import keys, payout_keys
+
+HOUR_S = 3600.0
+
+
+def read_dues(client: redis.Redis, settings: Settings, *, ignore_schedule: bool = False) -> list[PayeeDue]:
+    """Return what each payee is due, and why who has to wait has to. Notes addresses that it has not seen before."""
+    now_s = float(client.time()[0])
+    found = dues(rows_ever(client), PayoutBook(client).netted(), held_bots(client, settings))
+    judge(found, settings, _addresses_wait_s(client, settings, now_s), _waits(client, settings, now_s, ignore_schedule))
+    return found
+
+
+def held_bots(client: redis.Redis, settings: Settings) -> set[tuple[str, str]]:
+    """Return pool and name of bots whose earnings are held: in quarantine, or on probation after one."""
+    with client.pipeline(transaction=False) as pipe:
+        for pool in settings.pools:
+            pipe.zrange(keys.quarantined(pool), 0, -1)
+            pipe.zrange(keys.probation(pool), 0, -1)
+        found = pipe.execute()
+    names = zip((pool for pool in settings.pools for _ in range(2)), found, strict=True)
+    return {(pool, bot.decode()) for pool, bots in names for bot in bots}
+
+
+def _addresses_wait_s(client: redis.Redis, settings: Settings, now_s: float) -> dict[str, float]:
+    """Return the seconds for which each payee whose address has changed has to wait still."""
+    waits = {}
+    for name, payee in settings.payees.items():
+        known = cast("bytes | None", client.hget(payout_keys.addresses(), name))
+        told = json.loads(known) if known is not None else {}
+        if (told.get("network"), told.get("address")) != (payee.network, payee.address):
+            told = {"network": payee.network, "address": payee.address, "since_s": now_s, "is_first": known is None}
+            client.hset(payout_keys.addresses(), name, json.dumps(told))
+        if not told["is_first"]:
+            waits[name] = told["since_s"] + settings.payouts.address_wait_hours * HOUR_S - now_s
+    return waits
+
+
+def _waits(client: redis.Redis, settings: Settings, now_s: float, ignore_schedule: bool) -> dict[str, str]:
+    """Return why no payout begins on a network now."""
+    last: dict[str, float] = {}
+    for record in read_payouts(client):
+        if any(one.state != "failed" for one in record.standings):
+            last[record.slip.network] = record.slip.prepared_s
+    waits = {}
+    for network in settings.networks:
+        if (under_way := PayoutBook(client).open_on(network)) is not None:
+            waits[network] = f"payout {under_way} is under way on {network}"
+        elif not ignore_schedule and network in last:
+            left_s = last[network] + settings.payouts.every_hours * HOUR_S - now_s
+            if left_s > 0:
+                waits[network] = f"the next payout on {network} is in {duration(left_s)}"
+    return waits
+
+
+def prepare(
+    client: redis.Redis, settings: Settings, name: str, *, by: str, ignore_schedule: bool = False,
+    nonce: int | None = None,
+) -> tuple[Slip, list[PayeeDue]]:  # fmt: skip
+    """Take up what is due on a network, and return the slip that pays it, and everybody's dues there.
+
+    Args:
+        client: Plain client of the state Redis.
+        settings: Networks, payees, thresholds.
+        name: Of the network.
+        by: Who does it.
+        ignore_schedule: Also before `payouts.every_hours` have passed.
+        nonce: Of the payer's next transaction, when it has made some that are no payouts.
+
+    Raises:
+        PayoutRefused: Nobody is paid now, or the network is not as the settings say.
+        NodeAway: The node gave no answer; nothing was taken up.
+    """
+    found = [due for due in read_dues(client, settings, ignore_schedule=ignore_schedule) if due.asset.network == name]
+    chosen = [due for due in found if not due.waits]
+    if not chosen:
+        raise PayoutRefused(f"expected somebody to pay on {name} now, got nobody: {_told(found)}")
+    now_s = float(client.time()[0])
+    payout = f"{datetime.fromtimestamp(now_s, UTC):%Y%m%d}-{name}-{secrets.token_hex(4)}"
+    payer = payer_of(name, settings.networks[name], payout, now_s)
+    _check_nonce(client, name, payer.nonce, nonce)
+    chosen, draft = _within_fees(chosen, settings, payer, payout)
+    units = sum(due.units for due in chosen)
+    if units > payer.balance:
+        decimals = settings.networks[name].decimals
+        raise PayoutRefused(
+            f"expected {tokens_in_full(units, decimals)} tokens with the payer, got "
+            f"{tokens_in_full(payer.balance, decimals)}: send it some"
+        )
+    slip = draft.slip
+    record = Record(slip, tuple(TransferState(id=known_id(slip, one), since_s=now_s) for one in slip.transfers), by)
+    PayoutBook(client).begin(record, _netting(client, chosen, payout))
+    return slip, found
+
+
+def _within_fees(
+    chosen: Sequence[PayeeDue], settings: Settings, payer: PayingAccount, payout: str
+) -> tuple[list[PayeeDue], SlipDraft]:
+    """Return who is paid, and the transactions: without those whose fees would take too much."""
+    kept = list(chosen)
+    while True:
+        draft = payer.draft([_payment(due, settings, payout) for due in kept])
+        still = within_fees(kept, draft.fee_units, settings.payouts.max_fee_share)
+        if len(still) == len(kept):
+            return kept, draft
+        if not still:
+            raise PayoutRefused(f"expected payments that are worth their fees, got none: {_told(kept)}")
+        kept = still
+
+
+def _payment(due: PayeeDue, settings: Settings, payout: str) -> Payment:
+    return Payment(f"{payout}/{due.payee}", due.payee, settings.payees[due.payee].address, due.units)
+
+
+def _netting(client: redis.Redis, chosen: Sequence[PayeeDue], payout: str) -> Netting:
+    netted = PayoutBook(client).netted()
+    rows: dict[str, tuple[int, int]] = {}
+    parts: dict[str, Mapping[str, int]] = {}
+    for due in chosen:
+        taken = {row.spelt: count for row, count in due.rows.items()}
+        rows |= {row: (netted.get(row, 0), count) for row, count in taken.items()}
+        parts[f"{payout}/{due.payee}"] = taken
+    return Netting(rows, parts)
+
+
+def _check_nonce(client: redis.Redis, name: str, nonce: int | None, told: int | None) -> None:
+    """Refuse a payer that has made transactions which this book does not know: Redis may be an older copy.
+
+    Raises:
+        PayoutRefused: With both numbers.
+    """
+    if nonce is None:
+        return
+    known = [one.nonce + 1 for record in read_payouts(client) if record.slip.network == name
+             for one in record.slip.transfers]  # fmt: skip
+    expected = told if told is not None else max(known, default=0)
+    if nonce > expected:
+        raise PayoutRefused(
+            f"expected {expected} transactions of the payer on {name}, as the book knows, got {nonce}: a payout "
+            f"that an older copy of Redis has forgotten may have been paid. If not, say --nonce {nonce}"
+        )
+
+
+def _told(found: Sequence[PayeeDue]) -> str:
+    lines = [f"{due.payee} ({due.tokens}): {due.waits}" for due in found[:5]]
+    more = f", and {len(found) - len(lines)} more" if len(found) > len(lines) else ""
+    return "; ".join(lines) + more if lines else "no bot has earned anything there"

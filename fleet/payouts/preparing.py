@@ -1,0 +1,236 @@
+"""Preparing a slip: what a network's node says of the contract, the payer, gas and energy; and what fees will take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import NamedTuple
+
+from fleet.config.payouts.tables import NetworkSettings, tokens_in_full, units_of
+from fleet.payouts import evm, tron
+from fleet.payouts.nodes import EvmNode, TronNode, url_of
+from fleet.payouts.refusals import PayoutRefused
+from fleet.payouts.slip import Payment, Slip, Transfer
+
+#: Gas and energy are set above their estimate by this, for balances change until a transaction runs.
+HEAD_ROOM = Fraction(5, 4)
+#: A unit of gas may cost this many times what it costs now, within `max_fee_gwei`.
+PRICE_ROOM = 2
+#: Hours for which a slip may be signed and sent. TRON takes a transaction for 24 hours at most.
+EXPIRES_HOURS = 8
+#: Smallest units in a gwei, and in a TRX.
+GWEI, SUN = 10**9, 10**6
+#: Id of the first block of TRON's main network.
+TRON_MAIN = "00000000000000001ebf88508a03865c71d452e25f4d51194196a1d22b6653dc"
+
+
+class SlipDraft(NamedTuple):
+    """Transactions that would make some payments, and the most that they cost.
+
+    Args:
+        slip: Unsigned.
+        fee_units: In smallest units of the token, by `native_price`; of all transactions.
+    """
+
+    slip: Slip
+    fee_units: int
+
+
+class PayingAccount(NamedTuple):
+    """What a node says of the payer and the token.
+
+    Args:
+        draft: Returns transactions for payments, asking the node what they take.
+        balance: Smallest units of the token that the payer has.
+        nonce: Of its next transaction; None where networks do not count.
+    """
+
+    draft: Callable[[Sequence[Payment]], SlipDraft]
+    balance: int
+    nonce: int | None
+
+
+def payer_of(name: str, network: NetworkSettings, payout: str, now_s: float, *, voids: str = "") -> PayingAccount:
+    """Ask a network's node about the payer and the token, and hold that against the settings.
+
+    Raises:
+        PayoutRefused: When the network, the token or the payer is not what the settings say.
+        NodeAway: Without an answer.
+    """
+    slip = Slip(
+        payout, name, network.kind, network.chain_id if network.kind == "evm" else 0, network.main_net, network.token,
+        network.decimals, network.payer, network.multisend, 0, 0, int(now_s), int(now_s + EXPIRES_HOURS * 3600), (),
+        voids=voids,
+    )  # fmt: skip
+    if units_of(network.native_price, 18) == 0:
+        raise PayoutRefused(f"expected networks.{name}.native_price, by which fees are weighed, got 0")
+    if network.kind == "tron":
+        return _on_tron(slip, network, TronNode(url_of(name, network)))
+    return _on_evm(slip, network, EvmNode(url_of(name, network)))
+
+
+def in_tokens(native: int, native_digits: int, network: NetworkSettings) -> int:
+    """Return an amount of a network's own coin in smallest units of the token, rounded up."""
+    price = Fraction(network.native_price)
+    return math.ceil(Fraction(native, 10**native_digits) * price * int(10**network.decimals))
+
+
+def known_id(slip: Slip, transfer: Transfer) -> str:
+    """Return the id that a transaction will have, where that is known before it is signed; else nothing."""
+    return tron.transaction_id(tron.raw_data(slip, transfer)) if slip.kind == "tron" else ""
+
+
+def check_network(name: str, network: NetworkSettings) -> str:
+    """Return what a node says of a network, when that is what the settings say.
+
+    Raises:
+        PayoutRefused: It is another network, or the token has other decimals.
+        NodeAway: Without an answer.
+    """
+    payer = payer_of(name, network, "check", 0.0)
+    nonce = "" if payer.nonce is None else f", nonce {payer.nonce}"
+    return f"payer has {tokens_in_full(payer.balance, network.decimals)} tokens{nonce}"
+
+
+# -- EVM
+
+
+def _on_evm(slip: Slip, network: NetworkSettings, node: EvmNode) -> PayingAccount:
+    chain_id = node.number("eth_chainId")
+    if chain_id != network.chain_id:
+        raise PayoutRefused(f"expected network {network.chain_id} at networks.{slip.network}.url, got {chain_id}")
+    _check_decimals(slip, node.view(network.token, evm.DECIMALS))
+    (latest, _), (pending, _) = node.ask_together(
+        ("eth_getTransactionCount", [network.payer, "latest"]), ("eth_getTransactionCount", [network.payer, "pending"])
+    )
+    if latest != pending and not slip.voids:
+        raise PayoutRefused(
+            f"expected no transaction of {network.payer} on its way, got {int(pending, 16) - int(latest, 16)}: "
+            "the payer is for payouts only; wait for them"
+        )
+    nonce = int(latest, 16)
+    balance = node.view(network.token, evm.BALANCE_OF, network.payer)
+    price = node.number("eth_gasPrice")
+    most = units_of(network.max_fee_gwei, 9)
+    if price > most:
+        raise PayoutRefused(
+            f"expected gas for at most {network.max_fee_gwei} gwei (networks.{slip.network}.max_fee_gwei), "
+            f"got {price / GWEI:g}: wait, or raise it"
+        )
+    fee = min(most, PRICE_ROOM * price)
+    tip, error = node.ask_together(("eth_maxPriorityFeePerGas", []))[0]
+    slip = replace(slip, max_fee_per_gas=fee, max_priority_fee_per_gas=min(fee, price if error else int(tip, 16)))
+
+    def draft(payments: Sequence[Payment]) -> SlipDraft:
+        parts = evm.parted(payments, network.multisend)
+        calls = [
+            {"from": network.payer, "to": network.multisend or network.token,
+             "data": evm.data_of(part, network.token, network.multisend)}
+            for part in parts
+        ]  # fmt: skip
+        estimates = node.ask_together(*(("eth_estimateGas", [call]) for call in calls)) if calls else []
+        if wrong := next((error for _, error in estimates if error is not None), None):
+            raise PayoutRefused(f"expected payments that go through, got {wrong}{_why_not(network, node, payments)}")
+        gas = [math.ceil(int(found, 16) * HEAD_ROOM) for found, _ in estimates]
+        transfers = tuple(
+            Transfer(part, nonce=nonce + place, gas=units)
+            for place, (part, units) in enumerate(zip(parts, gas, strict=True))
+        )
+        return SlipDraft(replace(slip, transfers=transfers), in_tokens(sum(gas) * fee, 18, network))
+
+    return PayingAccount(draft, balance, nonce)
+
+
+def _why_not(network: NetworkSettings, node: EvmNode, payments: Sequence[Payment]) -> str:
+    units = sum(payment.units for payment in payments)
+    if network.multisend is None:
+        return ""
+    allowed = node.view(network.token, evm.ALLOWANCE, network.payer, network.multisend)
+    if allowed >= units:
+        return ""
+    return (
+        f": the contract {network.multisend} may move {tokens_in_full(allowed, network.decimals)} tokens of the payer "
+        f"and would need {tokens_in_full(units, network.decimals)}; approve it with the payer's wallet"
+    )
+
+
+def void_of(slip: Slip, network: NetworkSettings, payout: str, now_s: float) -> Slip:
+    """Return a slip that pays nobody and uses up the nonces of another one that no block has.
+
+    Raises:
+        PayoutRefused: On TRON, where a slip ends by itself.
+    """
+    if slip.kind == "tron":
+        raise PayoutRefused(
+            f"expected a slip of a network that counts, got one of TRON: it ends by itself at {slip.expires_s} (Unix "
+            "time), and `fleet payouts check` sees that"
+        )
+    payer = payer_of(slip.network, network, payout, now_s, voids=slip.id)
+    bare = payer.draft(()).slip
+    fee = max(bare.max_fee_per_gas, math.ceil(slip.max_fee_per_gas * HEAD_ROOM))  # nodes want 10% more to replace one
+    transfers = tuple(
+        Transfer((), nonce=one.nonce, gas=evm.PLAIN_GAS) for one in slip.transfers if one.nonce >= (payer.nonce or 0)
+    )
+    if not transfers:
+        raise PayoutRefused(f"expected nonces of payout {slip.id} that are free, got none: `fleet payouts check`")
+    return replace(bare, max_fee_per_gas=fee, max_priority_fee_per_gas=fee, transfers=transfers)
+
+
+# -- TRON
+
+
+def _on_tron(slip: Slip, network: NetworkSettings, node: TronNode) -> PayingAccount:
+    first = str(node.ask("wallet/getblockbynum", num=0).get("blockID", ""))
+    if first == TRON_MAIN and not network.main_net:
+        raise PayoutRefused(
+            f"expected a test network at networks.{slip.network}.url, got the main one; for real money set main_net"
+        )
+    decimals, _ = node.view(network.payer, network.token, "decimals()", "")
+    _check_decimals(slip, decimals)
+    holder = evm.word(tron.address_bytes(network.payer)[1:].hex())
+    balance, _ = node.view(network.payer, network.token, "balanceOf(address)", holder)
+    prices = node.parameters()
+    left = _resources(network, node)
+
+    def draft(payments: Sequence[Payment]) -> SlipDraft:
+        head = node.ask("wallet/getnowblock")
+        block, stamp = str(head["blockID"]), int(head["block_header"]["raw_data"]["timestamp"])
+        transfers, burnt, energy_left = [], 0, left
+        for place, payment in enumerate(payments):
+            _, energy = node.view(
+                network.payer, network.token, "transfer(address,uint256)", tron.call_data(payment.to, payment.units)[8:]
+            )
+            most = math.ceil(energy * HEAD_ROOM) * prices["getEnergyFee"]
+            if most > units_of(network.max_fee_trx, 6):
+                raise PayoutRefused(
+                    f"expected a transfer that burns at most {network.max_fee_trx} TRX (networks.{slip.network}."
+                    f"max_fee_trx), got {most / SUN:g}: rent energy, or raise it"
+                )
+            transfer = Transfer(
+                (payment,), gas=most, ref_block_bytes=block[12:16], ref_block_hash=block[16:32],
+                expiration_ms=stamp + EXPIRES_HOURS * 3_600_000, timestamp_ms=stamp + place,
+            )  # fmt: skip
+            transfers.append(transfer)
+            paid = max(0, math.ceil(energy * HEAD_ROOM) - energy_left)
+            energy_left = max(0, energy_left - math.ceil(energy * HEAD_ROOM))
+            burnt += paid * prices["getEnergyFee"]
+            burnt += tron.bandwidth_of(tron.raw_data(slip, transfer)) * prices["getTransactionFee"]
+        return SlipDraft(replace(slip, transfers=tuple(transfers)), in_tokens(burnt, 6, network))
+
+    return PayingAccount(draft, balance, None)
+
+
+def _resources(network: NetworkSettings, node: TronNode) -> int:
+    """Return the energy that the payer has from its stake or rent."""
+    found = node.ask("wallet/getaccountresource", address=tron.address_bytes(network.payer).hex())
+    return max(0, int(found.get("EnergyLimit", 0)) - int(found.get("EnergyUsed", 0)))
+
+
+def _check_decimals(slip: Slip, decimals: int) -> None:
+    if decimals != slip.decimals:
+        raise PayoutRefused(
+            f"expected networks.{slip.network}.decimals as its contract has them, {decimals}, got {slip.decimals}: all "
+            f"would be wrong by 10^{abs(decimals - slip.decimals)}"
+        )

@@ -1,0 +1,145 @@
+"""Sending a signed slip, and following it to its end. Written down first, looked up before anything is sent again.
+
+If the process dies right here: before `broadcast` is written nothing was sent; after it the next look finds out. The
+same bytes have the same id, so a network takes them once, however often they come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from fleet.config.payouts.tables import NetworkSettings
+from fleet.payouts.book import PayoutBook, Record, TransferState
+from fleet.payouts.following import Follow, follow_evm, follow_tron, send_evm, send_tron
+from fleet.payouts.keyfiles import check_signed, confirmed_by
+from fleet.payouts.nodes import EvmNode, TronNode, url_of
+from fleet.payouts.refusals import NodeAway, PayoutRefused
+from fleet.payouts.slip import Slip
+
+#: Sends signed bytes; returns what the node objected to.
+Send = Callable[[str], str]
+
+
+class Postman:
+    """Sends and follows the payouts of one network.
+
+    Args:
+        book: Where each transaction stands.
+        name: Of the network.
+        network: Its settings.
+        clock: Returns the Unix time.
+    """
+
+    def __init__(
+        self, book: PayoutBook, name: str, network: NetworkSettings, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._book, self._network, self._clock = book, network, clock
+        self._follow, self._send = _ways(name, network)
+
+    def send(self, slip: Slip, *, confirmers: tuple[str, ...], main_net: bool) -> Record:
+        """Send a signed slip; what cannot be told stays `broadcast`, for `check` to look up.
+
+        Raises:
+            PayoutRefused: It is not signed by its payer, changed, expired, unconfirmed, or not prepared here.
+        """
+        before = self._book.read(slip.voids or slip.id)
+        self._check(slip, before, confirmers, main_net)
+        if slip.voids:
+            for signed in slip.signed:
+                self._try(signed.raw)
+            return before
+        if before.has_ended:
+            raise PayoutRefused(f"expected a payout to send, got one that has ended: {slip.id}; `fleet payouts list`")
+        record = before
+        for number, (standing, signed) in enumerate(zip(before.standings, slip.signed, strict=True)):
+            if standing.state == "prepared":
+                record = self._move(record, number, TransferState("signed", signed.id, signed.raw))
+            elif standing.id != signed.id:
+                raise PayoutRefused(f"expected {standing.id} as it was signed first, got {signed.id}: send that file")
+        for number in range(len(record.standings)):
+            record = self._post(record, number)
+        return record
+
+    def check(self, payout: str) -> Record:
+        """Follow every transaction of a payout that has not ended; send again what the network does not know.
+
+        Raises:
+            PayoutRefused: There is no such payout, or somebody else changes it right now.
+            NodeAway: Without an answer; nothing has changed.
+        """
+        record = self._book.read(payout)
+        for number, standing in enumerate(record.standings):
+            if standing.state == "broadcast":
+                record, is_known = self._look(record, number)
+                if not is_known and record.standings[number].state == "broadcast":
+                    self._send_again(record, number)
+            elif standing.state in ("prepared", "signed"):
+                record = self._unsent(record, number)
+        return record
+
+    # -- one transaction
+
+    def _post(self, record: Record, number: int) -> Record:
+        standing = record.standings[number]
+        if standing.state == "signed":
+            record = self._move(record, number, replace(standing, state="broadcast"))
+        if record.standings[number].state != "broadcast":
+            return record
+        try:
+            record, is_known = self._look(record, number)
+        except NodeAway:
+            return record  # it may be there: nothing is sent that was not looked up
+        if not is_known and record.standings[number].state == "broadcast":
+            self._send_again(record, number)
+        return record
+
+    def _look(self, record: Record, number: int) -> tuple[Record, bool]:
+        standing = record.standings[number]
+        now, is_known = self._follow(record.slip, record.slip.transfers[number], standing)
+        return (record if now == standing else self._move(record, number, now)), is_known
+
+    def _unsent(self, record: Record, number: int) -> Record:
+        """Look after a transaction that this book has not sent: others may have, or its nonce went elsewhere."""
+        standing = record.standings[number]
+        now, _ = self._follow(record.slip, record.slip.transfers[number], standing)
+        return self._move(record, number, now) if now.state != standing.state else record
+
+    def _send_again(self, record: Record, number: int) -> None:
+        if self._clock() < record.slip.expires_s:
+            self._try(record.standings[number].raw)
+
+    def _try(self, raw: str) -> str:
+        try:
+            return self._send(raw)
+        except NodeAway as lost:
+            return str(lost)  # it may have arrived: the next look tells
+
+    def _move(self, record: Record, number: int, standing: TransferState) -> Record:
+        return self._book.change(record, record.moved(number, replace(standing, since_s=self._clock())))
+
+    def _check(self, slip: Slip, record: Record, confirmers: tuple[str, ...], main_net: bool) -> None:
+        check_signed(slip)
+        if not slip.voids and slip.digest != record.slip.digest:
+            raise PayoutRefused(f"expected payout {slip.id} as it was prepared, got another one in this file")
+        if slip.main_net and not main_net:
+            raise PayoutRefused("expected --main-net for a payout of real money, got none")
+        if self._clock() >= slip.expires_s and not any(one.state == "broadcast" for one in record.standings):
+            raise PayoutRefused(f"expected a slip that has not expired, got {slip.id}: `fleet payouts check` ends it")
+        if confirmers and not slip.voids:
+            wanted = {one.lower() for one in confirmers} - {slip.payer.lower()}
+            if not wanted & confirmed_by(slip):
+                raise PayoutRefused(
+                    f"expected a confirmation by one of {', '.join(sorted(wanted))}, got none that is right: "
+                    "`fleet payouts confirm`"
+                )
+
+
+def _ways(name: str, network: NetworkSettings) -> tuple[Follow, Send]:
+    url = url_of(name, network)
+    if network.kind == "tron":
+        tron = TronNode(url)
+        return follow_tron(tron), send_tron(tron)
+    node = EvmNode(url)
+    return follow_evm(node, network.confirmations), send_evm(node)
