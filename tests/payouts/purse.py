@@ -155,22 +155,24 @@ class Round:
         folder: Of its files.
         client: Of the state Redis.
         dying: Runs the commands.
+        nonce: Transactions that the payer made before the first payout.
     """
 
-    def __init__(self, folder: Path, client: redis.Redis, dying: Dying) -> None:
-        self._folder, self._client, self._dying = folder, client, dying
+    def __init__(self, folder: Path, client: redis.Redis, dying: Dying, *, nonce: int = 0) -> None:
+        self._folder, self._client, self._dying, self._nonce = folder, client, dying, nonce
         self._key = key_file(folder)
 
     def step(self, *, mortal: bool = True) -> str:
         """Do what is next; return what that was."""
-        from fleet.payouts.book import PayoutBook
+        from fleet.payouts.book import PayoutBook, read_payouts
 
         book = PayoutBook(self._client)
         payout = book.open_on("test")
         run = self._dying.run
         if payout is None:
             fresh = self._folder / f"{time.monotonic_ns()}.json"
-            run("prepare", "test", "-o", fresh, "--now", mortal=mortal)
+            first = () if read_payouts(self._client) else ("--nonce", self._nonce)
+            run("prepare", "test", "-o", fresh, "--now", *first, mortal=mortal)
             return "prepare"
         slip, signed = self._folder / f"{payout}.slip", self._folder / f"{payout}.signed"
         if not slip.exists():
