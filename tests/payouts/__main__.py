@@ -37,6 +37,7 @@ CRASHES, REORGS, TRON, TASKS, PAYEES = 100, 10, 1000, 10_000, 50
 #: Dollars of a BNB, and dollars of one token, by which fees are weighed.
 BNB_USD = "900"
 FEE_SHARE = 0.02
+INSTALL = "npm install @foundry-rs/anvil tronweb, and say the folder with --npm FOLDER"
 
 
 class Bench:
@@ -77,39 +78,41 @@ def crashed(bench: Bench, crashes: int, reorgs: int, seed: int) -> dict[str, int
     """Kill commands at random steps and take blocks back, with a bad node, until it was often enough; then drain."""
     bench.configure(threshold="0", max_fee_share=1.0)
     bench.door.trouble = 0.2
-    luck, dying = random.Random(seed), Dying(seed=seed, mean_steps=60)
+    luck, dying = random.Random(seed), Dying(seed=seed)
     round_ = Round(bench.folder, bench.client, dying, nonce=bench.first_nonce)
     done, taken_back = Counter[str](), 0
     while dying.crashes < crashes or taken_back < reorgs:
-        if luck.random() < 0.3:
+        if luck.random() < 0.2 or PayoutBook(bench.client).open_on("test") is None:
             earn(bench.client, config.current(), 25, bots=len(bench.addresses), prefix=f"c{sum(done.values())}-")
         done[round_.step(mortal=dying.crashes < crashes)] += 1
+        if not luck.randrange(40):
+            round_.void()
         if not luck.randrange(3):
             bench.anvil.mine()
-            if _seen_in_a_block(bench, round_) and luck.random() < 0.5:
-                bench.anvil.reorganise(1)
+            if (block := _seen_in_a_block(bench, round_)) is not None and luck.random() < 0.5:
+                bench.anvil.reorganise(block)
                 taken_back += 1
                 done[round_.step(mortal=False)] += 1
             else:
                 bench.anvil.mine(luck.randrange(3))
-        print(f"\r{dying.crashes} crashes, {taken_back} reorganisations, {dict(done)}   ", end="", file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\r{dying.crashes} crashes, {taken_back} reorganisations", end="", file=sys.stderr)
     bench.drain(round_)
-    print(file=sys.stderr)
     twice, forgotten = bench.wrong()
     states = Counter(one.state for record in read_payouts(bench.client) for one in record.standings)
-    print(f"# payouts {len(read_payouts(bench.client))}, transactions {dict(states)}, answers {dict(bench.door.fates)}")
+    print(f"# killed in {dict(dying.deaths)}; answers {dict(bench.door.fates)}")
+    print(f"# transactions {dict(states)}, of which {len(round_.voided)} lost their nonce to another one")
     return {"crashes": dying.crashes, "twice": twice, "forgotten": forgotten, "reorgs": taken_back}
 
 
-def _seen_in_a_block(bench: Bench, round_: Round) -> bool:
-    """True when a payment under way is in the newest block, as the product itself has seen."""
+def _seen_in_a_block(bench: Bench, round_: Round) -> int | None:
+    """Return the block that is not final in which a payment under way is, as the product itself has seen."""
     payout = PayoutBook(bench.client).open_on("test")
     if payout is None:
-        return False
+        return None
     round_.step(mortal=False)
-    return any(
-        one.state == "broadcast" and one.block is not None for one in PayoutBook(bench.client).read(payout).standings
-    )
+    standings = PayoutBook(bench.client).read(payout).standings
+    return next((one.block for one in standings if one.state == "broadcast" and one.block is not None), None)
 
 
 def fees(bench: Bench) -> float:
@@ -130,7 +133,7 @@ def fees(bench: Bench) -> float:
     spent, most = (float(Fraction(in_tokens(amount, 18, network), slip.units)) for amount in (wei, bound))
     print(
         f"# {TASKS} tasks of $0.01, {len(list(slip.payments))} payees, {len(slip.transfers)} transactions: gas at "
-        f"{GAS_PRICE / 1e9:g} gwei, BNB ${BNB_USD}: ${wei / 1e18 * float(BNB_USD):.4f}, bound {most:.4f} of the payments"
+        f"{GAS_PRICE / 1e9:g} gwei, BNB ${BNB_USD}: ${wei / 1e18 * float(BNB_USD):.4f}, bound: {most:.4f} of it all"
     )
     if bench.wrong() != (0, 0) or most > FEE_SHARE:
         raise SystemExit(f"expected all paid within the fees, got {bench.wrong()}, bound {most:.4f}")

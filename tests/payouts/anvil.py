@@ -61,10 +61,16 @@ class Anvil:
         for _ in range(count):
             self.node.ask("evm_mine")
 
-    def reorganise(self, depth: int) -> None:
-        """Take the last blocks back, and put others in their place, without what was in them."""
-        self.node.ask("anvil_reorg", depth, [])
+    def reorganise(self, number: int) -> None:
+        """Take blocks back from one on, and put others in their place, without what was in them."""
+        latest, before = self.node.number("eth_blockNumber"), self._block(number)
+        self.node.ask("anvil_reorg", latest - number + 1, [])
         self.node.ask("anvil_dropAllTransactions")
+        after = self._block(number)
+        assert before["transactions"] and not after["transactions"] and before["hash"] != after["hash"]
+
+    def _block(self, number: int) -> Any:
+        return self.node.ask("eth_getBlockByNumber", hex(number), False)
 
     def gas_spent(self, transactions: list[str]) -> int:
         """Return wei that transactions have cost."""

@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from fleet.models import BotResult
 from fleet.payouts import keyfiles
 from fleet.store.client import run_script
 
+#: Steps after which a command dies, on average: about as many as it has, so that it dies at each, and lives at times.
+MEAN_STEPS = {"prepare": 100, "slip": 12, "sign": 3, "send": 30, "check": 20}
 PASSPHRASE = "a passphrase of tests"
 PAYER_KEY = "0x" + "17" * 32
 PAYER = keyfiles.addresses_of(bytes.fromhex(PAYER_KEY[2:]))
@@ -89,22 +92,26 @@ class Dying:
 
     Args:
         seed: Of the steps.
-        mean_steps: After which a process dies, on average; many live to their end.
     """
 
-    def __init__(self, *, seed: int, mean_steps: float) -> None:
-        self._random, self._mean_steps = random.Random(seed), mean_steps
-        self.crashes = 0
+    def __init__(self, *, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.deaths = Counter[str]()
+
+    @property
+    def crashes(self) -> int:
+        """How many were killed."""
+        return self.deaths.total()
 
     def run(self, *arguments: object, mortal: bool = True) -> int | None:
         """Run a command; return its exit code, None when it was killed."""
-        dies_at = int(self._random.expovariate(1 / self._mean_steps)) if mortal else None
+        dies_at = int(self._random.expovariate(1 / MEAN_STEPS[str(arguments[0])])) if mortal else None
         child = os.fork()
         if child == 0:
             self._live([str(one) for one in arguments], dies_at)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            self.crashes += 1
+            self.deaths[str(arguments[0])] += 1
             return None
         return os.waitstatus_to_exitcode(status)
 
@@ -161,6 +168,22 @@ class Round:
     def __init__(self, folder: Path, client: redis.Redis, dying: Dying, *, nonce: int = 0) -> None:
         self._folder, self._client, self._dying, self._nonce = folder, client, dying, nonce
         self._key = key_file(folder)
+        #: Payouts whose nonces were used up.
+        self.voided: set[str] = set()
+
+    def void(self) -> None:
+        """Use up the nonces of the payout under way, if there is one whose nonces are free."""
+        from fleet.payouts.book import PayoutBook
+
+        payout = PayoutBook(self._client).open_on("test")
+        if payout is None or payout in self.voided:
+            return
+        slip, signed = self._folder / f"{payout}.void", self._folder / f"{payout}.void.signed"
+        words = ("--key", self._key, "--passphrase-file", self._folder / "passphrase", "-o", signed)
+        done = [self._dying.run(*command, mortal=False) for command in (
+            ("void", payout, "-o", slip), ("sign", slip, *words), ("send", signed))]  # fmt: skip
+        if done == [0, 0, 0]:
+            self.voided.add(payout)
 
     def step(self, *, mortal: bool = True) -> str:
         """Do what is next; return what that was."""
@@ -182,7 +205,10 @@ class Round:
             words = ("--key", self._key, "--passphrase-file", self._folder / "passphrase", "-o", signed)
             run("sign", slip, *words, mortal=mortal)
             return "sign"
-        if any(one.state in ("prepared", "signed") for one in book.read(payout).standings):
+        if (
+            any(one.state in ("prepared", "signed") for one in book.read(payout).standings)
+            and payout not in self.voided
+        ):
             run("send", signed, mortal=mortal)
             return "send"
         run("check", mortal=mortal)

@@ -25,6 +25,7 @@ from fleet.payouts.slip import Slip, read_slip, write_slip
 from fleet.store import keys, payout_keys
 from fleet.store.client import connect
 from tests.every import every
+from tests.house import ROOT
 from tests.payouts.fake_evm import CHAIN_ID, MULTISEND, TOKEN, FakeEvm
 from tests.payouts.faulty import Door, door_to
 from tests.payouts.purse import PAYER, Dying, Round, earn, fleet, key_file, payees, write_settings
@@ -314,7 +315,7 @@ def test_commands_that_are_killed_at_any_step_by_a_bad_network_pay_nobody_twice_
     one_by_one = {} if multisend else {"multisend": None}
     place.configure(network=one_by_one)
     place.door.trouble = 0.3
-    dying, luck = Dying(seed=7, mean_steps=40), random.Random(7)
+    dying, luck = Dying(seed=7), random.Random(7)
     round_ = Round(place.folder, place.client, dying)
     done = Counter[str]()
     while dying.crashes < 25:
@@ -341,3 +342,10 @@ def _left(place: Place) -> bool:
 
 def test_the_asset_of_a_row_says_what_it_is_worth() -> None:
     assert Asset.of(Asset("n", TOKEN, 18).spelt) == Asset("n", TOKEN, 18)
+
+
+def test_the_check_says_what_it_needs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.payouts", "--npm", str(tmp_path)]
+    variables = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 1 and "npm install @foundry-rs/anvil tronweb" in done.stderr

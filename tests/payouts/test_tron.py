@@ -137,7 +137,7 @@ def place_id(place: Place) -> str:
 
 def test_commands_that_are_killed_at_any_step_by_a_bad_node_pay_nobody_twice_and_forget_nobody(place: Place) -> None:
     place.door.trouble = 0.2
-    dying, luck = Dying(seed=11, mean_steps=60), random.Random(11)
+    dying, luck = Dying(seed=11), random.Random(11)
     round_ = Round(place.folder, place.client, dying)
     steps = 0
     while dying.crashes < 15:
