@@ -100,6 +100,10 @@ def test_the_job_is_read_as_it_comes_and_may_be_submitted_twice(folder: Path) ->
         assert run(folder, "job.py") == "done 100 of 100 sum 10100\n42\n"
 
 
+def test_five_accepted_tasks_earn_five_times_their_price(folder: Path) -> None:
+    assert run(folder, "payouts.py") == "5 accepted, 0.05 more is due to alice\n"
+
+
 def test_the_own_bot_makes_two_calls(folder: Path) -> None:
     assert re.fullmatch(r"42 after 2 calls by careful-00\d\n", run(folder, "own_bot.py"))
 

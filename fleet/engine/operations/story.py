@@ -17,7 +17,7 @@ from fleet.engine.operations.obstacles import told_line
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.operations.task_money import CallUnderWay, micros_left
 from fleet.engine.operations.timeline import StoryStep, timeline
-from fleet.engine.operations.told_money import told_lost, told_money
+from fleet.engine.operations.told_money import told_earned, told_lost, told_money
 from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import before_of
@@ -183,6 +183,7 @@ def _lines(facts: Facts) -> Iterator[str]:
     elif facts.is_over:
         yield "its end had passed before its turn came: its result `Expired` is on its way"
     yield from told_lost(facts)
+    yield from told_earned(facts)
     if facts.message is not None:
         if facts.result is None:
             yield from told_money(facts)

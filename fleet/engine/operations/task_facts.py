@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import redis
 from celery import states
@@ -55,6 +55,9 @@ from fleet.signals.view import WaitLine
 from fleet.store import keys
 from fleet.waits import Wait
 
+if TYPE_CHECKING:
+    from fleet.earnings.ledger import Earned
+
 #: Calls of which nobody knows the cost that are looked through for those of a task, and for a page (count).
 LOST, LOST_QUICKLY = 20_000, 2_000
 
@@ -95,6 +98,7 @@ class Facts:
     money: TaskMoney = NO_MONEY
     tool_waits: tuple[WaitLine, ...] = ()
     lost: tuple[Entry, ...] = ()
+    earned: Earned | None = None
 
     @property
     def message(self) -> bytes | None:
@@ -198,8 +202,18 @@ def gather(
         wait=_wait(standing, held, parked, search, crew.now_s) if standing else None,
         money=money,
         lost=tuple(one.entry for one in read_unknown(state, of_task=task_id, most=LOST_QUICKLY if is_quick else LOST)),
+        earned=_earned(state, task_id, settings, crew.now_s) if result is not None else None,
         tool_waits=tuple(_tool_waits(state, settings, pool or "", crew)) if held and result is None else (),
     )
+
+
+def _earned(state: redis.Redis, task_id: str, settings: Settings, now_s: float) -> Earned | None:
+    """Return what the task has earned the payee of its bot; nothing is asked where tasks earn nothing."""
+    if not settings.payouts.earn:
+        return None
+    from fleet.earnings.ledger import earned_by
+
+    return earned_by(state, task_id, settings, now_s)
 
 
 def _told_batch(state: redis.Redis, task_id: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fleet.config import tool_of
+from fleet.config.payouts.tables import tokens_in_full
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.operations.task_money import CallUnderWay, micros_left
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import before_of
 from fleet.money import dollars_in_full, dollars_of
 from fleet.outcome import Before
-from fleet.quoting import counted, duration, noun_for
+from fleet.quoting import counted, duration, noun_for, stamp
 from fleet.signals.ahead.outlook import usd
 from fleet.usage import told
 
@@ -43,6 +44,19 @@ def told_lost(facts: Facts) -> Iterator[str]:
             f"{counted(len(lost), 'call')} of it {noun_for(len(lost), 'is', 'are')} unknown{reserved}: cut off, or the "
             "worker died; what it costs here does not count them (`fleet bill unknown`)"
         )
+
+
+def told_earned(facts: Facts) -> Iterator[str]:
+    """Yield a line about what the task has earned, and one about why that was taken back."""
+    if facts.earned is None:
+        return
+    from fleet.earnings.rows import Asset
+
+    row = facts.earned.row
+    asset = Asset.of(row.asset)
+    yield f"it has earned {tokens_in_full(row.units, asset.decimals)} on {asset.network} for {row.payee}, by {row.bot}"
+    if (undone := facts.earned.taken_back) is not None:
+        yield f"that was taken back by {undone['by']} {stamp(undone['at'])}: {undone['why']}"
 
 
 def _told_before(before: Before) -> str:

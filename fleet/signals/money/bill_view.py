@@ -64,6 +64,16 @@ class ContextsView(Frozen):
     ever: ReadsView = Field(ReadsView(), description="Of all documents since counting began.")
 
 
+class EarnedRow(Frozen):
+    """What bots have earned on one network (docs/payouts.md)."""
+
+    network: str
+    tasks: int = Field(0, description="That have earned something, less those that were taken back.")
+    tokens: str = Field("0", description="Earned, less what was taken back; every digit.")
+    payout: str = Field("", description="Id of the payout that is under way; empty: none is.")
+    payout_since: float | None = Field(None, description="Unix time at which it was prepared.")
+
+
 class BillView(Frozen):
     """The bill just now. Hours and days are those of UTC."""
 
@@ -74,3 +84,4 @@ class BillView(Frozen):
     contexts: ContextsView = Field(ContextsView(), description="Documents that tasks share.")
     batches: BatchesView = Field(BatchesView(), description="Tasks in batches, and on their way there.")
     cache: tuple[CacheRow, ...] = Field((), description="What kept answers have done, by deterministic kind.")
+    earned: tuple[EarnedRow, ...] = Field((), description="What bots have earned for their payees, by network.")

@@ -52,11 +52,16 @@ SLOT_HOURS = Metric(
 COMPUTE_COST = Metric(
     "fleet_day_compute_cost_usd", "gauge", "What they cost by usd_per_hour of [worker]; absent without it.", ("state",)
 )
+EARNED_TASKS = Metric("fleet_earned_tasks", "gauge", "Tasks that have earned something, of all time.", ("network",))
+EARNED = Metric("fleet_earned_tokens", "gauge", "Tokens that payees have earned, of all time.", ("network",))
+PAYOUT_AGE = Metric(
+    "fleet_payout_open_seconds", "gauge", "Seconds since the payout under way was prepared; 0: none is.", ("network",)
+)
 
 MONEY_METRICS = (
     DAY_COST, SLOT_HOURS, COMPUTE_COST, BUDGET_USD, BUDGET_FULLEST, BILL, BILL_CALLS, BILL_UNPRICED, BILL_UNKNOWN,
     BILL_RESERVED, BATCH_TASKS, CONTEXT_CALLS, CONTEXT_TOKENS, CONTEXT_SAVED,
-    CACHE_TASKS, CACHE_SAVED,
+    CACHE_TASKS, CACHE_SAVED, EARNED_TASKS, EARNED, PAYOUT_AGE,
 )  # fmt: skip
 
 
@@ -74,6 +79,10 @@ def money(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield CONTEXT_SAVED, [((), read.saved_picos / PICOS)]
     found = [(row, result, count) for row in view.bill.cache for result, count in row.counts()]
     yield CACHE_TASKS, [((row.kind, result), count) for row, result, count in found]
+    earned = view.bill.earned
+    yield EARNED_TASKS, [((row.network,), row.tasks) for row in earned]
+    yield EARNED, [((row.network,), float(row.tokens)) for row in earned]
+    yield PAYOUT_AGE, [((row.network,), max(0.0, view.at - (row.payout_since or view.at))) for row in earned]
     yield CACHE_SAVED, [((row.kind,), row.saved_usd_micros / 1e6) for row in view.bill.cache]
 
 

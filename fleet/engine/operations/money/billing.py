@@ -21,6 +21,7 @@ from fleet.signals.money.bill_view import (
     BillView,
     ContextRow,
     ContextsView,
+    EarnedRow,
     ReadsView,
 )
 
@@ -67,9 +68,23 @@ class Billing:
             hour=_whole(hour), day=_whole(day), ever=_whole(ever),
             rows=tuple(sorted(lines, key=lambda row: (-row.day.usd_picos, -row.ever.usd_picos, row.pool, row.model))),
             batches=_batches(read_board(client)), contexts=_contexts(read_contexts(client, now_s)),
-            cache=counts_in(totals, self._settings),
+            cache=counts_in(totals, self._settings), earned=_earned(client, self._settings),
         )  # fmt: skip
         return self._view
+
+
+def _earned(client: redis.Redis, settings: Settings) -> tuple[EarnedRow, ...]:
+    if not settings.payouts.earn:
+        return ()
+    from fleet.earnings.board import read_earnings  # nobody else pays for it
+
+    return tuple(
+        EarnedRow(
+            network=one.asset.network, tasks=one.tasks, tokens=one.tokens, payout=one.payout,
+            payout_since=one.since_s or None,
+        )
+        for one in read_earnings(client, settings)
+    )  # fmt: skip
 
 
 def _batches(board: LaneBoard) -> BatchesView:
