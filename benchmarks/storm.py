@@ -48,6 +48,8 @@ LIFTED_AFTER_S = 60.0
 #: Seconds that a call may take; where the provider hangs (in which storms), as long as people give models that think.
 TIMEOUT_S, HANG_TIMEOUT_S = 10, 120
 HANGING = ("hang", "accept", "half", "tenth")
+#: Storms in which nothing is answered, and how often one call has to try (s).
+OUTAGES, TRIED_S = ("refuse", "5xx", "529", "hang", "accept", "half"), 2.0
 MODEL = "storm"
 #: What all of them send as their key; LiteLLM wants a strong one.
 KEY = f"sk-{'5f0e' * 8}"
@@ -252,8 +254,14 @@ class Storm:
         ]
 
     def _least_sends(self) -> float:
-        """Return sends per success if every send that the provider has not answered had been needed, and no other."""
-        return (len(self.calls) - sum(status == 200 for _, status, _ in self.calls) + self.good) / max(1, self.good)
+        """Return the fewest sends per success: those that were not answered had been needed, and no other.
+
+        In an outage one call each `TRIED_S` is: more would find its end no sooner than is asked for.
+        """
+        wasted: float = len(self.calls) - sum(status == 200 for _, status, _ in self.calls)
+        if self.cell.kind in OUTAGES:
+            wasted = min(wasted, self.cell.seconds / TRIED_S)
+        return (wasted + self.good) / max(1, self.good)
 
     def _critical(self, after: list[float]) -> str:
         """Return how late, in the median, critical tasks came after the storm, and the others."""

@@ -77,4 +77,6 @@ def test_a_log_gives_sends_for_each_success_the_first_after_and_the_peak() -> No
     failed, own, delivered, sends, during, first, peak, critical = storm.row()
     assert (failed, own, delivered) == ("1", "1", "4 of 6")
     assert (sends, during, first) == ("1.500 (1.250)", "0.11", "1.5 s")  # one of four was answered twice
+    storm.cell = Cell("5xx", 1.0)
+    assert storm.row()[3] == "1.500 (1.125)", "one try in two seconds is enough"
     assert (peak, critical) == ("0.06", "2 / 2 s")
