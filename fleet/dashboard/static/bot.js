@@ -1,7 +1,7 @@
 // One bot, opened: who it is, how it fares, what it did last, and the two things an operator can do with it.
 
 import { ago, by, clock, count, dollars, duration, h, named, percent, short, timeOfDay } from "./draw.js";
-import { taskLink } from "./story.js";
+import { spoken, taskLink } from "./story.js";
 
 const REFRESH_MS = 3000;
 const LENGTHS = [["until released", ""], ["10 minutes", 600], ["1 hour", 3600], ["1 day", 86400]];
@@ -103,7 +103,7 @@ export class BotDialog {
   }
 
   #actions(bot) {
-    if (document.body.dataset.mayAct !== "yes") return h("p", { class: "note" }, `No quarantine or release from here: ${document.body.dataset.whyNot}`);
+    if (document.body.dataset.mayAct !== "yes") return h("p", { class: "note" }, ...spoken(`No quarantine or release from here: ${document.body.dataset.whyNot}`));
     if (bot.state === "quarantined") {
       const button = h("button", { type: "button", class: "action" }, "Release");
       button.onclick = async () => (await this.act({ do: "release", bot: bot.name }, button)) && this.refresh();

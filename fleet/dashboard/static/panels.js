@@ -134,7 +134,7 @@ function tightness(limit) {
 function matrix(errors, open) {
   const place = by("matrix");
   const all = place.dataset.all === "yes";
-  const room = Math.max(1, Math.floor((widthOf(place) - 190) / 96)); // columns that fit: what is too much becomes one of "others"
+  const room = Math.max(2, Math.floor((widthOf(place) - 190) / 96)); // columns that fit: what is too much becomes one of "others"
   const many = errors.apis.length > room;
   const fit = (numbers) => (many ? [...numbers.slice(0, room - 1), sum(numbers.slice(room - 1))] : numbers);
   const apis = many ? [...errors.apis.slice(0, room - 1), `${errors.apis.length - room + 1} others`] : errors.apis;

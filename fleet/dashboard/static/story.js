@@ -108,7 +108,7 @@ export class TaskDialog {
 
   #deeds(story, deeds) {
     if (!deeds.length) return [];
-    if (document.body.dataset.mayAct !== "yes") return [h("p", { class: "note" }, `No cancel or replay from here: ${document.body.dataset.whyNot}`)];
+    if (document.body.dataset.mayAct !== "yes") return [h("p", { class: "note" }, ...spoken(`No cancel or replay from here: ${document.body.dataset.whyNot}`))];
     return [h("div", { class: "act" }, ...deeds.map((name) => {
       const [label, action] = DEEDS[name];
       const button = h("button", { type: "button", class: name === "purge" || name === "stop" ? "action danger" : "action" }, label);
