@@ -23,6 +23,7 @@ from fleet.engine.local_simulator import stop_simulator
 from fleet.store.private.embedded import stop_redis
 from tests.egress import Egress
 from tests.house import ROOT
+from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
 EXAMPLES = ROOT / "examples"
@@ -102,6 +103,36 @@ def test_the_job_is_read_as_it_comes_and_may_be_submitted_twice(folder: Path) ->
 
 def test_five_accepted_tasks_earn_five_times_their_price(folder: Path) -> None:
     assert run(folder, "payouts.py") == "5 accepted, 0.05 more is due to alice\n"
+
+
+def test_a_long_document_is_read_in_passages_and_summed_up_once(folder: Path) -> None:
+    passages = 6
+    for _ in range(2):
+        said = run(folder, "map_reduce.py").splitlines()
+        found = re.fullmatch(r"(\d+) passages, (\d+) notes, ok after (\d+) calls? by editors-00\d", said[0])
+        assert found is not None and found[1] == found[2]
+        assert int(found[1]) >= passages and int(found[3]) >= 1 and said[1]
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the folder with a schedule, with a worker."""
+    for worker in with_a_worker(EXAMPLES / "clock", tmp_path, {}):
+        yield worker.log_path.parent
+
+
+def test_a_schedule_has_its_reports_written_by_the_clock(clock: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "FLEET_HOME": str(clock / ".fleet")}
+    command = [sys.executable, "-m", "celery", "-A", "fleet", "beat", "--loglevel", "WARNING"]
+    beat = subprocess.Popen(command, cwd=clock, env=env)
+    try:
+        wait_until(lambda: list((clock / "reports").glob("*.txt")), 60, "a report is written")
+    finally:
+        beat.terminate()
+        beat.wait(30)
+    report = min((clock / "reports").glob("*.txt"))
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d\.\d\d\.\d0\+00\.00\.txt", report.name)
+    assert report.read_text() == "42\n"
 
 
 def test_the_own_bot_makes_two_calls(folder: Path) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import redis
 
@@ -32,6 +33,10 @@ LOOK_EVERY_S = 5.0
 AGAIN_S = 30.0
 #: Field of the metadata of each task that a schedule has submitted: `fleet tasks --metadata schedule=NAME`.
 METADATA = "schedule"
+#: Another one: the time for which it is, in UTC, as ISO 8601 has it.
+TIME = "scheduled_for"
+#: What a task is told that is only checked.
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _LOG = logging.getLogger(__name__)
 
@@ -111,13 +116,17 @@ def submit(name: str, schedule: ScheduleSettings, at: float, *, by_hand: bool = 
         ConfigurationError: When their file cannot be read.
         StoreUnavailable: When the broker did not confirm; the same call can be repeated safely.
     """
-    stem = f"schedule:{name}:{'now:' if by_hand else ''}{datetime.fromtimestamp(at, UTC).isoformat()}"
-    tasks = tasks_of(name, schedule, None if schedule.expires_s is None else at + schedule.expires_s)
+    time_of = datetime.fromtimestamp(at, UTC).isoformat()
+    stem = f"schedule:{name}:{'now:' if by_hand else ''}{time_of}"
+    about = {METADATA: name, TIME: time_of}
+    tasks = tasks_of(name, schedule, None if schedule.expires_s is None else at + schedule.expires_s, about)
     return list(submit_many(tasks, idempotency_keys=(f"{stem}:{line}" for line in range(10**9))))
 
 
-def tasks_of(name: str, schedule: ScheduleSettings, expires_at: float | None = None) -> Iterator[BotTask]:
-    """Yield a schedule's tasks as they are submitted.
+def tasks_of(
+    name: str, schedule: ScheduleSettings, expires_at: float | None = None, about: Mapping[str, str] = NOTHING
+) -> Iterator[BotTask]:
+    """Yield a schedule's tasks as they are submitted; `about`: what their metadata says beside their own.
 
     Raises:
         InvalidTask: When one is none.
@@ -129,7 +138,7 @@ def tasks_of(name: str, schedule: ScheduleSettings, expires_at: float | None = N
             task = BotTask.parse(fields)
         except InvalidTask as error:
             raise InvalidTask(f"{where}: {error}") from error
-        update: dict[str, object] = {"metadata": {**task.metadata, METADATA: name}, "idempotency_key": None}
+        update: dict[str, object] = {"metadata": {**task.metadata, **about}, "idempotency_key": None}
         if expires_at is not None and task.expires_at is None:
             update["expires_at"] = expires_at
         yield task.model_copy(update=update)
