@@ -97,11 +97,15 @@ class Kinship:
 
     Args:
         counts: From the record; empty: nothing is known, and all models are taken to be alike.
+
+    Attributes:
+        worked_out: What was worked out by situation (`stopping.py`): playing one takes 10 ms and more.
     """
 
     def __init__(self, counts: Counts | None = None) -> None:
         self._counts = counts or Counts()
         self._thetas: dict[tuple[str, str], tuple[float, float]] = {}
+        self.worked_out: dict[object, float] = {}
 
     def accuracy(self, source: str) -> float:
         """Return how often a source is right (0..1)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fleet.answers.kinship import Kinship, Vote
 from fleet.answers.rules import Majority, Rule, Weighted, by_answer, chances_of, leader
@@ -20,6 +20,8 @@ from fleet.answers.rules import Majority, Rule, Weighted, by_answer, chances_of,
 MOST_WAYS = 1000
 #: Times that the rest is played out (count): the mean is then known to about a third of a point where it matters.
 PLAYED = 200
+#: Situations of which it is kept what was worked out (count).
+MOST_KNOWN = 10_000
 #: Growth of the chance (0..1) below which the rest is not worth its calls: one point.
 WORTH = 0.01
 #: Chance (0..1) from which a majority is taken for sure, as in the paper.
@@ -36,6 +38,26 @@ def is_fixed(rule: Rule, votes: Sequence[Vote], rest: Sequence[str]) -> bool:
         votes: Those that were given.
         rest: Sources of those who may still vote.
     """
+    if isinstance(rule, Weighted):
+        return bool(_known(rule, "fixed", votes, rest, lambda: _is_fixed(rule, votes, rest)))
+    return _is_fixed(rule, votes, rest)
+
+
+def _known(
+    rule: Weighted, what: str, votes: Sequence[Vote], rest: Sequence[str], worked_out: Callable[[], float]
+) -> float:
+    """Return what was worked out of a situation before; those that differ by the answers' words alone are one."""
+    numbers = dict[str, int]()
+    told = tuple((vote.source, numbers.setdefault(vote.key, len(numbers))) for vote in votes)
+    known, situation = rule.kinship.worked_out, (what, told, tuple(rest))
+    if situation not in known:
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        known[situation] = worked_out()
+    return known[situation]
+
+
+def _is_fixed(rule: Rule, votes: Sequence[Vote], rest: Sequence[str]) -> bool:
     now = leader(rule.scores(votes))
     if now is None or not rest:
         return not rest
@@ -90,6 +112,10 @@ def rest_is_worth(rule: Weighted, votes: Sequence[Vote], rest: Sequence[str], *,
         rest: Sources of those who may still vote.
         seed: For chance: the same seed, the same figure.
     """
+    return _known(rule, f"worth {seed}", votes, rest, lambda: _worth(rule, votes, rest, seed))
+
+
+def _worth(rule: Weighted, votes: Sequence[Vote], rest: Sequence[str], seed: int) -> float:
     scores, draw = rule.scores(votes), random.Random(seed)
     now = leader(scores)
     if now is None:

@@ -23,7 +23,7 @@ from fleet.engine.asking import record
 from fleet.engine.asking.judging import JUDGES_SHARE, chosen, judges_task
 from fleet.engine.asking.outcome import AskOutcome, Side, WhyOver, cost_of, sides_of, source_of, told_members
 from fleet.engine.asking.own_function import own_answer
-from fleet.engine.asking.question import Aggregate, AskTerms, Member, members_of
+from fleet.engine.asking.question import Aggregate, AskTerms, Member, key_of, members_of
 from fleet.engine.asking.quorum import no_quorum
 from fleet.engine.asking.replacing import Replacements
 from fleet.engine.messages.desk import Desk, desk_here
@@ -164,11 +164,10 @@ class _Ask:
             return None
         try:
             async with asyncio.timeout(self._left() / 2):
-                known = await record.past(self._desk.state, self._question.task.kind)
+                kinship = await record.kinship(self._desk.state, self._question.task.kind)
         except (TimeoutError, FleetError) as error:
             logger.warning("record of asks not read error=%s: all models are taken to be alike", type(error).__name__)
-            known = []
-        kinship = Kinship(record.counts_of(known))
+            kinship = Kinship()
         self._members.sort(key=lambda member: -kinship.odds(member.source))
         return Weighted(kinship)
 
@@ -200,7 +199,9 @@ class _Ask:
     async def _send(self, places: Sequence[int]) -> None:
         if not places:
             return
-        ids = await self._desk.submit_many([(place, self._members[place].task, None) for place in places])
+        # Under keys: while Redis is away a batch is sent until it is confirmed, and nobody may be asked twice.
+        tasks = [(place, self._members[place].task, key_of(self._members[place].task)) for place in places]
+        ids = await self._desk.submit_many(tasks)
         for place, task_id in zip(places, ids, strict=True):
             self._waiting[asyncio.ensure_future(self._desk.result(task_id))] = (place, task_id)
 
@@ -302,7 +303,7 @@ class _Ask:
         ids: list[str] = []
         try:
             async with asyncio.timeout(max(0.0, self._ends - time.monotonic())):
-                ids = await self._desk.submit_many([(0, task, None)])
+                ids = await self._desk.submit_many([(0, task, key_of(task))])
                 self._judge = typed_result(await self._desk.result(ids[0]))
         except (TimeoutError, asyncio.CancelledError) as end:
             if ids:
@@ -343,6 +344,8 @@ class _Ask:
                 await record.count(self._desk.state, counts)
                 if hearing.votes:
                     await record.note(self._desk.state, self._question.task.kind, entry)
+                if right is not None:
+                    record.forget(self._desk.state, self._question.task.kind)
         except (TimeoutError, FleetError) as error:
             logger.warning("ask not recorded ask=%s error=%s", self._question.ask_id, type(error).__name__)
 

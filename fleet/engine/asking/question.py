@@ -148,6 +148,11 @@ def members_of(question: AskTerms, pools: Sequence[str], settings: Settings, *, 
     return found
 
 
+def key_of(task: BotTask) -> str:
+    """Return the idempotency key of a member: its seat is its own."""
+    return f"ask:{task.pool}:{task.seat}"
+
+
 class Seats(NamedTuple):
     """How many seats an ask has in a pool.
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 from pydantic import Field, ValidationError
 
-from fleet.answers import Counts, Vote, learnt
+from fleet.answers import Counts, Kinship, Vote, learnt
+from fleet.errors import FleetError
 from fleet.frozen import Frozen
 from fleet.signals.catalogue import Counter
 from fleet.store import answer_keys, keys
@@ -20,6 +23,10 @@ from fleet.store.client import Store
 
 #: Asks of a kind that are kept (count): about 200 kB.
 MOST_KEPT = 2000
+#: Seconds for which a process goes by what it has read: reading and weighing 2,000 asks takes 20 ms. And kinds at most.
+KNOWN_S, MOST_KINDS = 10.0, 100
+#: By connection and kind: until when (monotonic) it is gone by, and who errs together. One reads for all who ask.
+_known: WeakKeyDictionary[Store, dict[str, tuple[float, asyncio.Task[Kinship]]]] = WeakKeyDictionary()
 #: Label of the right answer where nobody gave it.
 NOBODYS = -1
 
@@ -82,6 +89,35 @@ async def past(state: Store, kind: str) -> list[PastAsk]:
         FleetError: When Redis does not answer.
     """
     return read(await state.command("LRANGE", answer_keys.asks(kind), 0, -1))
+
+
+async def kinship(state: Store, kind: str) -> Kinship:
+    """Return who errs together in a kind, by its record, as it was a few seconds ago. One round trip now and then.
+
+    Raises:
+        FleetError: When Redis does not answer.
+    """
+    kinds = _known.setdefault(state, {})
+    if kind not in kinds or kinds[kind][0] < time.monotonic():
+        if len(kinds) >= MOST_KINDS:
+            kinds.clear()
+        kinds[kind] = time.monotonic() + KNOWN_S, asyncio.ensure_future(_read_kinship(state, kind))
+    reading = kinds[kind][1]
+    try:
+        return await asyncio.shield(reading)
+    except FleetError:
+        if kinds.get(kind, (0, None))[1] is reading:
+            del kinds[kind]
+        raise
+
+
+async def _read_kinship(state: Store, kind: str) -> Kinship:
+    return Kinship(counts_of(await past(state, kind)))
+
+
+def forget(state: Store, kind: str) -> None:
+    """Let the record of a kind be read anew: whoever asks has just added to what is known."""
+    _known.get(state, {}).pop(kind, None)
 
 
 def read(rows: Iterable[bytes]) -> list[PastAsk]:
