@@ -19,6 +19,9 @@ from fleet.workers.silence.under_way import UnderWay
 
 #: Doubts that last so long (s) are told: shorter ones are hiccups.
 TOLD_S = 1.0
+#: Calls that began to wait together lose their patience together, and the next ones may be slow to come: the first of
+#: them stays until the next try is due, if that is within so many seconds.
+STAYS_S = 2.0
 
 logger = logging.getLogger("fleet.worker")
 
@@ -29,7 +32,7 @@ class _Doubters:
     def __init__(self) -> None:
         self.news = asyncio.Event()
         self.ask_at = 0.0
-        self.is_asking = self.is_told = False
+        self.is_asking = self.is_told = self.is_watched = False
 
     def tell(self) -> None:
         """Let all of them look again."""
@@ -103,7 +106,7 @@ class Restraint:
                 del self._waiting[limit, pool]
 
     async def _wait(self, limit: str, patience_s: float) -> bool:
-        now = asyncio.get_running_loop().time
+        now, stays = asyncio.get_running_loop().time, patience_s >= STAYS_S
         end = now() + patience_s
         while (doubted_s := self._under_way.doubted_s(limit, now())) > 0:
             if self._breakers.standing(limit) is not None:
@@ -117,10 +120,21 @@ class Restraint:
                     return True
                 continue
             if now() >= end:
-                raise NotSoon(self._why(limit, doubted_s, crowd.ask_at - now()))
+                if not stays or crowd.is_watched or crowd.ask_at - now() > STAYS_S:
+                    raise NotSoon(self._why(limit, doubted_s, crowd.ask_at - now()))
+                return await self._watch(limit, crowd)
             wake_at = end if crowd.is_asking else min(end, crowd.ask_at)
             await _heard(crowd.news, max(0.0, wake_at - now()))
         return False
+
+    async def _watch(self, limit: str, crowd: _Doubters) -> bool:
+        """Stay until the next try is due, or somebody else asks for it or is answered, and no longer."""
+        crowd.is_watched = True
+        try:
+            await _heard(crowd.news, max(0.0, crowd.ask_at - asyncio.get_running_loop().time()))
+            return await self._wait(limit, 0.0)
+        finally:
+            crowd.is_watched = False
 
     async def _may_try(self, limit: str, crowd: _Doubters) -> bool:
         crowd.is_asking = True

@@ -11,6 +11,7 @@ import pytest
 
 from fleet.errors import NotSoon
 from fleet.waits import Wait
+from fleet.workers.silence import restraint as module
 from fleet.workers.silence.answer_times import KEPT
 from fleet.workers.silence.restraint import Restraint
 from fleet.workers.silence.under_way import DOUBTED_S, LOOK_EVERY_S, UnderWay
@@ -148,6 +149,20 @@ def test_a_call_without_patience_is_told_why_and_stops_nobody_else() -> None:
         assert "no answer for 2" in wait.told
 
     silent(work, turns=[30.0])
+
+
+def test_of_those_who_lose_their_patience_together_one_stays_until_the_next_try_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "STAYS_S", 0.4)
+
+    async def work(restraint: Restraint, calls: UnderWay, breakers: FakeBreakers) -> None:
+        waiting = [asyncio.ensure_future(restraint.wait(LIMIT, pool="research", patience_s=0.4)) for _ in range(20)]
+        ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        assert [type(one) for one in ended].count(NotSoon) == 19
+        assert ended.count(True) == 1
+
+    silent(work, turns=[0.7, 0.0])
 
 
 def test_an_open_breaker_has_the_last_word() -> None:
