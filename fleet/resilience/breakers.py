@@ -219,7 +219,7 @@ class Breakers:
     ) -> None:
         """Note a call that was answered, if only by a refusal of this very request. Never waits, never raises."""
         known, now = self._known[limit], self._clock()
-        known.answered_at = now
+        known.answered_at, known.answered = now, max(known.answered, place)
         self._caution[limit].answered()
         is_slow = output_tokens > 0 and known.pace.is_slow(seconds, output_tokens)
         if is_slow and now < known.late_until:
@@ -299,9 +299,8 @@ class Breakers:
             replies = await asyncio.gather(*(self._store.run(SHOW, *call) for call in calls))
             rows = [(known, row)]
             for other, reply in zip(others, replies, strict=True):
-                count, age_s = row_of(reply)
-                is_answered = self._clock() - other.answered_at < age_s  # here, and not told yet
-                rows.append((other, 0 if is_answered else count))
+                answered_s = self._clock() - other.answered_at  # here, and not told yet
+                rows.append((other, row_of(reply, answered=other.answered, answered_s=answered_s)))
             total = sum(min(count, IN_A_ROW) for _, count in rows)  # the outage of one says little of another
             failing = [(one, count) for one, count in rows if count >= ROW_IN_COMMON]
             if total < YOUNG_IN_A_ROW or len(failing) < 2:

@@ -84,6 +84,7 @@ class Known:
         pace: How fast its model answers.
         asking: Held by who asks.
         answered_at: When a call was answered last, here or as others have told.
+        answered: The latest place of a call that was answered here.
         look_at: From then on it is asked whether others were.
         trouble_told_at: When it was last told that failures are usual.
     """
@@ -99,6 +100,7 @@ class Known:
     pace: Pace = field(default_factory=Pace)
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     answered_at: float = -math.inf
+    answered: int = 0
     look_at: float = -math.inf
     trouble_told_at: float = -math.inf
 

@@ -114,14 +114,21 @@ def answered_s(reply: list[Any]) -> float | None:
     return (now - well_at) / 1e6 if well_at else None
 
 
-def row_of(reply: list[Any]) -> tuple[int, float]:
-    """Return the failures in a row that began a moment ago, and how long ago (s), from what `show.lua` replied.
+def row_of(reply: list[Any], *, answered: int, answered_s: float) -> int:
+    """Return the failures in a row that began a moment ago, from what `show.lua` replied.
 
-    Those of a breaker that something else than an outage has opened are none.
+    Those of a breaker that something else than an outage has opened are none, nor those that an answer has ended, of
+    which Redis need not know yet. An answer to a call that was sent before the first of them proves nothing.
+
+    Args:
+        reply: Of the script.
+        answered: Place of the last call that was answered; 0: nobody knows.
+        answered_s: How long ago it was.
     """
-    opened_at, cause, row, row_us = reply[1], reply[11], *reply[-2:]
+    opened_at, cause, row, row_us, first = reply[1], reply[11], *reply[-3:]
     is_outage = not opened_at or cause_of(cause) == "outage"
-    return int(row) if is_outage and row_us < COMMON_S * 1e6 else 0, row_us / 1e6
+    is_over = answered > first if answered and first else answered_s < row_us / 1e6
+    return int(row) if is_outage and row_us < COMMON_S * 1e6 and not is_over else 0
 
 
 async def read_breakers(store: Store, limits: Iterable[str]) -> list[BreakerView]:

@@ -126,6 +126,19 @@ def test_an_api_that_is_answered_or_failed_long_before_or_may_be_answered_still_
     run(work)
 
 
+def test_an_answer_to_a_call_that_was_sent_before_the_first_failure_proves_nothing(redis_url: str) -> None:
+    async def work() -> None:
+        async with processes(redis_url, 1) as fleet:
+            fleet.leave(BETA, 1)
+            await fleet.fail(BETA, 3)
+            fleet.all[0].did_well(BETA, who="early", seconds=0.4, output_tokens=1, place=1)
+            await fleet.fail(ALPHA, 5)
+            await fleet.fail(GAMMA, 2)
+            assert await fleet.open_ones() == list(LIMITS)
+
+    run(work)
+
+
 def test_one_failure_of_an_api_says_nothing_of_it_whatever_happens_to_others(redis_url: str) -> None:
     async def work() -> None:
         async with processes(redis_url) as fleet:
