@@ -14,6 +14,7 @@ const SUMMARY_ROWS = 6;
 
 let board = null;
 let cards = [];
+let levelling = 0;
 const grown = new Map(); // card -> pixels that it is taller than what stands in it
 let movedAt = -Infinity;
 let shownAs = "";
@@ -25,14 +26,19 @@ export function arrange() {
   folds();
   const present = cards.filter((card) => !card.hidden);
   const count = THREE.matches ? 3 : TWO.matches ? 2 : 1;
-  const heights = new Map(present.map((card) => [card, heightOf(card) - (grown.get(card) ?? 0)]));
+  const heights = heightsOf(present);
   const key = `${count} ${present.map((card) => card.getAttribute("aria-labelledby"))}`;
   const isNew = key !== shownAs;
   if (isNew || ((isFresh || !isTouched()) && isUneven(present, heights))) move(placed(present, heights, count), count);
   isFresh = isNew;
   shownAs = key;
   level(current(present), heights);
+  cancelAnimationFrame(levelling); // what was just written is laid out in the next frame, and known in the one after it
+  levelling = requestAnimationFrame(() => (levelling = requestAnimationFrame(() => level(current(present), heightsOf(present)))));
 }
+
+/** Heights of what stands in cards. */
+const heightsOf = (present) => new Map(present.map((card) => [card, heightOf(card) - (grown.get(card) ?? 0)]));
 
 const isTouched = () => performance.now() - movedAt < CALM_MS || board.matches(":hover") || board.contains(document.activeElement);
 

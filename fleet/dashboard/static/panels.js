@@ -324,7 +324,7 @@ function cost({ cost: money, bill, budgets, hours, totals, marks }) {
   const budget = tight ? `${percent(tight.share)} of today's ${dollars(tight.usd_micros_per_day)} of ${tight.limit}${others.length ? `, the most used of ${count(money.budgets.length)} budgets` : ""}${level ? "; dashed: an even hour" : ""}` : budgets.length ? "budgets have a panel of their own" : "no budget set (budgets.fleet)";
   const cached = totals.cached_tokens ? `, ${percent(totals.cached_tokens / totals.input_tokens)} of the input cached` : "";
   const idle = money.compute ? ` · last day ${money.compute.line}` : "";
-  text(by("cost-note"), `${budget} · in all ${dollars(money.total_usd_micros)}, ${each} per 1,000 tasks${cached}${idle}${bill.ever.unknown_calls ? " · a call without an answer counts as what it sent" : ""}`);
+  text(by("cost-note"), `${budget} · in all ${dollars(money.total_usd_micros)}, ${each} per 1,000 tasks${cached}${idle}${bill.ever.unknown_calls ? " · as tasks counted it, also where the bill says unknown" : ""}`);
   const most = Math.max(1, ...money.pools.map((pool) => pool.day_usd_micros));
   keyed(by("cost-pools"), money.pools, (pool) => pool.pool, (pool) => h("li", { class: "use" }, h("span", { class: "cut" }, pool.pool), h("div", { class: "meter" }), h("b")), (node, pool) => {
     meter(node.children[1], pool.day_usd_micros, most);
