@@ -7,15 +7,13 @@ With --check the exit code is 1 when a figure is not the wanted one.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +22,8 @@ import click
 from benchmarks import batch_deaths, cost_contexts
 from benchmarks.bench import print_table
 from benchmarks.cost import cell, lane_choice, live, traces
-from benchmarks.cost.cell import Levers, Run
+from benchmarks.cost.cell import Case, Levers, Run
+from benchmarks.cost.processes import processes
 from benchmarks.cost.tables import GPT_5, O3, SONNET
 from benchmarks.cost.world import PriceTable
 
@@ -34,8 +33,9 @@ WANTED = {0.35: 0.55, 0.10: 0.40}
 WANTED_OF_REST = 0.40
 #: Share of what an ideal cache saves.
 WANTED_OF_IDEAL = 0.9
-#: Tasks of the cell in virtual time, of the rows that have one lever each, and live ones.
-TASKS, TASKS_ALONE, TASKS_LIVE = 60_000, 3000, 5000
+#: Tasks of the cell in virtual time and of live ones, and of those rows of either that have one lever each.
+TASKS, TASKS_ALONE = 60_000, 3000
+TASKS_LIVE, TASKS_LIVE_ALONE = 5000, 1000
 #: Price lists that are billed by the same calls: their vendors speak the same wire and sell the same lanes.
 WIRES: tuple[tuple[PriceTable, ...], ...] = ((GPT_5, O3), (SONNET,))
 ALONE = {
@@ -63,24 +63,34 @@ def _saved(run: Run, of: Run, name: str) -> float:
     return 1 - run.usd[name] / of.usd[name]
 
 
-def _together(told: str, runs: Sequence[Run], name: str) -> Iterator[Row]:
+def _together(told: str, runs: Sequence[Run], name: str, stream: Sequence[Case]) -> Iterator[Row]:
     """Yield what comes of no lever, of one more, and with lanes, by a price list."""
-    off, less, least = runs
-    is_same = all(one.answers == off.answers for one in runs) and None not in off.answers
+    less, least = runs[1:]
     bill = " -> ".join(f"${one.usd[name]:,.2f}" for one in runs)
     yield _at_least(f"{told}: lanes of 8 h save of the rest", _saved(least, less, name), WANTED_OF_REST)
-    yield Row(f"{told}: answers", bill, "the same", is_same)
+    yield Row(f"{told}: answers", bill, "the same", _are_right(less, stream) and _are_right(least, stream))
+
+
+def _are_right(run: Run, stream: Sequence[Case]) -> bool:
+    """True when each task has its recorded answer."""
+    return run.answers == tuple(cell.answer(case.question) for case in stream)
 
 
 def _cell(scale: float) -> Iterator[Row]:
-    """Yield the rows of the cell in virtual time; two processes share the runs."""
+    """Yield the rows of the cell in virtual time; two processes share the runs.
+
+    With no lever, tasks that repeat one cost what others do, but for the few whose prompt is in the cache still. So the
+    bill without levers of the tasks with more repeats, which is not the higher one, is that of the others, too.
+    """
     tasks, alone = round(TASKS * scale), round(TASKS_ALONE * scale)
-    with tempfile.TemporaryDirectory(prefix="fleet-cost-") as folder, _processes() as pool:
+    with tempfile.TemporaryDirectory(prefix="fleet-cost-") as folder, processes() as pool:
         recorded = cell.record(Path(folder) / "answers.jsonl", tasks)
         streams = {share: cell.cases(tasks, share) for share in WANTED}
+        most = streams[max(WANTED)]
+        offs = {tables: pool.submit(cell.run, tables, most, OFF, recorded) for tables in WIRES}
         runs = {
             (tables, share, levers): pool.submit(cell.run, tables, streams[share], levers, recorded)
-            for share in WANTED for levers in (OFF, ONCE, ALL) for tables in WIRES
+            for share in WANTED for levers in (ONCE, ALL) for tables in WIRES
         }  # fmt: skip
         few = cell.cases(alone, max(WANTED))
         ones = {
@@ -88,29 +98,41 @@ def _cell(scale: float) -> Iterator[Row]:
             for levers in (OFF, *ALONE.values()) for tables in WIRES
         }  # fmt: skip
         for tables, table in [(wire, one) for wire in WIRES for one in wire]:
+            off = offs[tables].result()
+            yield Row(
+                f"{table.name}: {tasks:,} tasks, no lever: answers",
+                f"${off.usd[table.name]:,.2f}",
+                "as recorded",
+                _are_right(off, most),
+            )
             for share, wanted in WANTED.items():
-                three = [runs[tables, share, levers].result() for levers in (OFF, ONCE, ALL)]
+                three = [off, *(runs[tables, share, levers].result() for levers in (ONCE, ALL))]
                 told = f"{table.name}: {tasks:,} tasks, {share:.0%} repeat"
-                saved = _saved(three[1], three[0], table.name)
+                saved = _saved(three[1], off, table.name)
                 yield _at_least(f"{told}: prefix and answers save", saved, wanted)
-                yield from _together(told, three, table.name)
+                yield from _together(told, three, table.name, streams[share])
             off = ones[tables, OFF].result()
             for what, levers in ALONE.items():
                 found = ones[tables, levers].result()
                 told = f"{table.name}: {alone:,} tasks, {max(WANTED):.0%} repeat: {what} alone"
-                yield Row(told, f"{_saved(found, off, table.name):.3f}", "-", found.answers == off.answers)
+                yield Row(told, f"{_saved(found, off, table.name):.3f}", "-", _are_right(found, few))
 
 
 def _live(scale: float) -> Iterator[Row]:
     stream = cell.cases(round(TASKS_LIVE * scale), max(WANTED))
     three = [live.run(stream, levers) for levers in (OFF, ONCE, ALL)]
     told = f"live, {GPT_5.name}: {len(stream):,} tasks, {max(WANTED):.0%} repeat"
+    yield Row(
+        f"{told}, no lever: answers", f"${three[0].usd[GPT_5.name]:,.2f}", "as recorded", _are_right(three[0], stream)
+    )
     yield _at_least(f"{told}: prefix and answers save", _saved(three[1], three[0], GPT_5.name), max(WANTED.values()))
-    yield from _together(told, three, GPT_5.name)
+    yield from _together(told, three, GPT_5.name, stream)
+    few = cell.cases(round(TASKS_LIVE_ALONE * scale), max(WANTED))
+    off = live.run(few, OFF)
     for what, levers in ALONE_LIVE.items():
-        found = live.run(stream, levers)
-        is_same = found.answers == three[0].answers
-        yield Row(f"{told}: {what} alone", f"{_saved(found, three[0], GPT_5.name):.3f}", "-", is_same)
+        found = live.run(few, levers)
+        told = f"live, {GPT_5.name}: {len(few):,} tasks, {max(WANTED):.0%} repeat: {what} alone"
+        yield Row(told, f"{_saved(found, off, GPT_5.name):.3f}", "-", _are_right(found, few))
 
 
 def _lanes(scale: float) -> Iterator[Row]:
@@ -128,7 +150,7 @@ def _traces(scale: float) -> Iterator[Row]:
         yield Row("Mooncake's traces: not there, set FLEET_DATA_DIR", "skipped", "-", True)
         return
     cut = {name: trace[: round(len(trace) * scale)] for name, trace in found.items()}
-    with _processes() as pool:
+    with processes() as pool:
         kept = {name: pool.submit(traces.replay, trace) for name, trace in cut.items()}
         unkept = {name: pool.submit(traces.replay, trace, traces.KEYS, traces.UNKEPT) for name, trace in cut.items()}
         for name, trace in cut.items():
@@ -159,12 +181,6 @@ PARTS: dict[str, Callable[[float], Iterator[Row]]] = {
 ASIDE = "deaths"
 
 
-def _processes(most: int = 2) -> ProcessPoolExecutor:
-    """Return processes of their own; they collect garbage seldom, as hardly any of what lives is in a cycle."""
-    workers = min(most, os.cpu_count() or 1)
-    return ProcessPoolExecutor(workers, get_context("spawn"), gc.set_threshold, (100_000, 50, 50))
-
-
 @click.command()
 @click.option("--check", is_flag=True, help="Exit code 1 when a figure is not the wanted one.")
 @click.option("--only", default=",".join((*PARTS, ASIDE)), show_default=True, help="Parts, with commas between them.")
@@ -176,7 +192,7 @@ def main(check: bool, only: str, scale: float) -> None:
     if unknown:
         raise click.UsageError(f"--only: expected some of {', '.join((*PARTS, ASIDE))}, got {', '.join(unknown)}")
     rows: list[Row] = []
-    with _processes(1) as aside:
+    with processes(1) as aside:
         parts = dict(PARTS)
         if ASIDE in names:
             parts[ASIDE] = partial(_deaths, found=aside.submit(batch_deaths.rows))

@@ -89,8 +89,9 @@ class PrefixCache:
             now_s: Monotonic time.
         """
         read, written, written_long = 0, 0, 0
+        own = _own(owner)
         for place in places:
-            if self._until.get(_owned(owner, place), 0.0) > now_s:
+            if self._until.get(own + place.digest, 0.0) > now_s:
                 read = place.tokens
         done = read
         for place in places:
@@ -105,8 +106,9 @@ class PrefixCache:
 
     def keep(self, owner: str, places: Iterable[CachePlace], now_s: float) -> None:
         """Remember a prompt that was answered; what is read is kept on."""
+        own = _own(owner)
         for place in places:
-            digest = _owned(owner, place)
+            digest = own + place.digest
             kept_s = self._until.pop(digest, 0.0)
             if place.ttl_s is not None:
                 self._until[digest] = max(kept_s, now_s + place.ttl_s)
@@ -125,15 +127,18 @@ def automatic_places(texts: Iterable[str], tokens: int, kept_s: float = KEPT_S) 
         kept_s: Seconds for which what nobody asks for is kept.
     """
     whole = "\x1e".join(texts)
+    raw = memoryview(whole.encode()) if whole.isascii() else None
     places: list[CachePlace] = []
     running = blake2b(digest_size=16)
     for end in range(PIECE_CHARS, len(whole) + 1, PIECE_CHARS):
-        running.update(whole[end - PIECE_CHARS : end].encode("utf-8", "surrogatepass"))
+        begin = end - PIECE_CHARS
+        running.update(whole[begin:end].encode("utf-8", "surrogatepass") if raw is None else raw[begin:end])
         known = tokens * end // len(whole) // STEP_TOKENS * STEP_TOKENS
         if known >= MIN_TOKENS:
             places.append(CachePlace(running.digest(), known, kept_s))
     return places
 
 
-def _owned(owner: str, place: CachePlace) -> bytes:
-    return owner.encode("utf-8", "replace") + b"\0" + place.digest
+def _own(owner: str) -> bytes:
+    """Return by what all that is in an owner's cache begins."""
+    return owner.encode("utf-8", "replace") + b"\0"
