@@ -1,8 +1,9 @@
 """Many answers, one outcome: python -m benchmarks.answers [--check].
 
 The recorded answers of four language models to the 1,319 questions of GSM8K are the votes of four pools, in memory.
-Each figure is the mean over 20 random halves: 10 cuts, each half counted once with weights learnt on the other. Needs
-the public data (FLEET_DATA_DIR or ../shared/data); a few seconds.
+Each figure is the mean over 20 random halves: 10 cuts, each half counted once with weights learnt on the other. Then
+bots that are fluent but wrong are looked for (`benchmarks/fluent.py`). Needs the public data (FLEET_DATA_DIR or
+../shared/data); a minute.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from statistics import mean
 
 import click
 
-from benchmarks.bench import print_table
+from benchmarks.bench import print_table, private_home
+from benchmarks.fluent import BAD, BOTS, FLEETS, LIES, REPLAYED, SHARE, Asked, graded_cells, ungraded_cell
+from fleet import config
 from fleet.answers import (
     Kinship,
     Majority,
@@ -37,6 +40,8 @@ from fleet.answers import (
     rest_is_worth,
 )
 from fleet.answers.stopping import SURE, WORTH
+from fleet.store.client import connect
+from fleet.store.private.embedded import state_url
 
 ROOT = Path(__file__).parents[1]
 #: The models whose answers were recorded.
@@ -166,6 +171,34 @@ def bars(found: dict[str, Score]) -> list[tuple[str, str, bool]]:
     ]
 
 
+def _fluent(questions: Sequence[Question]) -> Iterator[tuple[str, str, bool]]:
+    """Find bots that are fluent but wrong on a Redis of its own, print a table, and yield what must hold."""
+    asked = [Asked(one.votes[REPLAYED].key, one.right) for one in questions]
+    rows: list[list[str]] = []
+    with private_home(), connect(state_url(config.current())) as client:
+        for name, one, most in graded_cells(client, asked):
+            rows.append([
+                name, f"{len(one.after)} of {FLEETS * BAD}", f"{one.median:g}", str(max(one.after, default=0)),
+                f"{one.good_out} in {one.tasks:,}",
+            ])  # fmt: skip
+            yield f"{name}: all out, median at most {most}", f"{one.median:g}", (
+                len(one.after) == FLEETS * BAD and one.median <= most
+            )  # fmt: skip
+            yield f"{name}: good bots out in 50,000", f"{one.good_out / FLEETS:.2g}", one.good_out == 0
+        ungraded = ungraded_cell(client, [(one.right, [vote.key for vote in one.votes]) for one in questions])
+        for one, shadows in ungraded:
+            rows.append([
+                "nobody grades, of each bot one of ten is wrong", f"{len(one.after)} of {BAD}", "", "",
+                f"{one.good_out} in {one.tasks:,}",
+            ])  # fmt: skip
+            share = shadows / one.tasks
+            yield "nobody grades: 16 of 20 out", str(len(one.after)), len(one.after) >= 16
+            yield "nobody grades: good bots out", str(one.good_out), one.good_out == 0
+            yield "nobody grades: 3% more calls at most", f"{share:.2%}", share <= SHARE
+    heads = ["kind", "bad bots out", "graded tasks, median", "most", "good bots out"]
+    print_table(f"{BAD} of {BOTS} bots give another question's answer in {LIES:.0%} of their tasks", heads, rows)
+
+
 @click.command()
 @click.option("--check", is_flag=True, help="Exit code 1 when a bar is missed.")
 def main(check: bool) -> None:
@@ -174,7 +207,7 @@ def main(check: bool) -> None:
     found = figures(read(data / "gsm8k_model_solutions.jsonl"))
     rows = [[name, f"{score.right:.1%}", f"{score.saved:.1%}"] for name, score in found.items()]
     print_table(f"GSM8K, four models, mean of {2 * CUTS} halves", ["way to ask", "right", "calls saved"], rows)
-    held = bars(found)
+    held = [*bars(found), *_fluent(read(data / "gsm8k_model_solutions.jsonl"))]
     print_table(
         "Bars", ["bar", "measured", "holds"], [[name, value, "yes" if ok else "NO"] for name, value, ok in held]
     )

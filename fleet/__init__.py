@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fleet.door import app
     from fleet.engine.asking.ask import ask_fleet, ask_fleet_async
+    from fleet.engine.asking.grading import agrade, grade
     from fleet.engine.jobs.job import asubmit_job, find_job, open_job, submit_job
     from fleet.engine.messages.desk import asubmit_many
     from fleet.engine.messages.producer import submit_many
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from fleet.models import BotResult, BotTask
 
 __all__ = [
-    "BotResult", "BotTask", "app", "ask_fleet", "ask_fleet_async", "asubmit_job", "asubmit_many", "find_job",
-    "open_job", "submit_job", "submit_many", "submit_task",
+    "BotResult", "BotTask", "agrade", "app", "ask_fleet", "ask_fleet_async", "asubmit_job", "asubmit_many",
+    "find_job", "grade", "open_job", "submit_job", "submit_many", "submit_task",
 ]  # fmt: skip
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "submit_task": "fleet.engine.tasks",
     "ask_fleet": "fleet.engine.asking.ask",
     "ask_fleet_async": "fleet.engine.asking.ask",
+    **dict.fromkeys(("agrade", "grade"), "fleet.engine.asking.grading"),
     "asubmit_many": "fleet.engine.messages.desk",
     **dict.fromkeys(("asubmit_job", "find_job", "open_job", "submit_job"), "fleet.engine.jobs.job"),
     "submit_many": "fleet.engine.messages.producer",

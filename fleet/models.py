@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from fleet import bounds
-from fleet.asking import Asks, Seated, asks, check_tool_choice
+from fleet.asking import Asks, Classed, Graded, Seated, asks, check_tool_choice
 from fleet.conversation import Message, ToolCall, check_marks, texts_in_order
 from fleet.errors import Blame, FleetError, InvalidTask
 from fleet.errors.explaining import explain_validation
@@ -90,7 +90,7 @@ PriorityName = Annotated[
 ]
 
 
-class BotTask(Asks, Seated):
+class BotTask(Asks, Seated, Graded):
     """What a producer submits: a prompt (or messages) plus options."""
 
     prompt: str | None = Field(None, min_length=1, description="The user's text. Give this or `messages`.")
@@ -297,7 +297,7 @@ class TaskError(Frozen):
 CACHE = "cache"
 
 
-class BotResult(Frozen):
+class BotResult(Classed):
     """What comes back, exactly one per task: an answer or a typed failure."""
 
     task_id: str

@@ -86,6 +86,11 @@ def test_of_five_bots_three_that_agree_decide(folder: Path) -> None:
     assert run(folder, "ask_many.py") == "42 ok 100% of 3 agree, 2 not asked\n"
 
 
+def test_answers_are_graded_by_a_known_answer_and_later(folder: Path) -> None:
+    told = run(folder, "grade_answers.py")
+    assert told == "['7', '14', '21', '28', '35']\ngraded: see `fleet bots show research-001`\n"
+
+
 def test_the_tool_api_is_asked_by_the_worker(folder: Path) -> None:
     assert run(folder, "tool_api.py") == "7 lamps ok\n"
 

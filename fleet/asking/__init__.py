@@ -1,7 +1,11 @@
-"""What a task may ask: of its model beyond an answer (`wishes`), and of its pool, which bots may take it (`seats`)."""
+"""What a task may ask: of its model beyond an answer (`wishes`), of its pool, which bots may take it (`seats`).
+
+And what it says of its right answer (`grading`).
+"""
 
 from __future__ import annotations
 
+from fleet.asking.grading import Classed, Graded
 from fleet.asking.seats import Seat, Seated
 from fleet.asking.wishes import (
     ASKED,
@@ -27,9 +31,11 @@ __all__ = [
     "OWN_FIELDS",
     "OWN_HEADERS",
     "Asks",
+    "Classed",
     "Effort",
     "ExtraBody",
     "ExtraHeaders",
+    "Graded",
     "Seat",
     "Seated",
     "Seed",

@@ -106,6 +106,11 @@ COMMANDS = {
         "lanes",
         "Show what is in batches or in the background, what waits for a batch, and by when it is needed.",
     ),
+    "grade": (
+        "fleet.cli.run.grade",
+        "grade",
+        "Tell the fleet whether answers were right: its record of bots, kinds and models learns it.",
+    ),
     "job": (
         "fleet.cli.operate.jobs",
         "job",

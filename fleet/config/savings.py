@@ -1,4 +1,4 @@
-"""[kinds.NAME] and [lanes]: where answers may come from for less: docs/caching.md, docs/lanes.md."""
+"""[kinds.NAME] and [lanes]: what is known of answers, and where they may come from for less."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KindName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class KindSettings(Section):
-    """Whether equal tasks of a kind have equal answers, so that only one of them is asked: see docs/caching.md."""
+    """What is known of the answers to a kind of tasks: whether equal tasks have equal ones, how two are compared."""
 
     deterministic: bool = Field(False, description="Equal tasks have equal answers: one is asked, its answer is kept.")
     by_persona: bool = Field(
@@ -23,6 +23,14 @@ class KindSettings(Section):
     )
     keep_s: int = Field(86_400, ge=1, le=LONGEST_KEPT_S, description="Seconds for which an answer is kept.")
     keep_mb: int = Field(64, ge=1, le=4096, description="Megabytes of answers kept; the oldest make room.")
+    shadow_votes: float = Field(
+        0.0, ge=0, le=0.1,
+        description="Calls for second answers by other bots, most for suspicious ones: a share of the tasks. 0: none.",
+    )  # fmt: skip
+    count_by: str | None = Field(
+        None, min_length=1, max_length=100,
+        description="What of two answers is compared: `.field` of JSON, or the line behind these words. None: all.",
+    )  # fmt: skip
 
 
 class LaneSettings(Section):

@@ -38,9 +38,9 @@ local LEARNT, MOST_KINDS, MOST_SKILLED = 20, 1000, 64
 local STEP, FADE, NEWEST_COST = 0.02, 0.999, 0.005
 -- Short: below this share of the median; fast, slow: of the median time. Times closer than this (ms) tell nothing.
 local SHORT, FAST, SLOW, CLOSE_MS = 0.5, 0.6, 2.5, 100
--- After so many tasks without a quarantine the next one is as short as the first; most times that it doubles. The most
--- that a row keeps of tasks since then, and of faults.
-local FORGIVEN, MOST_DOUBLED, MOST_SINCE, MOST_FAULTS = 500, 10, 65535, 255
+-- After so many tasks without a quarantine the next one is as short as the first. The most that a row keeps of tasks
+-- since then, and of faults.
+local FORGIVEN, MOST_SINCE, MOST_FAULTS = 500, 65535, 255
 -- The keys' life is pushed with every so manieth task.
 local KEPT_EVERY = 64
 local MOST_EVENTS = 1000
@@ -113,27 +113,20 @@ local function vote(row, fault)
 end
 
 local function put_out(bot, row, test)
-  local are_out = redis.call('ZCOUNT', bots, string.format('%.0f', OUT / 2), '+inf')
-  local allowed = math.floor(most_out * fleet_size)
-  if are_out + 1 > allowed then
-    row[EVIDENCE + test] = ENOUGH
-    if allowed > 0 and redis.call('SET', quiet, 1, 'NX', 'EX', 60) then
-      tell(ARGV[CAP_EVENT], 'bot', bot, 'out', are_out, 'of', fleet_size)
-    end
-    return false
-  end
   local what = ({ 'bad answers' .. how(row), 'avoids work', 'slow' })[test]
   local seen = 1 - (1 - NEWEST) ^ row[TASKS]  -- the rates began at 0
   local share, usual_share = math.min(100, row[RATE + test] / 2.55 / seen), usual(test) * 100
   local reason = string.format('%s: %d%% of its last tasks, %d%% is usual', what, share, usual_share)
-  math.randomseed(now_us % 2147483647)
-  local times = 2 ^ math.min(row[QUARANTINES], MOST_DOUBLED) * (0.8 + 0.4 * math.random())
-  local length_us, why = string.format('%.0f', quarantine_us * times), 'health|' .. reason
-  quarantine({ bots, quarantined, reasons }, { bot, length_us, life_s, why })
-  redis.call('ZREM', probation, bot)
+  local is_out = take_out(
+    { bots, quarantined, reasons, probation, events, quiet }, {
+      bot, pool, reason, row[QUARANTINES], quarantine_us, most_out, life_s, ARGV[QUARANTINED_EVENT], ARGV[CAP_EVENT],
+    }) == 1
+  if not is_out then
+    row[EVIDENCE + test] = ENOUGH
+    return false
+  end
   for k = 1, TESTS do row[EVIDENCE + k] = 0 end
   row[QUARANTINES], row[SINCE] = math.min(row[QUARANTINES] + 1, 255), 0
-  tell(ARGV[QUARANTINED_EVENT], 'bot', bot, 'by', 'health', 'reason', reason)
   return true
 end
 
@@ -161,14 +154,16 @@ end
 
 -- Learn how the bot does this class, and the class's own share of good answers and cost.
 local function learn_skill(number, bot, fault, cost, was_clear)
-  local class_good, class_bad, class_cost = norm[GOOD_TASKS], norm[BAD_TASKS], norm[COST]
+  local wrong = norm[WRONG_TASKS]  -- they were graded later, and are bad in the rows of `skills`
+  local class_good, class_bad, class_cost = norm[GOOD_TASKS] - wrong, norm[BAD_TASKS] + wrong, norm[COST]
   local is_new = class_good + class_bad == 0
   if is_new and (norm[TASKS] == 0 or redis.call('HLEN', norms) > MOST_SKILLED) then return end
   local did_well = fault == WELL and 1 or 0
   skill({ skills, specialists }, { number, bot, did_well, cost, class_good, class_bad, class_cost, life_s })
   norm[COST] = is_new and cost or class_cost + (cost - class_cost) * NEWEST_COST
   if was_clear then  -- bad bots must not say what is usual
-    norm[GOOD_TASKS], norm[BAD_TASKS] = class_good * FADE + did_well, class_bad * FADE + 1 - did_well
+    norm[GOOD_TASKS], norm[BAD_TASKS] = norm[GOOD_TASKS] * FADE + did_well, norm[BAD_TASKS] * FADE + 1 - did_well
+    norm[WRONG_TASKS] = wrong * FADE
   end
 end
 

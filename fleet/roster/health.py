@@ -77,7 +77,10 @@ class _Row(Places):
 
 
 class _Norm(NamedTuple):
-    """What is usual for a class: medians, how many they are of; its good and bad tasks, which fade; its mean cost."""
+    """What is usual for a class: medians, how many they are of; its good and bad tasks, which fade; its mean cost.
+
+    Good tasks whose answers turned out to be wrong are counted apart: no test of whether answers are usable knows them.
+    """
 
     chars: float
     ms: float
@@ -85,6 +88,7 @@ class _Norm(NamedTuple):
     good_tasks: float
     bad_tasks: float
     cost: float
+    wrong_tasks: float
 
 
 class _Skill(NamedTuple):
@@ -96,7 +100,7 @@ class _Skill(NamedTuple):
     squares: float
 
 
-_DEED, _RULES, _NORM = Layout.of(_Deed), Layout.of(_Rules), Layout.of(_Norm)
+_DEED, RULES, NORM = Layout.of(_Deed), Layout.of(_Rules), Layout.of(_Norm)
 ROW, SKILL = Layout.of(_Row, "3f4BIH2B"), Layout.of(_Skill, "4f")
 _LEARN = Script.beside(
     __file__,
@@ -105,20 +109,29 @@ _LEARN = Script.beside(
     argv="number bot did_well cost class_good class_bad class_cost life_s",
     tables={"skill": SKILL},
 )
+#: Takes out whom a test has found, as a function of the scripts that test.
+TAKE_OUT = Script.beside(
+    __file__,
+    "take_out.lua",
+    keys="bots quarantined reasons probation events quiet",
+    argv="bot pool reason quarantines quarantine_us most_out life_s quarantined_event cap_event",
+    constants={"OUT": OUT},
+    using=[QUARANTINE],
+)
 #: Judges bots, as a function of the finishing script.
 HEALTH = Script.beside(
     __file__,
     "health.lua",
     keys="health norms bots quarantined reasons probation events quiet skills specialists",
     argv="samples kind pool rules life_s quarantined_event released_event cap_event",
-    tables={"row": ROW, "norm": _NORM, "rules": _RULES, "deed": _DEED},
+    tables={"row": ROW, "norm": NORM, "rules": RULES, "deed": _DEED},
     constants={
-        "OUT": OUT, "HEAD_BYTES": HEAD_BYTES, "SAMPLE_BYTES": SAMPLE_BYTES, "ENOUGH": ENOUGH, "SUSPECTED": SUSPECTED,
+        "HEAD_BYTES": HEAD_BYTES, "SAMPLE_BYTES": SAMPLE_BYTES, "ENOUGH": ENOUGH, "SUSPECTED": SUSPECTED,
         "TESTS": len(TESTS),
         **TEST_NUMBERS,
         "WELL": _WELL, "TEACHES": _TEACHES, "NEWEST": NEWEST, **{fault.name: code for fault, code in _CODES.items()},
     },
-    using=[QUARANTINE, _LEARN],
+    using=[TAKE_OUT, _LEARN],
 )  # fmt: skip
 
 
@@ -194,7 +207,7 @@ class Health:
     ) -> None:
         self._settings = settings
         self._on_suspect = on_suspect
-        self._rules = _RULES.pack(_Rules(settings.quarantine_s * 1e6, settings.most_out, settings.probation_tasks))
+        self._rules = rules_of(settings)
         self._norms: dict[tuple[str, str], Norms] = {}
 
     def norms(self, pool: str, kind: str) -> Norms | None:
@@ -242,6 +255,11 @@ class Health:
             self._norms[pool, kind] = norm_of(norm)
         if suspect:
             self._on_suspect(pool, bot_name(pool, suspect))
+
+
+def rules_of(settings: HealthSettings) -> bytes:
+    """Return by what bots are quarantined, as the scripts read it."""
+    return RULES.pack(_Rules(settings.quarantine_s * 1e6, settings.most_out, settings.probation_tasks))
 
 
 def read_probation(client: redis.Redis, pools: Iterable[str]) -> set[str]:
@@ -317,7 +335,7 @@ def fault_of(code: int) -> Fault | None:
 
 def norm_of(raw: bytes) -> Norms:
     """Return what is usual for a class from its field of `keys.norms`."""
-    norm = _Norm(*_NORM.struct.unpack(raw))
+    norm = _Norm(*NORM.unpack(raw)[1:])
     return Norms(chars=norm.chars, ran_ms=norm.ms, tasks=int(norm.tasks))
 
 

@@ -14,7 +14,7 @@ from fleet.frozen import Frozen
 
 BotState = Literal["idle", "busy", "probation", "quarantined", "leaving"]
 #: The sequential tests on a bot; "": none has any evidence against it.
-TestName = Literal["", "bad answers", "avoids work", "slow"]
+TestName = Literal["", "bad answers", "avoids work", "slow", "wrong answers", "answers otherwise"]
 
 
 class HealthColumns(NamedTuple):

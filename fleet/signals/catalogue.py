@@ -56,13 +56,19 @@ ASKS = Counter("asks", "Questions that were put to several bots.")
 ASKS_FAILED = Counter("asks_failed", "Questions that were put to several bots, and came to no outcome.")
 MEMBERS_ASKED = Counter("members_asked", "Members of asks that were queued.")
 MEMBERS_SPARED = Counter("members_spared", "Members of asks that were left out or stopped, for it was decided.")
+SHADOWS = Counter("shadows", "Second answers by other bots, asked for to compare.")
+GRADED_RIGHT = Counter("graded_right", "Answers that were graded right.")
+GRADED_WRONG = Counter("graded_wrong", "Answers that were graded wrong.")
+VOTED_ALIKE = Counter("voted_alike", "Answers that were what most others said to the same question.")
+VOTED_OTHERWISE = Counter("voted_otherwise", "Answers that were not what most others said to the same question.")
 DEAD_LETTERS = Counter("dead_letters", "Tasks that failed for good and were kept as dead letters.")
 DEAD_LETTERS_DROPPED = Counter("dead_letters_dropped", "Dead letters that had to make room before anyone asked.")
 
 COUNTERS: tuple[Counter, ...] = (
     COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, REVOKED, SIMULATED, FALLBACKS, INPUT_TOKENS, OUTPUT_TOKENS,
     CACHED_TOKENS, CACHE_WRITE_TOKENS, REASONING_TOKENS, COST_USD_MICROS, COST_USD_REST, ATTEMPTS, CALLS, RATE_LIMITED,
-    PARKED, CANARIES, ASKS, ASKS_FAILED, MEMBERS_ASKED, MEMBERS_SPARED, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
+    PARKED, CANARIES, ASKS, ASKS_FAILED, MEMBERS_ASKED, MEMBERS_SPARED, SHADOWS, GRADED_RIGHT, GRADED_WRONG,
+    VOTED_ALIKE, VOTED_OTHERWISE, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}

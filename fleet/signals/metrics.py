@@ -49,6 +49,7 @@ ASKS = Metric("fleet_asks", "counter", "Questions put to several bots.", ("outco
 ASK_MEMBERS = Metric(
     "fleet_ask_members", "counter", "Members of asks: asked, or spared because it was decided without them.", ("what",)
 )
+GRADES = Metric("fleet_grades", "counter", "Answers by what they were found to be.", ("what",))
 DEAD_LETTERS = Metric("fleet_dead_letters", "counter", "Tasks that failed for good and were kept.")
 DEAD_KEPT = Metric("fleet_dead_letters_kept", "gauge", "Dead letters that wait to be looked at.", ("pool", "reason"))
 
@@ -164,7 +165,7 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 
 #: Told of the fleet by the dashboard, and by each worker of itself.
 FLEET_METRICS = (
-    ASKS, ASK_MEMBERS,
+    ASKS, ASK_MEMBERS, GRADES,
     COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, FALLBACKS, TOOL_ERRORS, RUNG, DEAD_LETTERS, BOTS,
     BOT_RATE, BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
@@ -251,6 +252,9 @@ def _totals(totals: dict[str, int]) -> Iterator[tuple[Metric, Iterable[Sample]]]
     yield ASKS, [(("answered",), totals[catalogue.ASKS.name] - failed), (("failed",), failed)]
     members = {"asked": catalogue.MEMBERS_ASKED, "spared": catalogue.MEMBERS_SPARED}
     yield ASK_MEMBERS, [((what,), totals[counter.name]) for what, counter in members.items()]
+    grades = {"right": catalogue.GRADED_RIGHT, "wrong": catalogue.GRADED_WRONG, "as others": catalogue.VOTED_ALIKE,
+              "otherwise": catalogue.VOTED_OTHERWISE}  # fmt: skip
+    yield GRADES, [((what,), totals[counter.name]) for what, counter in grades.items()]
     yield DEAD_LETTERS, [((), totals[catalogue.DEAD_LETTERS.name])]
 
 

@@ -130,7 +130,9 @@ class BotErrors(Frozen):
 class HealthTest(Frozen):
     """One of the sequential tests on a bot."""
 
-    name: str = Field(description="What it looks for: bad answers, avoids work, slow.")
+    name: str = Field(
+        description="What it looks for: bad answers, avoids work, slow; by kind wrong answers, answers otherwise."
+    )
     share: float = Field(description="Of its last tasks.")
     evidence: float
     enough: float = Field(description="Evidence that ends in a quarantine.")
@@ -143,6 +145,20 @@ class SkillLine(Frozen):
     good: float = Field(description="Share of its last tasks.")
     tasks: int
     better: float | None = Field(description="Than its pool, at least; None: it is no specialist.")
+
+
+class GradeLine(Frozen):
+    """How often a bot's answers of one task class are right, or what most others say."""
+
+    kind: str
+    of: str = Field(
+        description="grades: right ones; votes: those that most others gave; shadows: that another bot gave."
+    )
+    right: float = Field(description="Share of its latest grades.")
+    least: float = Field(description="With 95% at least this.")
+    most: float = Field(description="With 95% at most this.")
+    grades: int
+    usual: float = Field(description="The same of its pool.")
 
 
 class QuarantineLine(Frozen):
@@ -164,6 +180,7 @@ class HealthView(Frozen):
     quarantines: int = Field(description="Lately; each makes the next one longer.")
     tests: tuple[HealthTest, ...]
     skills: tuple[SkillLine, ...]
+    grades: tuple[GradeLine, ...] = ()
 
 
 class BotDetail(Frozen):

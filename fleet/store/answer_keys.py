@@ -1,4 +1,4 @@
-"""The key of what asks came to. It holds no answer: who agreed with whom, and who was right where that was known.
+"""Keys of what answers were worth: who agreed with whom, and who was right. No words of a task.
 
 Called as `answer_keys.NAME(...)`, for the reason that `keys.py` tells.
 """
@@ -13,6 +13,46 @@ from fleet.store.prefix import plain_builders, prefixed
 def asks(kind: str) -> str:
     """List, expires: the newest asks of a kind of tasks, newest first (`engine/asking/record.py`)."""
     return f"{TAG}:asks:{kind}"
+
+
+def grades(pool: str, class_: str) -> str:
+    """String (packed): what is usual in a class of graded tasks, then each bot of a pool (`roster/grade.lua`)."""
+    return f"{TAG}:grades:{pool}:{class_}"
+
+
+def classes(pool: str) -> str:
+    """Sorted set, class of graded tasks -> time (s) of its last grade: those that a pool's record has."""
+    return f"{TAG}:graded-classes:{pool}"
+
+
+def doubted(pool: str) -> str:
+    """Sorted set, `class|number` of a bot -> evidence that it is wrong more often than others, where there is any."""
+    return f"{TAG}:doubted:{pool}"
+
+
+def models(kind: str) -> str:
+    """Hash, `provider/model` -> packed: how often it was right in a kind of tasks, and at what cost."""
+    return f"{TAG}:graded-models:{kind}"
+
+
+def graded(task_id: str) -> str:
+    """String, expires with the results: the grade that a task was given, so that it counts once."""
+    return f"{TAG}:graded:{task_id}"
+
+
+def ration(pool: str, kind: str) -> str:
+    """String, expires: calls for second answers that the tasks of a kind have earned (`roster/shadow.lua`)."""
+    return f"{TAG}:shadow-ration:{pool}:{kind}"
+
+
+def told() -> str:
+    """List (JSON): grades that producers have told, oldest last, until a worker learns them; ids of tasks, no words."""
+    return f"{TAG}:grades-told"
+
+
+def told_turn() -> str:
+    """String, lives seconds: which process learns what was told."""
+    return f"{TAG}:grades-told-turn"
 
 
 _BUILDERS = plain_builders(globals(), besides=())

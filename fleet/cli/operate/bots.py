@@ -269,3 +269,7 @@ def _health(health: HealthView) -> Iterator[str]:
     for skill in health.skills:
         better = f", specialist: at least {skill.better:.0%} better than its pool" if skill.better is not None else ""
         yield f"skill: {skill.kind}: {skill.good:.0%} good of its last {skill.tasks:,}{better}"
+    for one in health.grades:
+        what = "right" if one.of == "grades" else "as most others say"
+        known = f"{one.right:.0%} {what} ({one.least:.0%} to {one.most:.0%}, of {one.grades:,})"
+        yield f"{one.of}: {one.kind}: {known}; {one.usual:.0%} is usual"

@@ -13,7 +13,7 @@ function sampling({ temperature, effort, verbosity, model }) {
 }
 
 // What is known of a bot's health, as pairs of name and text.
-function healthFacts({ quarantine, probation_tasks_left, remedy, judged_tasks, quarantines, tests, skills }) {
+function healthFacts({ quarantine, probation_tasks_left, remedy, judged_tasks, quarantines, tests, skills, grades }) {
   return [
     ...(quarantine ? [["out since", clock(quarantine.since)], ["out until", quarantine.until === null ? "it is released" : clock(quarantine.until)],
       ["by", quarantine.by || "–"], ["reason", quarantine.reason || "–"]] : []),
@@ -22,6 +22,7 @@ function healthFacts({ quarantine, probation_tasks_left, remedy, judged_tasks, q
     ...tests.map((test) => [test.name, `${percent(test.share)} of its last tasks, evidence ${test.evidence.toFixed(1)} of ${test.enough}`]),
     ...(judged_tasks ? [["judged tasks", count(judged_tasks)], ["quarantines lately", count(quarantines)]] : []),
     ...skills.map((skill) => [`skill: ${skill.kind}`, `${percent(skill.good)} good of its last ${count(skill.tasks)}${skill.better === null ? "" : `, specialist: ${percent(skill.better)} better than its pool`}`]),
+    ...(grades || []).map((one) => [`${one.of}: ${one.kind}`, `${percent(one.right)} ${one.of === "grades" ? "right" : "as most others say"} (${percent(one.least)} to ${percent(one.most)}, of ${count(one.grades)}); ${percent(one.usual)} is usual`]),
   ];
 }
 

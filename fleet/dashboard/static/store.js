@@ -2,7 +2,7 @@
 
 export const COLUMNS = ["state", "load", "completions", "failed", "calls_failed", "per_hour", "last_at", "cost_usd_micros", "tokens", "mean_ms", "evidence", "test", "bad_percent", "avoids_percent", "slow_percent", "until", "alike"];
 export const STATES = ["idle", "busy", "probation", "quarantined", "leaving"];
-export const TESTS = ["", "bad answers", "avoids work", "slow"];
+export const TESTS = ["", "bad answers", "avoids work", "slow", "wrong answers", "answers otherwise"];
 
 const SILENT_S = 10; // as the finding that a worker is lost has it
 

@@ -15,7 +15,7 @@ from fleet.models import Bot, BotTask
 #: Fields of a task that say where, when and for how much it is asked, and not what; its words come as a conversation.
 _NOT_ASKED = frozenset({
     "prompt", "messages", "pool", "priority", "deadline_s", "expires_at", "by_s", "max_cost_usd", "idempotency_key",
-    "run", "metadata", "reuse",
+    "run", "metadata", "reuse", "right", "right_by",
 })  # fmt: skip
 #: Settings of a pool that change no answer: its ladder's answers are never kept.
 _NOT_OF_ANSWERS = frozenset({

@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 
 from fleet.answers import Hearing, Majority, Rule, Stop, Weighted, leader, would_have
 from fleet.answers.kinship import Kinship
+from fleet.engine.answers.grades import tell, worth_of
 from fleet.engine.app import app
 from fleet.engine.asking import record
 from fleet.engine.asking.judging import JUDGES_SHARE, chosen, judges_task
@@ -344,6 +345,8 @@ class _Ask:
                 await record.count(self._desk.state, counts)
                 if hearing.votes:
                     await record.note(self._desk.state, self._question.task.kind, entry)
+                    answers = [(result.task_id, counted) for result, counted in self._results]
+                    await tell(self._desk.state, worth_of(answers, right))
                 if right is not None:
                     record.forget(self._desk.state, self._question.task.kind)
         except (TimeoutError, FleetError) as error:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from fleet.answers import Counts, Kinship, Vote, learnt
 from fleet.errors import FleetError
 from fleet.frozen import Frozen
+from fleet.roster.grading import models_of
 from fleet.signals.catalogue import Counter
 from fleet.store import answer_keys, keys
 from fleet.store.client import Store
@@ -82,13 +83,21 @@ async def note(state: Store, kind: str, ask: PastAsk) -> None:
     )
 
 
-async def past(state: Store, kind: str) -> list[PastAsk]:
-    """Return what is kept of a kind, newest first. One round trip.
+async def counts(state: Store, kind: str) -> Counts:
+    """Return what is known of who is right in a kind, and who errs together. One round trip.
+
+    How often a model is right, all graded tasks tell; who errs together, the asks with a known answer.
 
     Raises:
         FleetError: When Redis does not answer.
     """
-    return read(await state.command("LRANGE", answer_keys.asks(kind), 0, -1))
+    rows, flat = await asyncio.gather(
+        state.command("LRANGE", answer_keys.asks(kind), 0, -1), state.command("HGETALL", answer_keys.models(kind))
+    )
+    known = counts_of(read(rows))
+    graded = {one.model: (one.good, one.bad) for one in models_of(dict(zip(flat[::2], flat[1::2], strict=True)))}
+    more = {model: row for model, row in graded.items() if sum(row) >= sum(known.alone.get(model, (0.0,)))}
+    return Counts({**known.alone, **more}, known.pairs)
 
 
 async def kinship(state: Store, kind: str) -> Kinship:
@@ -112,7 +121,7 @@ async def kinship(state: Store, kind: str) -> Kinship:
 
 
 async def _read_kinship(state: Store, kind: str) -> Kinship:
-    return Kinship(counts_of(await past(state, kind)))
+    return Kinship(await counts(state, kind))
 
 
 def forget(state: Store, kind: str) -> None:

@@ -17,6 +17,7 @@ from fleet.diversity import ClassState
 from fleet.faults import SAID
 from fleet.models import bot_name
 from fleet.roster import ENOUGH, HealthRows, PoolBots, Quarantine
+from fleet.roster.grading import ENOUGH_WRONG, kind_of
 from fleet.signals.bot_table import BotTable, HealthColumns, TestName
 from fleet.signals.health_view import BotStanding, FleetHealth, PoolHealth
 
@@ -28,6 +29,8 @@ SHOWN = 3.0
 HEALTH = "health"
 
 _TESTS: tuple[TestName, ...] = get_args(TestName)
+#: By whether answers were compared with those of others.
+_WRONG: Mapping[bool, TestName] = {False: "wrong answers", True: "answers otherwise"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class BotReadings:
         stand: Who is out or on probation.
         reasons: Why bots are out, of those that were asked for.
         alike: Bots that an alarm names.
+        doubted: Bots whose answers may be wrong: class of the tasks, and evidence.
     """
 
     names: Mapping[str, Sequence[str]]
@@ -47,6 +51,7 @@ class BotReadings:
     stand: Mapping[str, PoolBots]
     reasons: Mapping[str, Quarantine]
     alike: frozenset[str]
+    doubted: Mapping[str, tuple[str, float]]
 
 
 def alike_of(classes: Sequence[ClassState]) -> frozenset[str]:
@@ -66,9 +71,11 @@ def health_columns(readings: BotReadings) -> HealthColumns:
     how = {start + at: SAID[fault] for start, one in _starts(rows) for at, fault in one.faults.items()}
     bad, avoids, slow = (tuple(chain.from_iterable(one.percents[place] for one in rows)) for place in range(3))
     reason, until = [""] * len(everyone), list[float | None](repeat(None, len(everyone)))
-    share = dict(zip(_TESTS, (bad, bad, avoids, slow), strict=True))
+    share = dict(zip(_TESTS, (bad, bad, avoids, slow), strict=False))
     out = {bot: end for one in readings.stand.values() for bot, end in one.out.items()}
     for at, bot in enumerate(everyone):
+        if (doubt := readings.doubted.get(bot)) and (weight := _weight(doubt[1])) >= evidence[at]:
+            evidence[at], test[at] = weight, _WRONG[kind_of(doubt[0])[1] != "grades"]
         if bot in out:
             why = readings.reasons.get(bot)
             until[at], reason[at] = out[bot], why.reason if why else ""
@@ -76,7 +83,11 @@ def health_columns(readings: BotReadings) -> HealthColumns:
                 evidence[at], test[at] = max(ENOUGH, evidence[at]), _test_of(reason[at]) or test[at]
         elif evidence[at] >= SHOWN:
             of_what = f", {how[at]}" if test[at] == _TESTS[1] and at in how else ""
-            reason[at] = f"{test[at]}{of_what}: {share[test[at]][at]}% of its last tasks"
+            reason[at] = (
+                f"{test[at]}{of_what}: {share[test[at]][at]}% of its last tasks"
+                if test[at] in share
+                else (f"{test[at]}: tasks of kind {kind_of(readings.doubted[bot][0])[0]}")
+            )
     return HealthColumns(
         evidence=tuple(evidence), test=tuple(test), bad_percent=bad, avoids_percent=avoids, slow_percent=slow,
         reason=tuple(reason), until=tuple(until), alike=tuple(map(readings.alike.__contains__, everyone)),
@@ -89,6 +100,11 @@ def _starts(rows: Iterable[HealthRows]) -> Iterator[tuple[int, HealthRows]]:
     for one in rows:
         yield start, one
         start += len(one.evidence)
+
+
+def _weight(evidence: float) -> float:
+    """Return the evidence of grades on the scale of the other tests, whose `ENOUGH` is enough here, too."""
+    return round(evidence * ENOUGH / ENOUGH_WRONG, 1)
 
 
 def _test_of(reason: str) -> TestName:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import redis
 
@@ -10,12 +10,14 @@ from fleet.config import Settings
 from fleet.models import Bot
 from fleet.money import whole_micros
 from fleet.roster import ENOUGH, TESTS, Quarantine, Skill, bot_health_of, load_of, read_quarantined, read_skills, row_of
+from fleet.roster.grading import ENOUGH_WRONG, BotGrades, read_grades
 from fleet.signals import picture, windows
 from fleet.signals.bot_table import BotState
 from fleet.signals.catalogue import ErrorField
 from fleet.signals.view import (
     BotDetail,
     BotErrors,
+    GradeLine,
     HealthTest,
     HealthView,
     QuarantineLine,
@@ -56,6 +58,7 @@ def read_bot(client: redis.Redis, settings: Settings, name: str) -> BotDetail:
         (seconds, _), raw_row, raw_tasks, score, raw_failures, errors, raw_health, trial, remedy, kinds = pipe.execute()
     row = windows.bot_rows_of(raw_row, 0)
     skills = read_skills(client, pool, index, [kind.decode() for kind in kinds])
+    grades = read_grades(client, pool, index)
     failures = [one for one in windows.failures_of(raw_failures, since=0.0) if one.bot == name]
     load, quarantined = load_of(score or 0), read_quarantined(client, [pool]).get(name)
     state: BotState = "quarantined" if quarantined else "probation" if trial else "busy" if load else "idle"
@@ -67,7 +70,7 @@ def read_bot(client: redis.Redis, settings: Settings, name: str) -> BotDetail:
         tasks=tuple(map(_task_line, windows.bot_tasks_of(raw_tasks, row.completions[0]))),
         failures=tuple(map(picture.failure_shown, failures[:FAILURES_SHOWN])),
         errors=tuple(_bot_errors(name, errors)),
-        health=_health(quarantined, raw_health, trial, remedy, skills),
+        health=_health(quarantined, raw_health, trial, remedy, skills, grades),
     )  # fmt: skip
 
 
@@ -99,8 +102,9 @@ def _bot_errors(name: str, counts: Mapping[bytes, bytes]) -> Iterator[BotErrors]
 
 
 def _health(
-    out: Quarantine | None, raw: bytes, trial: float | None, remedy: bytes | None, skills: Iterable[Skill]
-) -> HealthView:
+    out: Quarantine | None, raw: bytes, trial: float | None, remedy: bytes | None, skills: Iterable[Skill],
+    grades: Sequence[BotGrades],
+) -> HealthView:  # fmt: skip
     health, enough = bot_health_of(raw), ENOUGH if trial is None else ENOUGH / 2
     tests = zip(TESTS, health.rates, health.evidence, strict=True) if health.tasks else ()
     return HealthView(
@@ -109,6 +113,26 @@ def _health(
         remedy=None if remedy is None else int(remedy.decode().partition("|")[0]),
         judged_tasks=health.tasks,
         quarantines=health.quarantines,
-        tests=tuple(HealthTest(name=what, share=rate, evidence=weight, enough=enough) for what, rate, weight in tests),
+        tests=(
+            *(HealthTest(name=what, share=rate, evidence=weight, enough=enough) for what, rate, weight in tests),
+            *(_graded(one, is_tried=trial is not None) for one in grades),
+        ),
+        grades=tuple(_grade_line(one) for one in grades),
         skills=tuple(SkillLine(kind=it.kind, good=it.good, tasks=round(it.tasks), better=it.better) for it in skills),
     )
+
+
+def _graded(one: BotGrades, *, is_tried: bool) -> HealthTest:
+    what = "wrong answers" if one.of == "grades" else "answers otherwise"
+    enough = ENOUGH_WRONG / 2 if is_tried else ENOUGH_WRONG
+    return HealthTest(
+        name=f"{what}, {one.kind}", share=1 - one.accuracy.right, evidence=max(0.0, one.evidence), enough=enough
+    )
+
+
+def _grade_line(one: BotGrades) -> GradeLine:
+    known = one.accuracy
+    return GradeLine(
+        kind=one.kind, of=one.of, right=known.right, least=known.least, most=known.most,
+        grades=round(known.grades), usual=one.usual,
+    )  # fmt: skip

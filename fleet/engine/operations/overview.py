@@ -37,6 +37,7 @@ from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.models import Priority, bot_name
 from fleet.money import micros_of, whole_micros
 from fleet.roster import HealthRows, health_rows_of, read_bots, read_reasons
+from fleet.roster.grading import read_doubted
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
@@ -121,7 +122,7 @@ class Overview:
         states |= {bot: "quarantined" for one in of_bots.values() for bot in one.out}
         readings = BotReadings(
             self._names, reading.health, of_bots, read_reasons(self._state, of_bots),
-            alike_of([state for state, _ in reading.classes]),
+            alike_of([state for state, _ in reading.classes]), read_doubted(self._state, settings.pools),
         )  # fmt: skip
         bots = picture.bot_table(
             self._names,

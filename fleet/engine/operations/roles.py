@@ -77,6 +77,9 @@ PRODUCER: Mapping[str, str] = {
     "vault_keys.unusual": "hgetall",
     "limit_keys": "get hmget zcount zcard",
     "answer_keys.asks": "lpush ltrim lrange expire",
+    # What it knows of answers: workers learn it. It reads how often models are right, for weighing.
+    "answer_keys.told": "lpush ltrim expire",
+    "answer_keys.models": "hgetall",
     "totals": "hincrby",
     # Its jobs: how each member ended, never what it answered.
     "job_keys.job": "exists hexists hget hmget hgetall hset hsetnx hincrby expire",

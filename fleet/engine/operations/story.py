@@ -170,6 +170,8 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield _told_result(facts)
     if facts.result is not None:
         yield from _told_missing(facts.result)
+        if facts.graded:
+            yield f"its answer is {facts.graded}, by the record of grades"
     if facts.is_revoked:
         yield _told_revoked(facts)
     if facts.held is not None:

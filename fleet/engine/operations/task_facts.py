@@ -49,10 +49,11 @@ from fleet.entries import Entry
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.quoting import stamp
+from fleet.roster.grading import ENDS
 from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.view import WaitLine
-from fleet.store import keys
+from fleet.store import answer_keys, keys
 from fleet.waits import Wait
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Facts:
     tool_waits: tuple[WaitLine, ...] = ()
     lost: tuple[Entry, ...] = ()
     earned: Earned | None = None
+    graded: str = ""
 
     @property
     def message(self) -> bytes | None:
@@ -154,7 +156,7 @@ def gather(
         is_quick: Look at the heads of the queues only, in one round trip however much waits.
     """
     marks = _read_marks(broker, task_id)
-    raw, filed, crew = _read_state(state, task_id)
+    raw, filed, crew, graded = _read_state(state, task_id)
     result, ended_as = read_result(raw), celery_state(raw)
     is_withdrawn = ended_as is not None and ended_as.startswith(states.REVOKED)
     held = find_held(broker, task_id)
@@ -201,6 +203,7 @@ def gather(
         troubles=_troubles(where.queue if where else "", living, settings, marks.now_s),
         wait=_wait(standing, held, parked, search, crew.now_s) if standing else None,
         money=money,
+        graded=graded,
         lost=tuple(one.entry for one in read_unknown(state, of_task=task_id, most=LOST_QUICKLY if is_quick else LOST)),
         earned=_earned(state, task_id, settings, crew.now_s) if result is not None else None,
         tool_waits=tuple(_tool_waits(state, settings, pool or "", crew)) if held and result is None else (),
@@ -238,15 +241,26 @@ def _read_marks(broker: redis.Redis, task_id: str) -> _Marks:
     return _Marks(seconds + micros / 1e6, revoked is not None, either > has_key, bool(has_key), poison, over)
 
 
-def _read_state(state: redis.Redis, task_id: str) -> tuple[bytes | None, Filed | None, Crew]:
-    """Return the stored result, the dead letter and the living workers. One round trip."""
+def _read_state(state: redis.Redis, task_id: str) -> tuple[bytes | None, Filed | None, Crew, str]:
+    """Return the stored result, the dead letter, the living workers, and what its answer was worth. One round trip."""
     with state.pipeline(transaction=False) as pipe:
         pipe.get(keys.result(task_id))
         pipe.hget(keys.dead_letters(), task_id)
         pipe.time()
         pipe.hgetall(keys.workers())
-        raw, letter, now, rows = pipe.execute()
-    return raw, None if letter is None else filed_in(letter), crew_of(now, rows)
+        pipe.mget([answer_keys.graded(task_id + end) for end in ENDS.values()])
+        raw, letter, now, rows, grades = pipe.execute()
+    return raw, None if letter is None else filed_in(letter), crew_of(now, rows), _told_grades(grades)
+
+
+def _told_grades(grades: Sequence[bytes | None]) -> str:
+    """Return what an answer was found to be, in words; empty: nobody has compared it."""
+    said = (
+        ("right", "wrong"),
+        ("what most others say", "not what most others say"),
+        ("what another bot says", "not what another bot says"),
+    )
+    return ", ".join(pair[grade == b"0"] for pair, grade in zip(said, grades, strict=True) if grade is not None)
 
 
 def _standing(

@@ -63,6 +63,7 @@ def result_of(
     """
     return BotResult(
         task_id=task_id,
+        kind=task.kind,
         status=outcome.status,
         answer=outcome.answer,
         tool_calls=outcome.tool_calls,

@@ -25,10 +25,12 @@ from fleet.economy.contexts.warmth import Warmth
 from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.answers.canaries import Canaries
+from fleet.engine.answers.grades import Grader
 from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
 from fleet.engine.answers.peers import ValidatorPeers
+from fleet.engine.answers.shadows import Shadows
 from fleet.engine.answers.twins import Twins
 from fleet.engine.messages.queues import bind_pools
 from fleet.engine.outcomes.completion import Finisher
@@ -64,7 +66,7 @@ from fleet.engine.telemetry.taps import Telemetry
 from fleet.engine.transport import leases
 from fleet.lessons import Notebook
 from fleet.limiter import LearntCosts
-from fleet.models import Bot, Priority
+from fleet.models import Bot, BotResult, BotTask, Priority
 from fleet.resilience import Breakers
 from fleet.roster import Checkout, Roster
 from fleet.store.client import Store
@@ -123,6 +125,7 @@ class Assembly:
     silence: SilenceWatch
     hanging: Callable[[], Mapping[str, Hanging]]
     batches: BatchDuty
+    grader: Grader
 
     async def settle(self) -> None:
         """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
@@ -236,10 +239,12 @@ async def assemble(
     canaries = Canaries(state, settings, agent, completion.health, bot_of=bots.of)
     held: dict[str, Checkout] = {}
     panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)
+    grader = Grader(state, settings)
+    shadows = Shadows(state, settings, agent, grader, bot_of=bots.of)
     plane = DataPlane(
         settings, telemetry, state=state, broker=broker, checkouts=Checkouts(roster, lanes), panel=panel,
         completion=completion, held=held,
-        note=likeness.note, canvas=Canvas(state), room=room,
+        note=_to_each(likeness.note, grader.note, shadows.note), canvas=Canvas(state), room=room,
     )  # fmt: skip
     return Assembly(
         plane=plane,
@@ -286,6 +291,7 @@ async def assemble(
             state, broker, settings, price, api_of=batches_of(routes, keyring.standing),
             process=process or leases.process_id(),
         ),
+        grader=grader,
     )  # fmt: skip
 
 
@@ -294,6 +300,16 @@ def _in_slots(*counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, i
     return {
         pool: {limit: n for one in counts for limit, n in one.get(pool, {}).items()} for pool in set().union(*counts)
     }
+
+
+def _to_each(*told: Callable[[BotTask, Bot, BotResult], None]) -> Callable[[BotTask, Bot, BotResult], None]:
+    """Return what tells each of several of an answer that stands."""
+
+    def tell(task: BotTask, bot: Bot, result: BotResult) -> None:
+        for one in told:
+            one(task, bot, result)
+
+    return tell
 
 
 def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Assembly]:

@@ -64,6 +64,9 @@ function = "moody_bots:answer"
 [simulator]
 latency_ms = 5
 
+[kinds.compared]
+shadow_votes = 0.03
+
 [worker]
 slots = 20
 """

@@ -18,7 +18,8 @@ from fleet.economy.lanes.jobs import Enrolled
 from fleet.engine.messages.follower import fields_of
 from fleet.engine.operations.erasure.tracks import is_chord_of, is_result_of, names_scope, note_renamed
 from fleet.engine.outcomes.cancelling import AskedFor, Selection
-from fleet.store import cache_keys, erasure_keys, job_keys, keys, lane_keys
+from fleet.roster.grading import ENDS
+from fleet.store import answer_keys, cache_keys, erasure_keys, job_keys, keys, lane_keys
 from fleet.store.client import Script, run_script
 
 REPLACE_FIELD = Script.beside(__file__, "replace_field.lua", keys="rows", argv="field before after")
@@ -78,7 +79,9 @@ class StateWalk:
         with self._state.pipeline(transaction=False) as pipe:
             for task_id in task_ids:
                 pipe.unlink(keys.result(task_id))
-            return sum(pipe.execute())
+            for task_id in task_ids:
+                pipe.unlink(*(answer_keys.graded(task_id + end) for end in ENDS.values()))
+            return sum(pipe.execute()[: len(task_ids)])
 
     def _results(self, names: Sequence[str]) -> None:
         for start in range(0, len(names), READ_AT_ONCE):

@@ -31,7 +31,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
     places = [facts, keys.norms(POOL), keys.parked_order(queue), *(list_key(queue, step) for step in Priority)]
     with redis.Redis.from_url(redis_url) as found:
         found.hset(facts, mapping={"q:sum": "0.2000 0.0400 0.0500 0.0080", "q:once": "0.4000 0.1000 0.2000 0.0500"})
-        norm = health._NORM.struct.pack(3, 800, 40, 0, 0, 0)
+        norm = health.NORM.struct.pack(3, 800, 40, 0, 0, 0, 0)
         found.hset(keys.norms(POOL), "sum", norm)
         found.lpush(list_key(queue, Priority.LOW), "a", "b")
         found.lpush(list_key(queue, Priority.BULK), "c")
