@@ -111,10 +111,15 @@ COMMANDS = {
         "grade",
         "Tell the fleet whether answers were right: its record of bots, kinds and models learns it.",
     ),
+    "asks": (
+        "fleet.cli.run.asks",
+        "asks",
+        "Show the newest asks, one question to several bots: outcomes, members, costs.",
+    ),
     "job": (
         "fleet.cli.operate.jobs",
         "job",
-        "Show jobs, many tasks with one end; cancel one, queue what failed in it again.",
+        "Show jobs, many tasks with one end; seal or cancel one, queue what failed in it again.",
     ),
     "schedules": (
         "fleet.cli.operate.schedules",

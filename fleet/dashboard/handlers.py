@@ -201,6 +201,19 @@ class Schedules(FleetHandler):
             self.answer(json.dumps(found))
 
 
+class NewestAsks(FleetHandler):
+    """The newest asks; never their words, which are not kept."""
+
+    @authenticated
+    async def get(self) -> None:
+        try:
+            found = await self.in_thread(self.source.asks)
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            self.answer(json.dumps(found))
+
+
 class Act(FleetHandler):
     """Pause, resume, quarantine, release: only for who has logged in, only from our own page."""
 
@@ -264,6 +277,7 @@ def routes(source: Source, feed: Feed) -> list[url]:
         url(r"/fleet/tasks", FoundTasks, parts, name="fleet-tasks"),
         url(r"/fleet/dead", DeadLetters, parts, name="fleet-dead"),
         url(r"/fleet/job/([0-9a-f]{15})", OneJob, parts, name="fleet-job"),
+        url(r"/fleet/asks", NewestAsks, parts, name="fleet-asks"),
         url(r"/fleet/schedules", Schedules, parts, name="fleet-schedules"),
         url(r"/fleet/act", Act, parts, name="fleet-act"),
         url(r"/fleet/metrics", Metrics, parts, name="fleet-metrics"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from fleet.config import Settings
 from fleet.dashboard.search import wish_of
+from fleet.engine.asking.recent import read_recent
 from fleet.engine.operations.jobs.board import members_of, read_job
 from fleet.engine.operations.overview import open_overview
 from fleet.engine.operations.schedules.view import read_schedules
@@ -21,8 +22,8 @@ from fleet.signals.view import BotDetail, FleetView
 from fleet.store.clock import CLOCK
 from fleet.store.private.two_redis import two_redis
 
-#: Members of a job that are named, of each kind (count).
-MEMBERS_SHOWN = 20
+#: Members of a job that are named, of each kind (count), and asks that are listed.
+MEMBERS_SHOWN, ASKS_SHOWN = 20, 20
 
 
 class Source:
@@ -60,6 +61,12 @@ class Source:
             now_s = CLOCK.now_s()
             job = read_job(state, job_id, now_s)
             return {how: members_of(state, job, how, MEMBERS_SHOWN) if job else [] for how in ("failed", "pending")}
+
+    def asks(self) -> dict[str, Any]:
+        """Return the newest asks, each with a line about it."""
+        with two_redis(self.settings) as (state, *_):
+            found = read_recent(state, ASKS_SHOWN)
+        return {"asks": [{**one.model_dump(mode="json"), "said": one.line} for one in found]}
 
     def schedules(self) -> dict[str, Any]:
         """Return the schedules as they stand, and what is wrong with them."""

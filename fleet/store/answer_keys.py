@@ -55,6 +55,11 @@ def told_turn() -> str:
     return f"{TAG}:grades-told-turn"
 
 
+def recent_asks() -> str:
+    """List, expires: the newest asks of all, newest first (`engine/asking/recent.py`)."""
+    return f"{TAG}:asks-recent"
+
+
 _BUILDERS = plain_builders(globals(), besides=())
 
 

@@ -10,15 +10,25 @@ import pytest
 import redis
 
 from fleet import config
+from fleet.engine.asking.recent import RecentAsk, RecentMember
 from fleet.engine.jobs.job import find_job, open_job, submit_job
 from fleet.engine.outcomes.completion import Finish
 from fleet.models import BotResult, TaskError
-from fleet.store import keys
+from fleet.store import answer_keys, keys
 from fleet.store.client import connect
 from tests.dashboard.browser import Browser, start_chromium
 from tests.dashboard.flower_process import running
 from tests.engine.jobs.test_counting import finish_result
 
+ASK = RecentAsk(
+    ask_id="0123456789ab", at=time.time(), kind="sums", status="ok", aggregate="majority", why_over="fixed", n=4,
+    asked=3, answered=2, replaced=1, agreed=2, took_ms=1200,
+    members=(
+        RecentMember(task_id="a", status="failed", error="BadAnswer", bot="research-001"),
+        RecentMember(task_id="b", status="ok", side=0, bot="research-002"),
+        RecentMember(task_id="c", status="ok", side=0, bot="research-003"),
+    ),
+)  # fmt: skip
 CONTRAST = Path(__file__).with_name("contrast.js")
 TOML = """\
 [pools.research]
@@ -53,6 +63,7 @@ def page(tmp_path: Path, redis_url: str, client: redis.Redis, monkeypatch: pytes
     crawl = open_job(key="crawl <b>")
     crawl.add(["one", "two"])
     client.hset(f"{keys.TAG}:job:{crawl.id}", mapping={"queued_at": time.time() - 7200, "made": time.time() - 7200})
+    client.lpush(answer_keys.recent_asks(), ASK.model_dump_json())
     driver = start_chromium()
     try:
         with running(tmp_path, redis_url, env={"FLEET_HOME": str(tmp_path)}) as flower:
@@ -94,7 +105,11 @@ def test_jobs_and_schedules_are_told_and_jobs_are_sealed_replayed_and_cancelled(
     page.click(f"{of} .asked .action")
     page.wait(lambda: page.text(f"{of} .line .pill") == "cancelled", "it is cancelled")
     assert (nightly.state.cancelled, nightly.state.word) == (5, "cancelled")
-    assert {b"job_sealed", b"job_cancelled"} <= {fields[b"event"] for _, fields in client.xrange(keys.events())}
+    page.wait(
+        lambda: {b"job_sealed", b"job_cancelled"} <= {event[b"event"] for _, event in client.xrange(keys.events())},
+        "who did it is recorded",
+    )
+    _asks_are_told_with_their_members(page)
     page.wait(lambda: "prices" in page.text("#schedules"), "schedules are told")
     assert "every 900 s · next in" in page.text("#schedules")
     assert "no beat" in page.text("#schedules-trouble")
@@ -110,6 +125,14 @@ def _a_job_without_its_producer_is_told_and_sealed(page: Browser) -> None:
     page.click(f"{of} .asked .action")
     page.wait(lambda: page.text(f"{of} .line .pill") == "sealed", "it is sealed")
     assert crawl.state.total == 2
+
+
+def _asks_are_told_with_their_members(page: Browser) -> None:
+    page.wait(lambda: "2 of 2 agree, asked 3 of 4, 1 replaced" in page.text("#asks"), "asks are told")
+    assert page.text("#asks-note") == "the newest 1; 1 member never asked"
+    page.click("#asks .link")
+    told = page.text("#asks .letters")
+    assert "answer 1" in told and "BadAnswer" in told and "research-002" in told
 
 
 def _a_task_leads_to_its_job(page: Browser, task_id: str, job_id: str) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fleet.cli.setup.api_checks import api_checks
+from fleet.cli.setup.ask_checks import ask_checks
 from fleet.cli.setup.cache_checks import cache_checks
 from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.context_checks import context_checks
@@ -81,6 +82,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *diagnosis_checks(facts.diagnoses),
         *alert_checks(settings, facts.host.variables),
         *lesson_checks(settings, facts.lessons),
+        *ask_checks(facts.asks),
         *cache_checks(settings, facts.cache),
         *payout_checks(settings),
     ]

@@ -19,6 +19,7 @@ import psutil
 import redis
 
 from fleet.cli.setup.apis import ApiFacts, ask_apis
+from fleet.cli.setup.ask_checks import recent_asks
 from fleet.cli.setup.cache_checks import cache_counts
 from fleet.cli.setup.context_checks import read_documents
 from fleet.cli.setup.diagnosis_checks import read_diagnoses
@@ -32,6 +33,7 @@ from fleet.config import TOOLS, KeySettings, Settings, ToolSettings, config_path
 from fleet.economy.bill.export import trouble_of
 from fleet.economy.contexts.told import ContextBoard
 from fleet.engine.admission.gates import read_waiting
+from fleet.engine.asking.recent import RecentAsk
 from fleet.engine.operations.waits import Standings
 from fleet.errors import FleetError, KeyMissing
 from fleet.lessons import Lesson
@@ -149,6 +151,8 @@ class Findings:
     diagnoses: tuple[Diagnosis, ...] | None = None
     #: Documents that tasks share; None: nobody knows.
     documents: ContextBoard | None = None
+    #: The newest of them.
+    asks: tuple[RecentAsk, ...] = ()
     #: Scopes and delegations.
     keys: KeyFacts = field(default_factory=KeyFacts)
 
@@ -185,6 +189,7 @@ def _local(settings: Settings) -> Findings:
         diagnoses=read_diagnoses(settings),
         keys=key_facts(settings),
         documents=read_documents(settings),
+        asks=recent_asks(settings),
     )
 
 

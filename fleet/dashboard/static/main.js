@@ -1,5 +1,6 @@
 // The page's heart: asks for the fleet about once a second, hands it to the panels, and says when figures are old.
 
+import { asks } from "./asks.js";
 import { bill } from "./bill.js";
 import { BotDialog } from "./bot.js";
 import { budgets } from "./budgets.js";
@@ -85,6 +86,7 @@ function draw() {
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
   bill(view);
   jobs(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
+  asks(view, { store });
   schedules(view, { store });
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);

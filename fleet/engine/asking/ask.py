@@ -26,6 +26,7 @@ from fleet.engine.asking.outcome import AskOutcome, Side, WhyOver, cost_of, side
 from fleet.engine.asking.own_function import own_answer
 from fleet.engine.asking.question import Aggregate, AskTerms, Member, key_of, members_of
 from fleet.engine.asking.quorum import no_quorum
+from fleet.engine.asking.recent import note_recent, recent_of
 from fleet.engine.asking.replacing import Replacements
 from fleet.engine.messages.desk import Desk, desk_here
 from fleet.engine.outcomes.stored import typed_result
@@ -349,6 +350,8 @@ class _Ask:
                     await tell(self._desk.state, worth_of(answers, right))
                 if right is not None:
                     record.forget(self._desk.state, self._question.task.kind)
+                if outcome.members:
+                    await note_recent(self._desk.state, recent_of(outcome, self._question.task.kind, time.time()))
         except (TimeoutError, FleetError) as error:
             logger.warning("ask not recorded ask=%s error=%s", self._question.ask_id, type(error).__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fleet.asking import Seat
 from fleet.config import Settings
 from fleet.engine.asking.outcome import Side
-from fleet.engine.asking.question import AskTerms, seats_of
+from fleet.engine.asking.question import METADATA, AskTerms, seats_of
 from fleet.models import BotTask
 
 #: Share of an ask's time that is left to the judge.
@@ -44,6 +44,7 @@ def judges_task(
         pool=pool,
         priority=question.task.priority,
         tenant=question.task.tenant,
+        metadata={METADATA: question.ask_id},
         seat=str(Seat(question.ask_id, seats.expected, seats.total)),
         expires_at=expires_at,
         answer_schema={

@@ -23,6 +23,8 @@ Named = Literal["majority", "weighted", "judge"]
 Aggregate = Callable[[list[BotResult]], Any]
 #: Most members of an ask (count).
 MOST_MEMBERS = 100
+#: Name in the metadata of a member: the ask's id.
+METADATA = "ask"
 #: Members for which one spare bot is kept (count), as far as the pool has bots: it is asked if one fails.
 MEMBERS_PER_SPARE = 2
 #: Longest time that an ask may take, in seconds (a day): who asks waits for it.
@@ -143,7 +145,9 @@ def members_of(question: AskTerms, pools: Sequence[str], settings: Settings, *, 
         taken[pool] += 1
         seat = Seat(question.ask_id, taken[pool], seats[pool].total)
         end = min(expires_at, question.task.expires_at or expires_at)
-        task = question.task.model_copy(update={"pool": pool, "seat": str(seat), "expires_at": end})
+        about = {**question.task.metadata, METADATA: question.ask_id}
+        update = {"pool": pool, "seat": str(seat), "expires_at": end, "metadata": about}
+        task = question.task.model_copy(update=update)
         found.append(Member(task, expected_source(pool, settings)))
     return found
 

@@ -76,7 +76,7 @@ PRODUCER: Mapping[str, str] = {
     "breaker": "get hmget",
     "vault_keys.unusual": "hgetall",
     "limit_keys": "get hmget zcount zcard",
-    "answer_keys.asks": "lpush ltrim lrange expire",
+    "answer_keys.asks answer_keys.recent_asks": "lpush ltrim lrange expire",
     # What it knows of answers: workers learn it. It reads how often models are right, for weighing.
     "answer_keys.told": "lpush ltrim expire",
     "answer_keys.models": "hgetall",

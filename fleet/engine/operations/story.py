@@ -13,6 +13,7 @@ from celery import states
 from fleet.config import tool_of
 from fleet.engine.messages.envelope import QUEUED_AT
 from fleet.engine.messages.expiry import end_in
+from fleet.engine.operations.asks.board import ask_of
 from fleet.engine.operations.obstacles import told_line
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.operations.task_money import CallUnderWay, micros_left
@@ -76,6 +77,7 @@ class Story(Frozen):
     looked_at: int = 0
     is_search_complete: bool = True
     job: str | None = None
+    ask: str | None = None
     steps: tuple[StoryStep, ...] = ()
     lines: tuple[str, ...] = ()
 
@@ -120,6 +122,7 @@ def tell(facts: Facts) -> Story:
         looked_at=facts.search.looked_at,
         is_search_complete=facts.search.complete,
         job=member.job if member else None,
+        ask=ask_of(facts.result, facts.message),
         steps=tuple(timeline(facts)),
         lines=tuple(_lines(facts)),
     )
@@ -164,6 +167,8 @@ def state_of(facts: Facts) -> State:
 def _lines(facts: Facts) -> Iterator[str]:
     if (member := membership_of(facts.task_id)) is not None:
         yield f"task {member.position:,} of job {member.job}: `fleet job show {member.job}`"
+    if (ask := ask_of(facts.result, facts.message)) is not None:
+        yield f"a member of ask {ask}: `fleet asks show {ask}` when that is over"
     if facts.passed_on:
         yield "it came through the inbox and was passed on to its pool's queue"
     if facts.result is not None or facts.foreign_result:

@@ -31,6 +31,7 @@ NOUNS: dict[str, list[str] | None] = {
     "cache": None,
     "schedules": None,
     "job": None,
+    "asks": None,
 }
 
 
@@ -43,7 +44,7 @@ EMPTY: dict[str, tuple[str, ...]] = {
     "bots": ("bots", "--find", "zzz"), "lessons": ("lessons",), "alerts": ("alerts",), "tasks": ("tasks",),
     "dead": ("dead", "list"), "diversity": ("diversity",), "events": ("events",),
     "context": ("context",), "cache": ("cache",), "schedules": ("schedules",),
-    "job": ("job",),
+    "job": ("job",), "asks": ("asks",),
 }  # fmt: skip
 
 

@@ -8,8 +8,11 @@ import time
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import fleet
+from fleet.cli.main import main
+from fleet.engine.asking.recent import read_recent
 from fleet.engine.messages.envelope import task_id_in
 from fleet.errors import InvalidTask
 from fleet.models import BotResult, BotTask
@@ -101,6 +104,25 @@ def test_members_that_fail_are_replaced_by_other_bots_and_the_outcome_says_so(st
     assert (found.replaced, found.failed, found.asked, found.answered) == (2, 0, 2, 2)
     assert [one.status for one in found.members] == ["failed", "failed", "ok", "ok"]
     assert len({one.bot for one in found.members}) == 4, "no bot is asked twice"
+
+
+def test_an_ask_is_told_to_people_without_its_words_and_its_members_name_it(stage: AskStage) -> None:
+    (stage.folder / "moods").write_text("1")
+    found = fleet.ask_fleet("What is 6 * 7?", n=3, pools=["moody"], at_once=1, kind="sums", metadata={"mine": "yes"})
+    with connect(stage.server.url) as client:
+        raw = client.lindex(answer_keys.recent_asks(), 0)
+        [kept] = read_recent(client, 1)
+    assert b'"42"' not in raw and b"6 * 7" not in raw
+    assert (kept.ask_id, kept.status, kept.kind, kept.replaced, kept.spared) == (found.ask_id, "ok", "sums", 1, 1)
+    assert kept.line == "2 of 2 agree, asked 2 of 3, 1 replaced: the rest could not change it"
+    assert [(one.side, one.error) for one in kept.members] == [(None, "BotFunctionFailed"), (0, None), (0, None)]
+    told = json.loads(CliRunner().invoke(main, ["why", kept.members[1].task_id, "--json"]).stdout)
+    assert told["ask"] == found.ask_id
+    shown = CliRunner().invoke(main, ["asks", "show", found.ask_id]).stdout
+    assert "answer 1" in shown and "BotFunctionFailed" in shown
+    assert found.ask_id in CliRunner().invoke(main, ["asks"]).stdout
+    result = fleet.submit_task.AsyncResult(kept.members[1].task_id).get(timeout=5)
+    assert result.metadata == {"mine": "yes", "ask": found.ask_id}
 
 
 def test_where_all_fail_spare_bots_run_out_and_that_is_told(stage: AskStage) -> None:

@@ -122,6 +122,7 @@ LANES: dict[str, Holding] = {
 
 #: Function of `fleet/store/answer_keys.py` -> what its key holds.
 ASKS: dict[str, Holding] = {
+    "recent_asks": Holding("nothing", "expires", "ids of members, numbers for answers, types of errors"),
     "asks": Holding("nothing", "expires", "models, and numbers for answers: which of them were the same"),
     "graded": Holding("nothing", "erased", "with the result"),
     "told": Holding("nothing", "expires", "ids of tasks, until a worker learns their grades"),

@@ -1,0 +1,1 @@
+"""What people see of asks: one question to several bots."""
