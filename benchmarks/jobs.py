@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import click
+import psutil
 import redis
 from celery import Celery, chord
 from celery.app.task import Context
@@ -41,6 +42,10 @@ class Phase:
 
 def _prompts(count: int) -> Iterator[dict[str, str]]:
     return ({"prompt": f"What is {number} + 7?", "pool": "research"} for number in range(count))
+
+
+def _keys(count: int) -> Iterator[str]:
+    return (f"key {number}" for number in range(count))
 
 
 def _measured(client: redis.Redis, count: int, work: Callable[[], object]) -> Phase:
@@ -102,20 +107,52 @@ def _chord_ways(client: redis.Redis, url: str, count: int) -> tuple[Phase, Phase
     return queued, _measured(client, count, end)
 
 
-def _peak_kb(count: int) -> float:
-    """Return the most memory, in kB, that a producer takes beside what it had."""
+def _growth_mb(client: redis.Redis, count: int) -> float:
+    """Return by how much the resident memory of a producer grows over a job, in MB; what it queues is thrown away."""
     from fleet.engine.jobs.job import submit_job
+    from fleet.engine.messages import queues
+    from fleet.store import keys
 
-    tracemalloc.start()
-    submit_job(_prompts(count))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak / 1e3
+    place, over, process = queues.list_key(keys.queue("research"), 2), threading.Event(), psutil.Process()
+    before, most = process.memory_info().rss, [0]
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            most.append(process.memory_info().rss)
+            client.ltrim(place, 0, 999)
+            client.unlink(*[keys.submitted(one) for one in _old_marks(client)] or ["-"])
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        submit_job(_prompts(count))
+    finally:
+        over.set()
+        watching.join()
+    return (max(most) - before) / 2**20
+
+
+def _old_marks(client: redis.Redis) -> list[str]:
+    """Return task ids of marks: a million of them would fill Redis, though no producer."""
+    from fleet.store import keys
+
+    prefix = keys.submitted("")
+    found = client.scan(0, match=f"{prefix}*", count=5000)[1]
+    return [name.decode().removeprefix(prefix) for name in found]
+
+
+def _bytes_a_member(client: redis.Redis, job: Any, count: int) -> float:
+    """Return what Redis keeps for each member that has ended, in bytes, beside its result."""
+    from fleet.store import job_keys
+
+    names = [job_keys.job(job.id), job_keys.members(job.id), job_keys.order(job.id)]
+    return sum(client.memory_usage(name, samples=0) or 0 for name in names) / count
 
 
 @click.command()
 @click.option("--tasks", default=20_000, show_default=True, help="Members; a tenth for the chord.")
-def main(tasks: int) -> None:
+@click.option("--most", default=1_000_000, show_default=True, help="Members of the job over which memory is watched.")
+def main(tasks: int, most: int) -> None:
     """Measure jobs against an embedded Redis."""
     with private_home():
         from fleet import config
@@ -129,6 +166,7 @@ def main(tasks: int) -> None:
         ids: list[str] = []
         submit_job(_prompts(1))  # what the first one loads
         alone = _measured(client, tasks, lambda: ids.extend(submit_many(_prompts(tasks))))
+        marked = _measured(client, tasks, lambda: list(submit_many(_prompts(tasks), idempotency_keys=_keys(tasks))))
         alone_end = _measured(client, tasks, lambda: _end(ids))
         client.flushall()
         jobs: list[Any] = []
@@ -138,13 +176,16 @@ def main(tasks: int) -> None:
         ended = _measured(client, tasks, lambda: _end(members))
         assert job.state.word == "done"
         read = _measured(client, tasks, lambda: list(job))
+        kept = _bytes_a_member(client, job, tasks)
         client.flushall()
         of_chord, chord_end = _chord_ways(client, url, tasks // 10)
         client.flushall()
-        peaks = [_peak_kb(count) for count in (tasks // 10, tasks)]
+        sizes = (most // 100, most // 10, most)
+        grown = [_growth_mb(client, count) for count in sizes]
     head = ["way", "tasks/s", "commands", "Redis us"]
     rows = [
         ["queue: submit_many, no job", *alone.cells],
+        ["queue: submit_many, idempotency keys", *marked.cells],
         ["queue: submit_job", *queued.cells],
         ["queue: Celery's chord", *of_chord.cells],
         ["end: a task of no job", *alone_end.cells],
@@ -153,9 +194,9 @@ def main(tasks: int) -> None:
         ["read the results of a job", *read.cells],
     ]
     print_table(f"A job of {tasks:,}, for each task (commands: those inside scripts too)", head, rows)
-    click.echo(
-        f"producer's memory at its peak: {peaks[0]:,.0f} kB for {tasks // 10:,}, {peaks[1]:,.0f} kB for {tasks:,}"
-    )
+    told = ", ".join(f"{mb:.1f} MB over {size:,}" for mb, size in zip(grown, sizes, strict=True))
+    click.echo(f"a producer's resident memory grew by {told} members")
+    click.echo(f"Redis keeps {kept:.1f} bytes for each member that has ended, beside its result")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@
 -- Reply 1 counted;  0 it was counted so before, or there is no such job
 local job, members, order, due, follower, live = unpack(KEYS)
 local job_id, position, ended_as, life_s = unpack(ARGV)
-if redis.call('EXISTS', job) == 0 then return 0 end
+local made, total = unpack(redis.call('HMGET', job, 'made', 'total'))
+if not made then return 0 end
 local before = redis.call('GETRANGE', members, position, position)
 if before == ended_as then return 0 end
 redis.call('SETRANGE', members, position, ended_as)
@@ -24,7 +25,8 @@ if before ~= '' and before ~= '\0' then
   return 1
 end
 local ended = redis.call('HINCRBY', job, 'ended', 1)
-if complete({ job, due, follower, live }, { job_id, life_s }) == 1 or ended % LIVES_EVERY == 1 then
+local is_over = total and ended >= tonumber(total) and complete({ job, due, follower, live }, { job_id, life_s }) == 1
+if is_over or ended % LIVES_EVERY == 1 then
   for _, key in ipairs({ job, members, order, follower }) do redis.call('EXPIRE', key, life_s) end
 end
 return 1

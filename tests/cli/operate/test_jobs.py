@@ -55,6 +55,13 @@ def test_an_open_job_is_sealed_and_its_first_members_are_named(client: redis.Red
     assert job.task_id(0) in fleet("job", "show", "crawl").stdout
 
 
+def test_top_has_a_line_about_what_is_under_way(client: redis.Redis) -> None:
+    assert "ended" not in fleet("top", "--once").stdout
+    submit_job(["a", "b"], key="first")
+    open_job(key="second")
+    assert "job first: 0 of 2 ended; 1 more job" in fleet("top", "--once").stdout
+
+
 def test_why_tells_the_job_of_a_task(client: redis.Redis) -> None:
     job: FleetJob = submit_job(["a", "b"], key="first")
     story = json.loads(fleet("why", job.task_id(1), "--json").stdout)

@@ -16,7 +16,7 @@ from fleet.store import job_keys
 #: Jobs that are shown (count).
 SHOWN = 20
 #: Members by whose ends the pace is told, the newest (count), if they ended within so many seconds.
-PACED_BY, PACE_S = 200, 600.0
+PACED_BY, PACE_S = 64, 600.0
 #: Seconds without a new member after which an open job may have lost its producer; without an end, after which one
 #: that waits for nothing longer than a batch (a day) stands still; after which what follows should be queued.
 OPEN_S, STILL_S, DUE_S = 3600.0, 26 * 3600.0, 60.0
