@@ -18,8 +18,8 @@ from fleet.models import CACHE, BotResult
 
 #: Seconds of a day; days are counted from 1970, in UTC.
 DAY_S = 86_400
-#: Bots whose payee is remembered (count).
-MOST_BOTS = 20_000
+#: Bots whose payee is remembered, and rows of bots, kinds and tenants (count): worked out anew, each takes 40 us.
+MOST_BOTS, MOST_ROWS = 20_000, 50_000
 
 
 class Asset(NamedTuple):
@@ -54,7 +54,7 @@ class EarningRow(NamedTuple):
     @property
     def spelt(self) -> str:
         """As the ledger has it: units as text, for no reader rounds that."""
-        return json.dumps([str(part) for part in self], ensure_ascii=False, separators=(",", ":"))
+        return _spelt(self)
 
     @classmethod
     def of(cls, spelt: bytes | str) -> EarningRow:
@@ -68,6 +68,11 @@ class EarningRow(NamedTuple):
         return self._replace(units=-self.units)
 
 
+@lru_cache(maxsize=MOST_ROWS)
+def _spelt(row: EarningRow) -> str:
+    return json.dumps([str(part) for part in row], ensure_ascii=False, separators=(",", ":"))
+
+
 class EarningTerms:
     """What tasks earn, by the settings.
 
@@ -79,6 +84,7 @@ class EarningTerms:
         self._terms, self._payees, self._networks = settings.payouts, settings.payees, settings.networks
         self._kinds = {*settings.kinds, *(line.kind for line in settings.payouts.earn)}
         self.payee_of = lru_cache(maxsize=MOST_BOTS)(self._payee_of)
+        self._row = lru_cache(maxsize=MOST_ROWS)(self._priced)
 
     def row_of(self, result: BotResult, kind: str) -> EarningRow | None:
         """Return what a task earns whose result stands; None: nothing, for it failed, no bot worked, nobody is paid."""
@@ -86,15 +92,18 @@ class EarningTerms:
             return None
         if result.simulated and not self._terms.pay_simulated:
             return None
-        payee = self.payee_of(result.bot)
-        price = next((one.price for one in self._terms.earn if one.fits(result.pool, kind, result.tenant)), "0")
+        kind = kind if kind in self._kinds else "*"  # a producer may invent kinds: they must not become rows
+        return self._row(result.bot, result.pool, kind, result.tenant)
+
+    def _priced(self, bot: str, pool: str, kind: str, tenant: str) -> EarningRow | None:
+        payee = self.payee_of(bot)
+        price = next((one.price for one in self._terms.earn if one.fits(pool, kind, tenant)), "0")
         if payee is None:
             return None
-        network = self._networks[self._payees[payee].network]
-        units = units_of(price, network.decimals)
-        asset = asset_of(self._payees[payee].network, self._networks)
-        kind = kind if kind in self._kinds else "*"  # a producer may invent kinds: they must not become rows
-        return EarningRow(payee, asset.spelt, result.bot, units, result.pool, kind) if units else None
+        network = self._payees[payee].network
+        units = units_of(price, self._networks[network].decimals)
+        asset = asset_of(network, self._networks)
+        return EarningRow(payee, asset.spelt, bot, units, pool, kind) if units else None
 
     def _payee_of(self, bot: str) -> str | None:
         """Return the payee of a bot; None: it has none."""

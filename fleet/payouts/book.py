@@ -208,13 +208,16 @@ class PayoutBook:
         self._to_disk()
         return after
 
+    def is_on_disk(self) -> bool | None:
+        """Return whether all that was written so far is in Redis' append-only file; None: there is none."""
+        try:
+            return self._client.waitaof(1, 0, DISK_MS)[0] >= 1
+        except redis.ResponseError:
+            return None
+
     def _to_disk(self) -> None:
         """Wait until the append-only file has it, where there is one."""
-        try:
-            local, _ = self._client.waitaof(1, 0, DISK_MS)
-        except redis.ResponseError:
-            return  # no append-only file, or a server before 7.2
-        if local < 1:
+        if self.is_on_disk() is False:
             raise StoreUnavailable(
                 f"expected Redis to write to its disk within {DISK_MS} ms, got no word of it; it may"
             )

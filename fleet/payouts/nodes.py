@@ -39,8 +39,6 @@ def post(url: str, body: object, *, timeout_s: float = TIMEOUT_S) -> Any:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json", "User-Agent": "fleet"}
     )
-    if request.type not in ("http", "https"):
-        raise PayoutRefused(f"expected a node's URL with http:// or https://, got {quote(request.type)}")
     try:
         with _OPENER.open(request, timeout=timeout_s) as answer:
             return json.loads(answer.read(MOST_BYTES))
@@ -62,7 +60,12 @@ def url_of(name: str, network: NetworkSettings) -> str:
     """
     if network.url is None:
         raise PayoutRefused(f"expected networks.{name}.url, a node's address, got none")
-    return network.url.get_secret_value().rstrip("/")
+    url = network.url.get_secret_value().rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise PayoutRefused(
+            f"expected networks.{name}.url with http:// or https:// before the host, got something else"
+        )
+    return url
 
 
 class EvmNode:

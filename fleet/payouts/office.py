@@ -13,15 +13,19 @@ import redis
 from fleet.config import Settings
 from fleet.config.payouts.tables import tokens_in_full
 from fleet.earnings.ledger import rows_ever
+from fleet.models import bot_name
 from fleet.payouts.book import Netting, PayoutBook, Record, TransferState, read_payouts
 from fleet.payouts.netting import PayeeDue, dues, judge, within_fees
 from fleet.payouts.preparing import PayingAccount, SlipDraft, known_id, payer_of
 from fleet.payouts.refusals import PayoutRefused
 from fleet.payouts.slip import Payment, Slip
 from fleet.quoting import duration
+from fleet.roster import ENOUGH, health_rows_of
 from fleet.store import keys, payout_keys
 
 HOUR_S = 3600.0
+#: Evidence against a bot from which on its earnings are held: half of what sends it into quarantine.
+SUSPICION = ENOUGH / 2
 
 
 def read_dues(client: redis.Redis, settings: Settings, *, ignore_schedule: bool = False) -> list[PayeeDue]:
@@ -33,14 +37,19 @@ def read_dues(client: redis.Redis, settings: Settings, *, ignore_schedule: bool 
 
 
 def held_bots(client: redis.Redis, settings: Settings) -> set[tuple[str, str]]:
-    """Return pool and name of bots whose earnings are held: in quarantine, or on probation after one."""
+    """Return pool and name of bots whose earnings are held: in quarantine, on probation, or under suspicion."""
     with client.pipeline(transaction=False) as pipe:
         for pool in settings.pools:
             pipe.zrange(keys.quarantined(pool), 0, -1)
             pipe.zrange(keys.probation(pool), 0, -1)
-        found = pipe.execute()
-    names = zip((pool for pool in settings.pools for _ in range(2)), found, strict=True)
-    return {(pool, bot.decode()) for pool, bots in names for bot in bots}
+            pipe.get(keys.health(pool))
+        found = iter(pipe.execute())
+    held = set()
+    for pool, settings_of in settings.pools.items():
+        held |= {(pool, bot.decode()) for bots in (next(found), next(found)) for bot in bots}
+        evidence = health_rows_of(next(found) or b"", settings_of.bots).evidence
+        held |= {(pool, bot_name(pool, at)) for at, weight in enumerate(evidence, 1) if weight >= SUSPICION}
+    return held
 
 
 def _addresses_wait_s(client: redis.Redis, settings: Settings, now_s: float) -> dict[str, float]:
@@ -96,6 +105,11 @@ def prepare(
     chosen = [due for due in found if not due.waits]
     if not chosen:
         raise PayoutRefused(f"expected somebody to pay on {name} now, got nobody: {_told(found)}")
+    if settings.networks[name].main_net and not PayoutBook(client).is_on_disk():
+        raise PayoutRefused(
+            "expected a Redis of 7.2 or later with `appendonly yes` for real money, got one that cannot say what is on "
+            "its disk: after a crash it would not know what was paid"
+        )
     now_s = float(client.time()[0])
     payout = f"{datetime.fromtimestamp(now_s, UTC):%Y%m%d}-{name}-{secrets.token_hex(4)}"
     payer = payer_of(name, settings.networks[name], payout, now_s)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from fleet.config.payouts.tables import NetworkSettings, tokens_in_full, units_of
 from fleet.payouts import evm, tron
 from fleet.payouts.nodes import EvmNode, TronNode, url_of
-from fleet.payouts.refusals import PayoutRefused
+from fleet.payouts.refusals import NodeAway, PayoutRefused
 from fleet.payouts.slip import Payment, Slip, Transfer
 
 #: Gas and energy are set above their estimate by this, for balances change until a transaction runs.
@@ -22,8 +22,8 @@ PRICE_ROOM = 2
 EXPIRES_HOURS = 8
 #: Smallest units in a gwei, and in a TRX.
 GWEI, SUN = 10**9, 10**6
-#: Id of the first block of TRON's main network.
-TRON_MAIN = "00000000000000001ebf88508a03865c71d452e25f4d51194196a1d22b6653dc"
+#: Id of TRON's main network: the last four bytes of its first block's.
+TRON_MAIN = 0x2B6653DC
 
 
 class SlipDraft(NamedTuple):
@@ -60,7 +60,7 @@ def payer_of(name: str, network: NetworkSettings, payout: str, now_s: float, *, 
         NodeAway: Without an answer.
     """
     slip = Slip(
-        payout, name, network.kind, network.chain_id if network.kind == "evm" else 0, network.main_net, network.token,
+        payout, name, network.kind, chain_id_of(name, network), network.main_net, network.token,
         network.decimals, network.payer, network.multisend, 0, 0, int(now_s), int(now_s + EXPIRES_HOURS * 3600), (),
         voids=voids,
     )  # fmt: skip
@@ -69,6 +69,21 @@ def payer_of(name: str, network: NetworkSettings, payout: str, now_s: float, *, 
     if network.kind == "tron":
         return _on_tron(slip, network, TronNode(url_of(name, network)))
     return _on_evm(slip, network, EvmNode(url_of(name, network)))
+
+
+def chain_id_of(name: str, network: NetworkSettings) -> int:
+    """Ask a network's node which network it is of: its number, on TRON the end of its first block's id.
+
+    Raises:
+        NodeAway: Without an answer.
+    """
+    url = url_of(name, network)
+    if network.kind == "evm":
+        return EvmNode(url).number("eth_chainId")
+    first = str(TronNode(url).ask("wallet/getblockbynum", num=0).get("blockID", ""))
+    if len(first) != 64:
+        raise NodeAway(f"expected the first block from the node of networks.{name}, got none")
+    return int(first[-8:], 16)
 
 
 def in_tokens(native: int, native_digits: int, network: NetworkSettings) -> int:
@@ -98,9 +113,8 @@ def check_network(name: str, network: NetworkSettings) -> str:
 
 
 def _on_evm(slip: Slip, network: NetworkSettings, node: EvmNode) -> PayingAccount:
-    chain_id = node.number("eth_chainId")
-    if chain_id != network.chain_id:
-        raise PayoutRefused(f"expected network {network.chain_id} at networks.{slip.network}.url, got {chain_id}")
+    if slip.chain_id != network.chain_id:
+        raise PayoutRefused(f"expected network {network.chain_id} at networks.{slip.network}.url, got {slip.chain_id}")
     _check_decimals(slip, node.view(network.token, evm.DECIMALS))
     (latest, _), (pending, _) = node.ask_together(
         ("eth_getTransactionCount", [network.payer, "latest"]), ("eth_getTransactionCount", [network.payer, "pending"])
@@ -182,8 +196,7 @@ def void_of(slip: Slip, network: NetworkSettings, payout: str, now_s: float) -> 
 
 
 def _on_tron(slip: Slip, network: NetworkSettings, node: TronNode) -> PayingAccount:
-    first = str(node.ask("wallet/getblockbynum", num=0).get("blockID", ""))
-    if first == TRON_MAIN and not network.main_net:
+    if slip.chain_id == TRON_MAIN and not network.main_net:
         raise PayoutRefused(
             f"expected a test network at networks.{slip.network}.url, got the main one; for real money set main_net"
         )

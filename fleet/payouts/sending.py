@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fleet.config.payouts.tables import NetworkSettings
-from fleet.payouts.book import PayoutBook, Record, TransferState
+from fleet.payouts.book import ENDED, PayoutBook, Record, TransferState
 from fleet.payouts.following import Follow, follow_evm, follow_tron, send_evm, send_tron
 from fleet.payouts.keyfiles import check_signed, confirmed_by
 from fleet.payouts.nodes import EvmNode, TronNode, url_of
+from fleet.payouts.preparing import chain_id_of
 from fleet.payouts.refusals import NodeAway, PayoutRefused
 from fleet.payouts.slip import Slip
 
@@ -37,6 +38,7 @@ class Postman:
     ) -> None:
         self._book, self._network, self._clock = book, network, clock
         self._follow, self._send = _ways(name, network)
+        self._chain_id = chain_id_of(name, network)
 
     def send(self, slip: Slip, *, confirmers: tuple[str, ...], main_net: bool) -> Record:
         """Send a signed slip; what cannot be told stays `broadcast`, for `check` to look up.
@@ -45,10 +47,12 @@ class Postman:
             PayoutRefused: It is not signed by its payer, changed, expired, unconfirmed, or not prepared here.
         """
         before = self._book.read(slip.voids or slip.id)
+        self._check_chain(before.slip)
         self._check(slip, before, confirmers, main_net)
         if slip.voids:
-            for signed in slip.signed:
-                self._try(signed.raw)
+            objections = [objection for signed in slip.signed if (objection := self._try(signed.raw))]
+            if len(objections) == len(slip.signed):
+                raise PayoutRefused(f"expected the node to take what voids {slip.voids}, got {objections[0]}")
             return before
         if before.has_ended:
             raise PayoutRefused(f"expected a payout to send, got one that has ended: {slip.id}; `fleet payouts list`")
@@ -70,11 +74,12 @@ class Postman:
             NodeAway: Without an answer; nothing has changed.
         """
         record = self._book.read(payout)
+        self._check_chain(record.slip)
         for number, standing in enumerate(record.standings):
             if standing.state == "broadcast":
                 record, is_known = self._look(record, number)
                 if not is_known and record.standings[number].state == "broadcast":
-                    self._send_again(record, number)
+                    record = self._send_again(record, number)
             elif standing.state in ("prepared", "signed"):
                 record = self._unsent(record, number)
         return record
@@ -92,7 +97,7 @@ class Postman:
         except NodeAway:
             return record  # it may be there: nothing is sent that was not looked up
         if not is_known and record.standings[number].state == "broadcast":
-            self._send_again(record, number)
+            record = self._send_again(record, number)
         return record
 
     def _look(self, record: Record, number: int) -> tuple[Record, bool]:
@@ -106,9 +111,13 @@ class Postman:
         now, _ = self._follow(record.slip, record.slip.transfers[number], standing)
         return self._move(record, number, now) if now.state != standing.state else record
 
-    def _send_again(self, record: Record, number: int) -> None:
-        if self._clock() < record.slip.expires_s:
-            self._try(record.standings[number].raw)
+    def _send_again(self, record: Record, number: int) -> Record:
+        """Send the same bytes once more, and write down what the node objected to: it may tell why nothing happens."""
+        standing = record.standings[number]
+        if self._clock() >= record.slip.expires_s:
+            return record
+        objection = self._try(standing.raw)
+        return record if objection == standing.why else self._move(record, number, replace(standing, why=objection))
 
     def _try(self, raw: str) -> str:
         try:
@@ -117,7 +126,17 @@ class Postman:
             return str(lost)  # it may have arrived: the next look tells
 
     def _move(self, record: Record, number: int, standing: TransferState) -> Record:
+        if standing.state in ENDED:
+            standing = replace(standing, raw="")  # nobody sends it any more
         return self._book.change(record, record.moved(number, replace(standing, since_s=self._clock())))
+
+    def _check_chain(self, slip: Slip) -> None:
+        """Refuse another network than the slip's: what it does not know would look as if it had failed."""
+        if self._chain_id != slip.chain_id or self._network.payer.lower() != slip.payer.lower():
+            raise PayoutRefused(
+                f"expected network {slip.chain_id} and payer {slip.payer} as payout {slip.id} has them, got "
+                f"{self._chain_id} and {self._network.payer}: put networks.{slip.network} back until it has ended"
+            )
 
     def _check(self, slip: Slip, record: Record, confirmers: tuple[str, ...], main_net: bool) -> None:
         check_signed(slip)

@@ -89,8 +89,8 @@ def crashed(bench: Bench, crashes: int, reorgs: int, seed: int) -> dict[str, int
             round_.void()
         if not luck.randrange(3):
             bench.anvil.mine()
-            if (block := _seen_in_a_block(bench, round_)) is not None and luck.random() < 0.5:
-                bench.anvil.reorganise(block)
+            block = _seen_in_a_block(bench, round_)
+            if block is not None and luck.random() < 0.5 and bench.anvil.reorganise(block):
                 taken_back += 1
                 done[round_.step(mortal=False)] += 1
             else:

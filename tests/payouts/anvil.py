@@ -61,13 +61,17 @@ class Anvil:
         for _ in range(count):
             self.node.ask("evm_mine")
 
-    def reorganise(self, number: int) -> None:
-        """Take blocks back from one on, and put others in their place, without what was in them."""
+    def reorganise(self, number: int) -> bool:
+        """Take blocks back from one on, and put others without payments in their place; False: it was empty."""
         latest, before = self.node.number("eth_blockNumber"), self._block(number)
+        if not before["transactions"]:
+            return False
         self.node.ask("anvil_reorg", latest - number + 1, [])
         self.node.ask("anvil_dropAllTransactions")
         after = self._block(number)
-        assert before["transactions"] and not after["transactions"] and before["hash"] != after["hash"]
+        assert not after["transactions"], "expected another block without payments"
+        assert before["hash"] != after["hash"]
+        return True
 
     def _block(self, number: int) -> Any:
         return self.node.ask("eth_getBlockByNumber", hex(number), False)

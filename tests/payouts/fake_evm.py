@@ -49,6 +49,9 @@ class FakeEvm:
     #: Addresses to which transfers are reverted.
     refused: set[str] = field(default_factory=set)
     forks: int = 0
+    chain_id: int = CHAIN_ID
+    #: What the node says to all that is sent; empty: it takes it.
+    objection: str = ""
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
@@ -73,7 +76,7 @@ class FakeEvm:
     # -- what nodes answer
 
     def _eth_chainId(self) -> str:
-        return hex(CHAIN_ID)
+        return hex(self.chain_id)
 
     def _eth_blockNumber(self) -> str:
         return hex(len(self.blocks) - 1)
@@ -116,7 +119,9 @@ class FakeEvm:
         sent = Sent(
             hash_, payer, int(fields["nonce"]), f"0x{bytes(fields['to']).hex()}", f"0x{bytes(fields['data']).hex()}"
         )
-        if int(fields["chainId"]) != CHAIN_ID:
+        if self.objection:
+            raise ValueError(self.objection)
+        if int(fields["chainId"]) != self.chain_id:
             raise ValueError("invalid chain id")
         if hash_ in self.pool or self._block_of(hash_) is not None:
             raise ValueError("already known")

@@ -12,6 +12,7 @@ from eth_keys.datatypes import Signature
 
 from fleet.config.payouts.tables import tron_address
 from fleet.payouts import evm, tron
+from fleet.payouts.preparing import TRON_MAIN
 
 TOKEN = tron_address(b"\x41" + b"\xaa" * 20)
 #: Energy of a transfer, and of one to somebody who has none of the token yet.
@@ -82,9 +83,7 @@ class FakeTron:
         return self._block(number)
 
     def _getblockbynum(self, *, num: int, is_final: bool) -> Any:
-        from fleet.payouts.preparing import TRON_MAIN
-
-        return {"blockID": TRON_MAIN} if self.main and num == 0 else self._block(num)
+        return {"blockID": f"{TRON_MAIN:064x}"} if self.main and num == 0 else self._block(num)
 
     def _triggerconstantcontract(self, *, function_selector: str, parameter: str, is_final: bool, **_: Any) -> Any:
         words = [parameter[start : start + 64] for start in range(0, len(parameter), 64)]

@@ -21,7 +21,9 @@ from fleet.earnings.ledger import rows_ever, take_back
 from fleet.earnings.rows import Asset
 from fleet.payouts.book import PayoutBook, read_payouts
 from fleet.payouts.netting import dues
+from fleet.payouts.office import SUSPICION, held_bots
 from fleet.payouts.slip import Slip, read_slip, write_slip
+from fleet.roster.health import HEAD_BYTES, ROW
 from fleet.store import keys, payout_keys
 from fleet.store.client import connect
 from tests.every import every
@@ -349,3 +351,40 @@ def test_the_check_says_what_it_needs(tmp_path: Path) -> None:
     variables = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 1 and "npm install @foundry-rs/anvil tronweb" in done.stderr
+
+
+def test_a_bot_under_suspicion_is_held(place: Place) -> None:
+    place.earn()
+    rows = bytearray(HEAD_BYTES + 4 * ROW.struct.size)
+    heavy = ROW.struct.pack(*[SUSPICION if at == 0 else 0 for at in range(ROW.size)])
+    rows[HEAD_BYTES + 2 * ROW.struct.size : HEAD_BYTES + 3 * ROW.struct.size] = heavy
+    place.client.set(keys.health("research"), bytes(rows))
+    assert held_bots(place.client, config.current()) == {("research", "research-002")}
+
+
+def test_what_the_node_objects_to_is_told_and_another_network_ends_nothing(place: Place) -> None:
+    place.earn()
+    place.prepared()
+    place.chain.objection = "insufficient funds for gas"
+    fleet("send", place.signed())
+    assert "insufficient funds for gas" in fleet("list") and place.states() == ["broadcast"]
+    place.chain.chain_id = 97
+    assert "put networks.test back until it has ended" in fleet("check", code=1)
+    assert place.states() == ["broadcast"]
+    place.chain.chain_id, place.chain.objection = CHAIN_ID, ""
+    fleet("check")
+    place.chain.mine(4)
+    assert place.check() == ["settled"] and "insufficient" not in fleet("list")
+    assert all(not one.raw for record in read_payouts(place.client) for one in record.standings)
+
+
+def test_real_money_wants_a_redis_that_knows_what_is_on_its_disk(place: Place) -> None:
+    place.configure(network={"main_net": True})
+    place.earn()
+    is_kept = place.client.config_get("appendonly")["appendonly"] == "yes"
+    place.client.config_set("appendonly", "no")
+    try:
+        told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+    finally:
+        place.client.config_set("appendonly", "yes" if is_kept else "no")
+    assert "`appendonly yes` for real money" in told and place.states() == []

@@ -196,7 +196,7 @@ class Finisher:
 
     def _earned(self, end: Finish) -> tuple[list[Any], list[Any]] | None:
         """Return KEYS and ARGV of what a task earns the payee of its bot; None: nothing."""
-        if self._accrual is None or end.checkout is None or end.revoked is not None:
+        if self._accrual is None or end.revoked is not None:
             return None
         return self._accrual.call_of(end.result, end.kind)
 
