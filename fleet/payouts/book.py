@@ -146,6 +146,11 @@ class PayoutBook:
         found = cast("bytes | None", self._client.hget(payout_keys.open_payouts(), network))
         return None if found is None else found.decode()
 
+    def under_way(self) -> dict[str, str]:
+        """Return network -> id of the payout under way there, also of networks that are configured no more."""
+        found = cast("dict[bytes, bytes]", self._client.hgetall(payout_keys.open_payouts()))
+        return {network.decode(): payout.decode() for network, payout in sorted(found.items())}
+
     def read(self, payout: str) -> Record:
         """Return a payout.
 

@@ -371,6 +371,10 @@ def test_what_the_node_objects_to_is_told_and_another_network_ends_nothing(place
     place.chain.chain_id = 97
     assert "put networks.test back until it has ended" in fleet("check", code=1)
     assert place.states() == ["broadcast"]
+    place.configure(network={"url": "http://127.0.0.1:1"})
+    told = fleet("check", code=1)
+    assert "broadcast" in told and "expected an answer of the node at 127.0.0.1:1" in told
+    place.configure()
     place.chain.chain_id, place.chain.objection = CHAIN_ID, ""
     fleet("check")
     place.chain.mine(4)

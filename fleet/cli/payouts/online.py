@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.exit_codes import EXIT_FAILURE
 from fleet.cli.money.times import iso
 from fleet.cli.payouts.offline import extra
 from fleet.cli.terminal import say, table
 from fleet.config import Settings
 from fleet.config.payouts.tables import tokens_in_full
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import nearest, quote
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def send(slip_file: Path, main_net: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("payout", required=False)
 @_json_option
-def check(payout: str | None, as_json: bool) -> None:
+@click.pass_context
+def check(ctx: click.Context, payout: str | None, as_json: bool) -> None:
     """Follow the payouts under way until nothing can undo them, and hold each network's node against the settings.
 
     What has failed for good is due again. What a network has lost is sent again, the very same bytes.
@@ -128,11 +130,14 @@ def check(payout: str | None, as_json: bool) -> None:
     extra()
     with _state() as (client, settings):
         book = PayoutBook(client)
-        known = [payout] if payout else [one for name in settings.networks if (one := book.open_on(name))]
-        records = []
-        for one in known:
+        records, troubles = [], []
+        for one in [payout] if payout else book.under_way().values():
             before = book.read(one)
-            after = _postman(client, before.slip.network, settings).check(one)
+            try:
+                after = _postman(client, before.slip.network, settings).check(one)
+            except FleetError as error:  # other networks are looked at all the same
+                troubles.append(f"{one}: {error}")
+                after = book.read(one)
             if after.has_ended and not before.has_ended:
                 _record(client, one, before.slip.network, "ended")
             records.append(after)
@@ -140,6 +145,10 @@ def check(payout: str | None, as_json: bool) -> None:
             for name, network in settings.networks.items():
                 say(f"{name}: {_told_of(name, network)}")
     _show_records(records, as_json)
+    for trouble in troubles:
+        say(trouble)
+    if troubles:
+        ctx.exit(EXIT_FAILURE)
 
 
 @click.command()
@@ -275,7 +284,6 @@ def _show_records(records: list[Record], as_json: bool) -> None:
 
 
 def _told_of(name: str, network: Any) -> str:
-    from fleet.errors import FleetError
     from fleet.payouts.preparing import check_network
 
     try:
