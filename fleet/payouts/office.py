@@ -122,6 +122,11 @@ def prepare(
             f"expected {tokens_in_full(units, decimals)} tokens with the payer, got "
             f"{tokens_in_full(payer.balance, decimals)}: send it some"
         )
+    if draft.fee > payer.coins:
+        raise PayoutRefused(
+            f"expected {tokens_in_full(draft.fee, payer.coin_decimals)} of the network's own coin with the payer, as "
+            f"fees may be, got {tokens_in_full(payer.coins, payer.coin_decimals)}: send it some"
+        )
     slip = draft.slip
     record = Record(slip, tuple(TransferState(id=known_id(slip, one), since_s=now_s) for one in slip.transfers), by)
     PayoutBook(client).begin(record, _netting(client, chosen, payout))

@@ -20,6 +20,8 @@ HEAD_ROOM = Fraction(5, 4)
 PRICE_ROOM = 2
 #: Hours for which a slip may be signed and sent. TRON takes a transaction for 24 hours at most.
 EXPIRES_HOURS = 8
+#: Places of a network's own coin after the point.
+WEI_DECIMALS, SUN_DECIMALS = 18, 6
 #: Smallest units in a gwei, and in a TRX.
 GWEI, SUN = 10**9, 10**6
 #: Id of TRON's main network: the last four bytes of its first block's.
@@ -31,10 +33,12 @@ class SlipDraft(NamedTuple):
 
     Args:
         slip: Unsigned.
-        fee_units: In smallest units of the token, by `native_price`; of all transactions.
+        fee: Of all transactions, in smallest units of the network's own coin: wei, or sun.
+        fee_units: The same in smallest units of the token, by `native_price`.
     """
 
     slip: Slip
+    fee: int
     fee_units: int
 
 
@@ -44,11 +48,14 @@ class PayingAccount(NamedTuple):
     Args:
         draft: Returns transactions for payments, asking the node what they take.
         balance: Smallest units of the token that the payer has.
+        coins: Smallest units of the network's own coin that it has for fees; `coin_decimals` says what makes one.
         nonce: Of its next transaction; None where networks do not count.
     """
 
     draft: Callable[[Sequence[Payment]], SlipDraft]
     balance: int
+    coins: int
+    coin_decimals: int
     nonce: int | None
 
 
@@ -152,9 +159,11 @@ def _on_evm(slip: Slip, network: NetworkSettings, node: EvmNode) -> PayingAccoun
             Transfer(part, nonce=nonce + place, gas=units)
             for place, (part, units) in enumerate(zip(parts, gas, strict=True))
         )
-        return SlipDraft(replace(slip, transfers=transfers), in_tokens(sum(gas) * fee, 18, network))
+        fees = sum(gas) * fee
+        return SlipDraft(replace(slip, transfers=transfers), fees, in_tokens(fees, WEI_DECIMALS, network))
 
-    return PayingAccount(draft, balance, nonce)
+    coins = node.number("eth_getBalance", network.payer, "latest")
+    return PayingAccount(draft, balance, coins, WEI_DECIMALS, nonce)
 
 
 def _why_not(network: NetworkSettings, node: EvmNode, payments: Sequence[Payment]) -> str:
@@ -230,9 +239,10 @@ def _on_tron(slip: Slip, network: NetworkSettings, node: TronNode) -> PayingAcco
             energy_left = max(0, energy_left - math.ceil(energy * HEAD_ROOM))
             burnt += paid * prices["getEnergyFee"]
             burnt += tron.bandwidth_of(tron.raw_data(slip, transfer)) * prices["getTransactionFee"]
-        return SlipDraft(replace(slip, transfers=tuple(transfers)), in_tokens(burnt, 6, network))
+        return SlipDraft(replace(slip, transfers=tuple(transfers)), burnt, in_tokens(burnt, SUN_DECIMALS, network))
 
-    return PayingAccount(draft, balance, None)
+    account = node.ask("wallet/getaccount", address=tron.address_bytes(network.payer).hex())
+    return PayingAccount(draft, balance, int(account.get("balance", 0)), SUN_DECIMALS, None)
 
 
 def _resources(network: NetworkSettings, node: TronNode) -> int:

@@ -99,9 +99,10 @@ def crashed(bench: Bench, crashes: int, reorgs: int, seed: int) -> dict[str, int
             print(f"\r{dying.crashes} crashes, {taken_back} reorganisations", end="", file=sys.stderr)
     bench.drain(round_)
     twice, forgotten = bench.wrong()
-    states = Counter(one.state for record in read_payouts(bench.client) for one in record.standings)
+    standings = [one for record in read_payouts(bench.client) for one in record.standings]
+    states, replaced = Counter(one.state for one in standings), sum("nonce went to" in one.why for one in standings)
     print(f"# killed in {dict(dying.deaths)}; answers {dict(bench.door.fates)}")
-    print(f"# transactions {dict(states)}, of which {len(round_.voided)} lost their nonce to another one")
+    print(f"# transactions {dict(states)}, of which {replaced} lost their nonce to another one")
     return {"crashes": dying.crashes, "twice": twice, "forgotten": forgotten, "reorgs": taken_back}
 
 

@@ -50,6 +50,8 @@ class FakeEvm:
     refused: set[str] = field(default_factory=set)
     forks: int = 0
     chain_id: int = CHAIN_ID
+    #: Wei of the payer.
+    coins: int = 10**18
     #: What the node says to all that is sent; empty: it takes it.
     objection: str = ""
 
@@ -94,6 +96,9 @@ class FakeEvm:
             while count in nonces:
                 count += 1
         return hex(count)
+
+    def _eth_getBalance(self, address: str, tag: str) -> str:
+        return hex(self.coins)
 
     def _eth_call(self, call: dict[str, str], tag: str) -> str:
         data = call["data"].removeprefix("0x")

@@ -42,6 +42,8 @@ class FakeTron:
     supply: int = 10**15
     staked_energy: int = 0
     main: bool = False
+    #: Sun of the payer.
+    coins: int = 10**9
     blocks: list[list[TronSent]] = field(default_factory=lambda: [[] for _ in range(30)])
     pool: dict[str, TronSent] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
@@ -98,6 +100,9 @@ class FakeTron:
 
     def _getchainparameters(self, *, is_final: bool) -> Any:
         return {"chainParameter": [{"key": key, "value": value} for key, value in PRICES.items()]}
+
+    def _getaccount(self, *, address: str, is_final: bool) -> Any:
+        return {"balance": self.coins} if self.coins else {}
 
     def _getaccountresource(self, *, address: str, is_final: bool) -> Any:
         return {"EnergyLimit": self.staked_energy} if self.staked_energy else {}

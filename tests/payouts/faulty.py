@@ -34,17 +34,18 @@ class Door:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                answer = door.answer(self.path, body)
+                text = self.rfile.read(int(self.headers["Content-Length"]))
+                # whoever asks may die between the head of a request and its body
+                answer = door.answer(self.path, json.loads(text)) if text else None
                 if answer is None:
                     self.close_connection = True
                     return
-                text = json.dumps(answer).encode()
+                told = json.dumps(answer).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text)))
+                self.send_header("Content-Length", str(len(told)))
                 self.end_headers()
-                self.wfile.write(text)
+                self.wfile.write(told)
 
             def log_message(self, *args: object) -> None:
                 pass

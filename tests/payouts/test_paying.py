@@ -160,6 +160,9 @@ def test_another_network_other_decimals_or_a_poor_payer_are_refused_before_anyth
     place.chain.supply = CENT
     place.configure()
     assert "got 0.01: send it some" in fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+    place.chain.supply, place.chain.coins = 10**30, 10**12
+    told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+    assert "of the network's own coin with the payer" in told and "got 0.000001: send it some" in told
     assert place.states() == [] and not place.client.exists(payout_keys.netted())
 
 

@@ -117,7 +117,11 @@ def test_energy_is_estimated_and_bounded_and_what_is_staked_costs_nothing(place:
     assert "expected a transfer that burns at most 10 TRX" in told and "got 16.2857: rent energy" in told
     place.configure(native_price="0.3")
     assert "its fees would take" in fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
-    place.chain.staked_energy = 10**6
+    place.configure(native_price="0.00001")
+    place.chain.coins = 0
+    told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+    assert "expected 49.8921 of the network's own coin" in told and "got 0: send it some" in told
+    place.chain.staked_energy, place.chain.coins = 10**6, 10**9
     place.configure(native_price="0.005")
     assert len(place.sent().transfers) == 3
 
