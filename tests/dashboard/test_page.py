@@ -554,6 +554,10 @@ return all.filter((node, i) => (boxes[i].width < 24 || boxes[i].height < 24)
     && !all.some((other) => other !== node && other.contains(node) && other.tabIndex < 0)
     && boxes.some((box, k) => k !== i && !all[i].contains(all[k]) && !all[k].contains(all[i]) && near(boxes[i], box))
 ).map((node) => node.outerHTML.slice(0, 90))"""
+#: Where each column ends.
+ENDS = """return [...document.querySelectorAll(".column")].map(
+    (one) => [...one.children].filter((card) => card.offsetParent).at(-1)?.getBoundingClientRect().bottom
+).filter((end) => end !== undefined)"""
 #: Cards of each column, and the largest hole between two of them in pixels.
 HOLES = """const all = [...document.querySelectorAll(".column")].filter((one) => one.offsetParent && one.firstChild);
 return all.map((one) => Math.max(0, ...[...one.children].slice(1).map((card, i) =>
@@ -594,10 +598,8 @@ def test_it_fits_every_control_has_a_name_and_every_text_is_readable(
     page.look(width=width, height=844, theme=theme)
     page.wait(lambda: len(page.script(HOLES)) == columns, "the cards stand in their columns")
     assert max(page.script(HOLES)) < 20
-    ends = page.script("""return [...document.querySelectorAll(".column")].map(
-        (one) => [...one.children].filter((card) => card.offsetParent).at(-1)?.getBoundingClientRect().bottom)""")
-    ends = [end for end in ends if end is not None]
-    assert max(ends) - min(ends) < 420, "no column is much longer than another"
+    apart_px = 4 if columns < 3 else 420  # the third stands beside the map, and few cards may be too short for it
+    page.wait(lambda: max(page.script(ENDS)) - min(page.script(ENDS)) < apart_px, "the columns end at one line")
     assert page.script(SCROLLERS) == []
     assert page.script("return document.documentElement.dataset.bsTheme") == theme
     assert page.script("return document.documentElement.scrollWidth") <= width
