@@ -166,6 +166,12 @@ def test_the_agent_calls_its_tool_and_answers_in_its_form(folder: Path) -> None:
     assert run(folder, "triage.py") == "ok after 3 calls: bool\n"
 
 
+def test_the_rule_of_scaling_says_how_many_slots_a_load_wants() -> None:
+    said = run(EXAMPLES, "scaling.py")
+    assert "48 slots, 3 workers: research: 5 tasks/s come, 120 tasks wait; its limits feed 10 a second" in said
+    assert "writing: 0.0 slots for 0.0 tasks a second, shut for 30 min: 50,000 tasks behind it" in said
+
+
 def test_the_limiter_alone_paces_the_calls(redis_url: str) -> None:
     said = run(EXAMPLES, "limiter_alone.py", redis_url)
     seconds = re.fullmatch(r"40 calls in (\d+\.\d) s\n", said)

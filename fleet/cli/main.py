@@ -121,6 +121,11 @@ COMMANDS = {
         "job",
         "Show jobs, many tasks with one end; seal or cancel one, queue what failed in it again.",
     ),
+    "scaling": (
+        "fleet.cli.stack.scaling",
+        "scaling",
+        "Show how many slots and workers are wanted, and why.",
+    ),
     "schedules": (
         "fleet.cli.operate.schedules",
         "schedules",

@@ -279,6 +279,14 @@ class WorkerSettings(Section):
     log_format: Literal["text", "json"] = Field("text", description="Log lines of workers: text, or one JSON object.")
 
 
+class ScalingSettings(Section):
+    """How many slots and workers are wanted: `fleet up --autoscale`, `fleet scaling`, KEDA."""
+
+    lead_s: float = Field(60.0, ge=1, le=3600, description="Seconds until a worker that is wanted works.")
+    drain_s: float = Field(10.0, ge=1, le=86_400, description="Seconds in which what waits is to be gone.")
+    buffer: float = Field(0.2, ge=0, le=10, description="Share of slots beyond the load, at least: 0.2 = 20%.")
+
+
 class HealthSettings(Section):
     """Watching for bots whose answers are bad, short or late: `fleet bots`."""
 

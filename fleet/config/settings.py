@@ -40,6 +40,7 @@ from fleet.config.sections import (
     PoolSettings,
     RedisSettings,
     RungSettings,
+    ScalingSettings,
     SignalsSettings,
     SimulatorSettings,
     WorkerSettings,
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
 
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
+    scaling: ScalingSettings = ScalingSettings()
     results: ResultSettings = ResultSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     health: HealthSettings = HealthSettings()
@@ -359,10 +361,11 @@ def _with_celery_addresses(settings: Settings) -> Settings:
 
 #: Tables of fleet.toml that hold keys, and no tables with names of the user's.
 SECTIONS: dict[str, type[BaseModel]] = {
-    "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings, "dead_letters": DeadLetterSettings,
-    "health": HealthSettings, "diversity": DiversitySettings, "flower": FlowerSettings, "signals": SignalsSettings,
-    "simulator": SimulatorSettings, "dashboard": DashboardSettings, "alerts": AlertSettings, "bill": BillSettings,
-    "lanes": LaneSettings, "payouts": PayoutSettings,
+    "redis": RedisSettings, "worker": WorkerSettings, "scaling": ScalingSettings, "results": ResultSettings,
+    "dead_letters": DeadLetterSettings, "health": HealthSettings, "diversity": DiversitySettings,
+    "flower": FlowerSettings, "signals": SignalsSettings, "simulator": SimulatorSettings,
+    "dashboard": DashboardSettings, "alerts": AlertSettings, "bill": BillSettings, "lanes": LaneSettings,
+    "payouts": PayoutSettings,
 }  # fmt: skip
 
 

@@ -257,6 +257,19 @@ class Metrics(FleetHandler):
             self.finish(text)
 
 
+class Scaling(FleetHandler):
+    """How many workers are wanted, for KEDA's metrics-api scaler; 503 while Redis does not answer."""
+
+    @authenticated
+    async def get(self) -> None:
+        try:
+            wanted = await self.in_thread(self.source.wanted)
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            self.answer(wanted.model_dump_json())
+
+
 class Static(StaticFileHandler):
     """Our style sheet and scripts; asked for anew each time, answered by 304 while they are the same."""
 
@@ -281,5 +294,6 @@ def routes(source: Source, feed: Feed) -> list[url]:
         url(r"/fleet/schedules", Schedules, parts, name="fleet-schedules"),
         url(r"/fleet/act", Act, parts, name="fleet-act"),
         url(r"/fleet/metrics", Metrics, parts, name="fleet-metrics"),
+        url(r"/fleet/scaling", Scaling, parts, name="fleet-scaling"),
         url(r"/fleet/static/(.*)", Static, {"path": str(HERE / "static")}, name="fleet-static"),
     ]

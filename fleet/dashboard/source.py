@@ -13,10 +13,12 @@ from fleet.dashboard.search import wish_of
 from fleet.engine.asking.recent import read_recent
 from fleet.engine.operations.jobs.board import members_of, read_job
 from fleet.engine.operations.overview import open_overview
+from fleet.engine.operations.scaling.deciding import decide_now
 from fleet.engine.operations.schedules.view import read_schedules
 from fleet.engine.operations.task_page import TaskPage
 from fleet.engine.operations.task_search import TaskSearch
 from fleet.engine.outcomes.dead_letter_office import Filed
+from fleet.scaling.wanted import WantedSlots
 from fleet.signals.metrics import exposition
 from fleet.signals.view import BotDetail, FleetView
 from fleet.store.clock import CLOCK
@@ -77,6 +79,11 @@ class Source:
             {**asdict(one), "paused_until": None} for one in board.schedules
         ]  # its state says it; it may be endless
         return {"at": now_s, "schedules": rows, "trouble": board.trouble}
+
+    def wanted(self) -> WantedSlots:
+        """Return how many slots and workers are wanted, decided now unless it was a moment ago, for all to go by."""
+        with two_redis(self.settings) as both:
+            return decide_now(both.state, both.broker, self.settings, publish=True)
 
     def metrics(self) -> bytes:
         """Return the fleet in Prometheus' text format."""

@@ -65,6 +65,7 @@ def celery_settings() -> dict[str, Any]:
         "task_create_missing_queues": True,
         "worker_pool": "fleet.engine.process.pool:SlotPool",
         "worker_consumer": "fleet.engine.process.consumer:Consumer",
+        "worker_autoscaler": "fleet.engine.process.duties.slot_scaler:SlotScaler",
         "worker_concurrency": settings.slots_per_process,
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,

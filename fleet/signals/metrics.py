@@ -153,6 +153,9 @@ MEMORY = Metric("fleet_workers_memory_bytes", "gauge", "Resident memory of all w
 KEYS = Metric("fleet_keys", "gauge", "Keys of providers and tools, as workers have them.", ("state",))
 REDIS_MEMORY = Metric("fleet_redis_memory_bytes", "gauge", "Memory of the state Redis.")
 
+WANTED_WORKERS = Metric("fleet_wanted_workers", "gauge", "Workers that are wanted; none while nobody decides.")
+WANTED_SLOTS = Metric("fleet_wanted_slots", "gauge", "Slots that are wanted, by pool, before rounding.", ("pool",))
+
 WORKER_TASKS = Metric("fleet_worker_tasks", "counter", "Tasks that this process finished.", ("pool", "status"))
 WORKER_PHASE = Metric(
     "fleet_worker_task_seconds", "histogram", "Where this process's tasks spent time.", ("pool", "phase")
@@ -172,6 +175,7 @@ FLEET_METRICS = (
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
     LIMIT_REFUSED, LIMIT_UNANSWERED, LIMIT_DOUBTED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY, KEYS,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
+    WANTED_WORKERS, WANTED_SLOTS,
     *MONEY_METRICS, *JOB_METRICS,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY, WORKER_EXCHANGES)
@@ -216,6 +220,9 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield DEAD_KEPT, [((group.pool, group.reason), group.count) for group in view.dead]
     yield SUSPECTS, [((), view.suspects)]
     yield KEYS, [((state,), sum(key.state == state for key in view.keys)) for state in KEY_STATES]
+    wanted = view.scaling
+    yield WANTED_WORKERS, [] if wanted is None else [((), wanted.workers)]
+    yield WANTED_SLOTS, [((pool,), slots) for pool, slots in (wanted.by_pool.items() if wanted else ())]
     used = view.resources
     yield WORKERS, [((), len(used.workers))]
     yield LIMIT_UNANSWERED, [((limit,), calls) for limit, calls in _unanswered(used.workers, view.limits).items()]

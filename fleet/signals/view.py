@@ -324,6 +324,22 @@ class ResourcesView(Frozen):
     redis_mb: float = Field(description="Memory of the state Redis.")
 
 
+class ScalingView(Frozen):
+    """How many slots and workers are wanted, as was decided last; see `fleet scaling`."""
+
+    at: float = Field(description="When it was decided.")
+    slots: int
+    workers: int
+    there: int = Field(description="Slots that there were.")
+    reason: str
+    by_pool: dict[str, float] = Field(description="Slots that each pool wants, before they are rounded.")
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        return f"{self.slots:,} slots wanted, {self.there:,} there: {self.reason}"
+
+
 #: How a key may stand: it serves, it is replaced just now (workers have different ones), calls with it wait.
 KEY_STATES = ("serves", "changes", "waits")
 
@@ -381,6 +397,7 @@ class FleetView(Frozen):
     bill: BillView = Field(BillView(), description="What every call has cost.")
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView
+    scaling: ScalingView | None = Field(None, description="How many slots are wanted; None: nobody decides.")
     neighbour: str = Field("", description="What to say if another fleet uses this Redis.")
     outlook: str = Field("", description="What waits long for its turn though nothing is wrong; empty: nothing does.")
     diagnoses: tuple[Diagnosis, ...] = Field((), description="What is wrong, worst first; empty: all is well.")

@@ -1,4 +1,4 @@
-"""The keys of schedules: what is submitted by the clock. All share the fleet's tag, for scripts.
+"""The keys of what is to come: what is submitted by the clock, how many slots are wanted. All share the fleet's tag.
 
 Called as `schedule_keys.NAME(...)`, for the reason that `keys.py` tells.
 """
@@ -23,6 +23,11 @@ def done(name: str, rule: str) -> str:
 def beats() -> str:
     """Sorted set, expires within a day: `host:pid` of a beat -> Unix time at which it looked last."""
     return f"{TAG}:beats"
+
+
+def wanted() -> str:
+    """String (JSON), expires within an hour: how many slots and workers are wanted, since when and why."""
+    return f"{TAG}:wanted"
 
 
 _BUILDERS = plain_builders(globals(), besides=())

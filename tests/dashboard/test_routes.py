@@ -70,7 +70,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         redis.stop()
 
 
-ROUTES = ["/fleet", "/fleet/state", "/fleet/bot/research-001", "/fleet/metrics", "/fleet/task/t1", "/fleet/dead"]
+ROUTES = [
+    "/fleet", "/fleet/state", "/fleet/bot/research-001", "/fleet/metrics", "/fleet/scaling", "/fleet/task/t1",
+    "/fleet/dead",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -284,6 +287,16 @@ def test_prometheus_reads_the_fleet(served: Served) -> None:
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain")
     assert 'fleet_waiting_tasks{pool="research",priority="high"} 0.0' in body
+
+
+def test_keda_reads_how_many_workers_are_wanted_and_all_the_others_see_it(served: Served) -> None:
+    status, headers, body = served.flower.ask("GET", "/fleet/scaling", served.login)
+    assert status == 200 and headers["Content-Type"].startswith("application/json")
+    wanted = json.loads(body)
+    assert wanted["decision"]["workers"] >= 1 and wanted["decision"]["reason"]
+    assert {"running", "waiting", "parked", "crew", "slots"} < wanted.keys()
+    told = f"fleet_wanted_workers {wanted['decision']['workers']:.1f}"
+    assert told in served.flower.get("/fleet/metrics", served.login)[1]
 
 
 def test_a_redis_that_hangs_stops_neither_flower_nor_the_page(served: Served) -> None:

@@ -159,7 +159,9 @@ def _signals(view: FleetView, width: int, window: str) -> list[RenderableType]:
     verdict = view.verdict
     accused = f"{verdict.verdict}{f': {verdict.culprit}' if verdict.culprit else ''}"
     tightest = max((_used(limit) for limit in view.limits), default=0.0)
-    load = f"{used.busy:,}/{used.slots:,} slots{told_lent(used.workers)}, {used.rss_mb:,.0f} MB, limits {tightest:.0%}"
+    wanted = "" if view.scaling is None else f", {view.scaling.slots:,} wanted"
+    slots = f"{used.busy:,}/{used.slots:,} slots{told_lent(used.workers)}{wanted}"
+    load = f"{slots}, {used.rss_mb:,.0f} MB, limits {tightest:.0%}"
     failing = "" if trends is None or trends.failed_share.minute is None else f"{trends.failed_share.minute:.1%} now, "
     money = f"{_dollars(view.cost.hour_usd_micros)} last hour, {_dollars(view.cost.day_usd_micros)} today"
     lost = view.bill.day.unknown_calls

@@ -12,11 +12,15 @@ from fleet.economy.lanes.board import TOLD_STALE, LaneBoard, read_board
 from fleet.engine.operations.budgets import differing
 from fleet.engine.operations.obstacles import told_line
 from fleet.engine.operations.paces import LimitBudgets, read_limit_budgets
+from fleet.engine.operations.scaling.published import scaling_view
 from fleet.engine.operations.waits import Standings, look
 from fleet.errors import FleetError
 from fleet.quoting import counted, stamp
-from fleet.signals.view import WaitLine
+from fleet.signals.view import ScalingView, WaitLine
 from fleet.store.private.two_redis import two_redis
+
+#: How many times the slots that there are must be wanted for a person to hear of it.
+MUCH_MORE = 1.5
 
 
 def read_waits(settings: Settings) -> Standings | None:
@@ -28,7 +32,8 @@ def read_waits(settings: Settings) -> Standings | None:
             budgets = read_limit_budgets(both.state, settings, limits.values(), seen.now_s)
             otherwise = differing(read_budgets(both.state, settings.budgets), settings)
             board = read_board(both.state)
-            return replace(seen, budgets=tuple(budgets), otherwise=tuple(otherwise), board=board)
+            scaling = scaling_view(both.state, seen.now_s)
+            return replace(seen, budgets=tuple(budgets), otherwise=tuple(otherwise), board=board, scaling=scaling)
     except FleetError:
         return None
 
@@ -47,12 +52,25 @@ def wait_checks(seen: Standings | None) -> Iterator[Check]:
         yield _check(lines, seen.now_s)
     yield from (_budget_check(one) for one in seen.budgets if one.lines)
     yield from _batch_checks(seen.board)
+    yield from scaling_checks(seen.scaling)
     for scope, configured, now in seen.otherwise:
         yield warn(
             f"budget {scope}: other settings elsewhere",
             f"fleet.toml says {configured}, but {now} holds: `fleet budgets set` was used",
             f"Write it into fleet.toml, or go back with `fleet budgets reset {scope}`.",
         )
+
+
+def scaling_checks(scaling: ScalingView | None) -> Iterator[Check]:
+    """Yield whether there are about as many slots as are wanted, where somebody decides that."""
+    if scaling is None:
+        return
+    name = "slots: as many as are wanted"
+    if scaling.slots <= scaling.there * MUCH_MORE:
+        yield ok(name, scaling.line)
+    else:
+        advice = "Raise MAX of `fleet up --autoscale`, start more workers, or let what waits take longer (drain_s)."
+        yield warn(name, scaling.line, advice)
 
 
 def _batch_checks(board: LaneBoard) -> Iterator[Check]:

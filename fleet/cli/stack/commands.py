@@ -13,6 +13,7 @@ from fleet.cli.stack.background import Background, orphans, stop_stack
 from fleet.cli.stack.bystanders import tell
 from fleet.cli.stack.foreground import ForegroundStack
 from fleet.cli.stack.local_services import stop_local_services
+from fleet.cli.stack.slot_bounds import SLOT_BOUNDS, SlotBounds
 from fleet.cli.stack.stack_file import Stack, hold_lock, is_up, read_stack
 from fleet.cli.stack.supervisor import GRACE_S
 from fleet.cli.stop_signals import StopSignals
@@ -26,7 +27,8 @@ from fleet.errors import ConfigurationError
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; return when everything is ready.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Worker processes, instead of worker.processes.")
 @click.option("--flower/--no-flower", default=True, help="With or without the dashboard.")
-def up(detach: bool, workers: int | None, flower: bool) -> None:
+@click.option("--autoscale", type=SLOT_BOUNDS, metavar="MIN:MAX", help="Slots of all workers, as many as are wanted.")
+def up(detach: bool, workers: int | None, flower: bool, autoscale: SlotBounds | None) -> None:
     """Start the stack: Redis, workers and Flower.
 
     Runs until Ctrl-C: workers then finish what they run, at most 30 s; a second Ctrl-C ends them at once. A child
@@ -40,20 +42,23 @@ def up(detach: bool, workers: int | None, flower: bool) -> None:
     Examples:
       fleet up
       fleet up -d --workers 4
+      fleet up --autoscale 8:200
     """
     refuse_shadow()
     if workers is not None:
         os.environ["FLEET_WORKER__PROCESSES"] = str(workers)
     settings, home = load(), home_path()
+    if autoscale is not None:
+        autoscale.check(settings.worker.processes)
     os.environ["FLEET_HOME"] = str(home)  # children find the same state, wherever they start from
     with StopSignals() as signals:
         if detach:
             hold_lock(home).close()  # refuses a second stack before anything is started
             if left := ", ".join(part.name for part in orphans(home)):
                 say(f"ending {left} first, which a killed `fleet up` left behind: at most {GRACE_S:g} s")
-            show(_start_in_background(home, flower, signals), settings)
+            show(_start_in_background(home, flower, autoscale, signals), settings)
         else:
-            ForegroundStack(settings, home, flower=flower, signals=signals, say=say).run(
+            ForegroundStack(settings, home, flower=flower, autoscale=autoscale, signals=signals, say=say).run(
                 lambda stack: show(stack, settings)
             )
 
@@ -94,9 +99,10 @@ def _of_bystanders(home: Path) -> Iterator[str]:
     yield from tell(settings, home, [part.process.pid for part in stack.children if part.process] if stack else [])
 
 
-def _start_in_background(home: Path, flower: bool, signals: StopSignals) -> Stack:
+def _start_in_background(home: Path, flower: bool, autoscale: SlotBounds | None, signals: StopSignals) -> Stack:
     """Start a supervisor apart from this terminal; one that does not become ready is stopped again."""
-    background = Background(home, ("--flower" if flower else "--no-flower",))
+    scaled = () if autoscale is None else ("--autoscale", str(autoscale))
+    background = Background(home, ("--flower" if flower else "--no-flower", *scaled))
     try:
         return background.wait_ready(lambda: signals.asked)
     except BaseException:

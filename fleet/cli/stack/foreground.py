@@ -19,11 +19,13 @@ from fleet.cli.stack.bystanders import tell
 from fleet.cli.stack.local_services import REDIS, LocalServices
 from fleet.cli.stack.processes import ProcessId
 from fleet.cli.stack.readiness import BEAT, unready
+from fleet.cli.stack.slot_bounds import SlotBounds
 from fleet.cli.stack.stack_file import Stack, forget_stack, hold_lock, is_ours, read_stack, write_stack
 from fleet.cli.stack.supervisor import ChildSpec, Supervisor
 from fleet.cli.stack.watchdog import Watchdog
 from fleet.cli.stop_signals import StopSignals
 from fleet.config import FlowerSettings, Settings
+from fleet.engine.operations.scaling.deciding import Decider
 from fleet.errors import ConfigurationError
 from fleet.store.private.log_file import LOOK_EVERY_S, rotate
 from fleet.store.private.service import PYTHON_MODULE, still_running
@@ -41,16 +43,21 @@ class ForegroundStack:
         settings: What to start.
         home: State folder; one stack at a time runs in it.
         flower: Whether Flower is part of it.
+        autoscale: Slots of its workers at least and at most; None: their number is fixed.
         signals: Who asks to stop.
         say: Told in one line what happens.
     """
 
-    def __init__(self, settings: Settings, home: Path, *, flower: bool, signals: StopSignals, say: Say) -> None:
+    def __init__(
+        self, settings: Settings, home: Path, *, flower: bool, signals: StopSignals, say: Say,
+        autoscale: SlotBounds | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._home = home
         self._signals = signals
         self._say = say
-        self._flower = flower
+        self._flower, self._autoscale = flower, autoscale
+        self._decider = Decider(settings, say) if autoscale is not None else None
         self._services = LocalServices(settings, home)
         self._supervisor = Supervisor((), say)
         self._watchdog = Watchdog(settings)
@@ -70,7 +77,8 @@ class ForegroundStack:
             inherited = self._services.owned = self._clear_leftovers()
             try:
                 # Not before: an orphaned Flower held the port until now.
-                self._supervisor = Supervisor(child_specs(self._settings, self._home, flower=self._flower), self._say)
+                specs = child_specs(self._settings, self._home, flower=self._flower, autoscale=self._autoscale)
+                self._supervisor = Supervisor(specs, self._say)
                 self._start(inherited)
                 on_ready(self._stack)
                 self._watch(lock)
@@ -95,6 +103,8 @@ class ForegroundStack:
         self._supervisor.start()
         self._publish()
         self._wait_ready()
+        if self._decider is not None:
+            self._decider.start()
         self._stack = replace(self._stack, ready=True)
         self._publish()
 
@@ -123,6 +133,8 @@ class ForegroundStack:
             rotate(log)
 
     def _stop(self) -> None:
+        if self._decider is not None:
+            self._decider.stop()
         if self._supervisor.children:
             self._say("stopping: workers finish what they run; once more ends them at once")
             self._supervisor.stop(insisted=lambda: self._signals.insisted)
@@ -163,14 +175,17 @@ class ForegroundStack:
             time.sleep(TICK_S)
 
 
-def child_specs(settings: Settings, home: Path, *, flower: bool) -> list[ChildSpec]:
+def child_specs(
+    settings: Settings, home: Path, *, flower: bool, autoscale: SlotBounds | None = None
+) -> list[ChildSpec]:
     """Return what a stack runs: `worker.processes` workers, celery beat for schedules and, if wanted, Flower."""
     celery = (*PYTHON_MODULE, "celery", "-A", "fleet")
     logs = home / "logs"
+    scaled = () if autoscale is None else (f"--autoscale={autoscale.each(settings.worker.processes)}",)
     specs = [
         ChildSpec(
             name=f"w{number}",
-            command=(*celery, "worker", "-n", f"w{number}@%h", "--loglevel", "WARNING"),
+            command=(*celery, "worker", "-n", f"w{number}@%h", "--loglevel", "WARNING", *scaled),
             log=logs / f"w{number}.log",
             address=f"w{number}@{socket.gethostname()}",
         )

@@ -91,6 +91,7 @@ function errors({ verdict: who, diagnoses }, { series, sums, marks }) {
 }
 
 function resources(view, { series: shown, marks }) {
+  wanted(view);
   const { resources: told, limits: all, suspects } = view;
   const living = speaking(view);
   const used = Object.fromEntries(["busy", "slots", "cpu_percent", "rss_mb"].map((name) => [name, sum(living.map((worker) => worker[name]))]));
@@ -115,6 +116,12 @@ function resources(view, { series: shown, marks }) {
   text(by("workers"), told.workers.length
     ? `${counted(told.workers.length, "worker")}${silent ? `, ${count(silent)} silent` : ""}; Redis ${short(told.redis_mb)} MB${tightest ? `; tightest limit: ${tightest.what} of ${tightest.limit}` : ""}`
     : "no worker"); // why, and what to do, is a finding
+}
+
+/** How many slots are wanted, where somebody decides it. */
+function wanted({ scaling }) {
+  by("wanted").hidden = !scaling;
+  if (scaling) text(by("wanted"), `${counted(scaling.slots, "slot")} wanted, ${count(scaling.there)} there: ${scaling.reason}`);
 }
 
 /** A series whose last value is the one that stands beside it. */

@@ -29,6 +29,7 @@ from fleet.engine.operations.money.billing import Billing
 from fleet.engine.operations.obstacles import PoolStanding, drain_of_pool, headline
 from fleet.engine.operations.paces import LimitPace, finished_a_second, limit_view, paces_of
 from fleet.engine.operations.sameness import diversity_views
+from fleet.engine.operations.scaling.published import scaling_view
 from fleet.engine.operations.symptoms import read_symptoms
 from fleet.engine.operations.task_page import TaskPage, read_task
 from fleet.engine.operations.task_search import Finder, TaskSearch, Wish
@@ -203,7 +204,11 @@ class Overview:
         found = diagnose(view, symptoms)
         left = untold(waits, found)
         others = sum(line.tasks for line in left) < sum(line.tasks for line in waits if line.cause != "time")
-        said = {"headline": headline(left, now_s, are_others=others), "outlook": outlook(view)}
+        said = {
+            "headline": headline(left, now_s, are_others=others),
+            "outlook": outlook(view),
+            "scaling": scaling_view(self._state, now_s),
+        }
         return view.model_copy(update={"diagnoses": found, "verdict": judge(view, symptoms), **said})
 
     def _in_hand(self, standings: Iterable[PoolStanding]) -> dict[str, int]:

@@ -316,6 +316,8 @@ def _told_obstacles(facts: Facts) -> Iterator[str]:
         yield f"the gate of {place.queue} is {facts.gate}; `fleet pools resume` opens it"
     elif place is not None and facts.gate.waits_for_limit(place.priority):
         yield "it waits on the limit: enough calls wait there; in the queue an urgent task can still overtake it"
+    if facts.scaling is not None and facts.scaling.slots > facts.scaling.there and facts.wait is None:
+        yield f"{facts.scaling.line}; the fleet grows as far as it may (`fleet scaling`)"
     if place is not None and not facts.workers:
         yield "no worker is reporting: start one with `fleet up` or `celery -A fleet worker`"
     if place is not None:

@@ -19,6 +19,7 @@ from fleet.economy.lanes.board import job_of_task
 from fleet.engine.admission.gates import OPEN_GATE, Gate
 from fleet.engine.messages import queues
 from fleet.engine.operations.obstacles import PoolStanding, explained, line_of, lines_of, wait_of
+from fleet.engine.operations.scaling.published import scaling_view
 from fleet.engine.operations.task_money import NO_MONEY, TaskMoney, read_task_money, tools_of
 from fleet.engine.operations.waits import (
     NO_APIS,
@@ -52,7 +53,7 @@ from fleet.quoting import stamp
 from fleet.roster.grading import ENDS
 from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.recorder import WorkerReport
-from fleet.signals.view import WaitLine
+from fleet.signals.view import ScalingView, WaitLine
 from fleet.store import answer_keys, keys
 from fleet.waits import Wait
 
@@ -97,6 +98,7 @@ class Facts:
     troubles: tuple[Trouble, ...] = ()
     wait: WaitLine | None = None
     money: TaskMoney = NO_MONEY
+    scaling: ScalingView | None = None
     tool_waits: tuple[WaitLine, ...] = ()
     lost: tuple[Entry, ...] = ()
     earned: Earned | None = None
@@ -206,6 +208,7 @@ def gather(
         graded=graded,
         lost=tuple(one.entry for one in read_unknown(state, of_task=task_id, most=LOST_QUICKLY if is_quick else LOST)),
         earned=_earned(state, task_id, settings, crew.now_s) if result is not None else None,
+        scaling=scaling_view(state, crew.now_s) if search.found else None,
         tool_waits=tuple(_tool_waits(state, settings, pool or "", crew)) if held and result is None else (),
     )
 

@@ -29,7 +29,7 @@ from fleet.roster import PoolBots, read_bots
 from fleet.signals.crew import takers, unserved_queue_line, why_shut
 from fleet.signals.recorder import WorkerReport, speaking_of, split_reports
 from fleet.signals.unusual.alarms import read_alarms
-from fleet.signals.view import WaitLine
+from fleet.signals.view import ScalingView, WaitLine
 from fleet.store import keys
 from fleet.store.client import Script, run_script_each
 from fleet.waits import CAUSES, Wait
@@ -219,6 +219,7 @@ class Standings:
         budgets: Of the limits' days, on demand.
         otherwise: Budgets that were set while the fleet runs, on demand: scope, what fleet.toml says, what holds.
         board: What is in batches, on demand.
+        scaling: How many slots are wanted, on demand; None: nobody decides.
     """
 
     crew: Crew
@@ -227,6 +228,7 @@ class Standings:
     budgets: tuple[LimitBudgets, ...] = ()
     otherwise: tuple[tuple[str, str, str], ...] = ()
     board: LaneBoard = NO_BATCHES
+    scaling: ScalingView | None = None
 
     @property
     def now_s(self) -> float:

@@ -90,6 +90,11 @@ def hide_arguments(headers: dict[str, Any]) -> None:
 class Consumer(CeleryConsumer):
     """`worker_consumer` of the Celery app."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.controller.max_concurrency:  # Celery would take as many tasks as it may ever have slots
+            self.initial_prefetch_count = self.pool.slots * self.prefetch_multiplier
+
     def update_strategies(self) -> None:
         """Put what we know better into Celery's panel and into the users' own tasks, then do as Celery does."""
         replace_commands()

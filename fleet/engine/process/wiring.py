@@ -36,7 +36,7 @@ from fleet.engine.process.suspects.apart import Apart
 from fleet.engine.telemetry.occupancy import DirectCall, Occupancy
 from fleet.errors import FleetError
 from fleet.models import BotResult
-from fleet.store import keys
+from fleet.store import keys, schedule_keys
 from fleet.store.patience import patiently
 from fleet.store.private.embedded import broker_url
 from fleet.workers.loops.runtime import Runtime
@@ -83,6 +83,13 @@ class Process:
         if self._apart is None:
             raise RuntimeError(_NOT_STARTED)
         return self._apart
+
+    async def wanted(self) -> bytes | None:
+        """Return how many slots are wanted, as it was published; None: nobody decides."""
+        if self._assembly is None:
+            return None
+        found: bytes | None = await self._assembly.state.command("GET", schedule_keys.wanted())
+        return found
 
     def beats(self) -> dict[str, float | None]:
         """Return the signs of life of the loop, and of those of users' functions. From any thread."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import click
 import pytest
 
 from fleet.cli.stack.background import stop_stack
@@ -19,6 +20,7 @@ from fleet.cli.stack.bystanders import tell
 from fleet.cli.stack.foreground import child_specs
 from fleet.cli.stack.local_services import LocalServices, service_state
 from fleet.cli.stack.processes import ProcessId
+from fleet.cli.stack.slot_bounds import SLOT_BOUNDS, SlotBounds
 from fleet.cli.stack.stack_file import AlreadyUp, Stack, StackPart, hold_lock, is_up, read_stack, write_stack
 from fleet.config import load
 from fleet.errors import ConfigurationError
@@ -248,6 +250,25 @@ def test_a_stack_has_as_many_workers_as_configured(home: Path) -> None:
     settings = load(worker={"processes": 3}, flower={"port": 0})
     assert [spec.name for spec in child_specs(settings, home, flower=True)] == ["w1", "w2", "w3", "flower"]
     assert [spec.name for spec in child_specs(settings, home, flower=False)] == ["w1", "w2", "w3"]
+
+
+def test_a_stack_that_scales_shares_its_slots_out_over_its_workers(home: Path) -> None:
+    settings = load(worker={"processes": 3}, flower={"port": 0})
+    specs = child_specs(settings, home, flower=False, autoscale=SlotBounds(4, 100))
+    assert {spec.command[-1] for spec in specs} == {"--autoscale=34,2"}
+
+
+@pytest.mark.parametrize("bounds", ["9", "9:3", "0:4", "a:b", "1:", "-1:4"])
+def test_wrong_bounds_are_refused_with_what_was_expected(bounds: str) -> None:
+    with pytest.raises(click.BadParameter, match="expected MIN:MAX, two numbers of slots such as 8:200"):
+        SLOT_BOUNDS.convert(bounds, None, None)
+
+
+def test_bounds_that_the_processes_cannot_keep_are_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"expected 4 <= MIN <= MAX <= 8,000 for worker.processes = 4, got 2:9"
+    ):
+        SlotBounds(2, 9).check(4)
 
 
 def test_a_flower_address_that_is_not_ours_is_a_configuration_error(home: Path) -> None:

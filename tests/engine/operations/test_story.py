@@ -37,8 +37,10 @@ from fleet.limiter.snapshot import LongLimit
 from fleet.models import BotResult, Priority, TaskError
 from fleet.outcome import Before
 from fleet.roster import Roster
+from fleet.scaling import Decision
+from fleet.scaling.wanted import WantedSlots
 from fleet.signals.recorder import WorkerReport
-from fleet.store import bill_keys, keys
+from fleet.store import bill_keys, keys, schedule_keys
 from fleet.store.client import Store, connect, run_script
 from fleet.usage import Usage
 from tests.burials import keep
@@ -475,3 +477,13 @@ def test_what_waits_is_counted_by_priority_with_the_age_of_the_oldest(client: re
     first, second = read_waiting(client, ["fleet.research", "fleet.review"])
     assert (first.counts, first.oldest_at, first.total) == ((1, 0, 0, 2, 0), 50.5, 3)
     assert (second.total, second.oldest_at) == (0, None)
+
+
+def test_a_task_that_waits_for_its_turn_hears_that_more_slots_are_wanted(client: redis.Redis) -> None:
+    queue(client, "t1")
+    assert "slots wanted" not in "\n".join(story_of(client, "t1").lines)
+    decision = Decision(at=time.time(), slots=12, workers=1, reason="research: 90 tasks wait")
+    wanted = WantedSlots(decision=decision, crew=1, slots=1)
+    client.set(schedule_keys.wanted(), wanted.model_dump_json(), ex=60)
+    told = "12 slots wanted, 1 there: research: 90 tasks wait; the fleet grows as far as it may (`fleet scaling`)"
+    assert told in story_of(client, "t1").lines

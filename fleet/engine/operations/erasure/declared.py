@@ -102,7 +102,7 @@ CONTEXTS: dict[str, Holding] = {
 }
 
 #: Function of `fleet/store/schedule_keys.py` -> what its key holds.
-SCHEDULES: dict[str, Holding] = _none("schedule", "done", "beats")
+SCHEDULES: dict[str, Holding] = _none("schedule", "done", "beats", "wanted")
 #: Function of `fleet/store/cache_keys.py` -> what its key holds.
 CACHE: dict[str, Holding] = {
     "kept_answers": Holding("both", "erased", "each is read, like a result; one may have served equal tasks as well"),

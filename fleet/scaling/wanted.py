@@ -1,0 +1,38 @@
+"""The decision as it is published for workers, the page and KEDA, and what one worker makes of it. Values only."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+
+from fleet.frozen import Frozen
+from fleet.scaling.decision import Decision
+
+#: Seconds after which nobody goes by a published decision any more: several times the 5 s between two.
+STALE_S = 60.0
+
+
+class WantedSlots(Frozen):
+    """What is wanted, beside what there is."""
+
+    decision: Decision
+    crew: int = Field(ge=0, description="Workers that lived then.")
+    slots: int = Field(ge=0, description="Slots that they had.")
+    running: int = Field(0, ge=0, description="Tasks in slots.")
+    waiting: int = Field(0, ge=0, description="Tasks that wait and could go.")
+    parked: int = Field(0, ge=0, description="Tasks that wait behind a gate, or for their time.")
+    by: str = Field("", description="Who decided: a host and its process.")
+
+    def is_fresh(self, now_s: float) -> bool:
+        """True while it may be gone by."""
+        return now_s - self.decision.at <= STALE_S
+
+    def share(self) -> int:
+        """Return the slots of one worker: what is wanted over those that live, rounded up."""
+        return math.ceil(self.decision.slots / max(1, self.crew))
+
+
+def alone(busy: int) -> int:
+    """Return the slots that a worker wants which hears no decision: for its own tasks, and a few to see more by."""
+    return math.ceil(busy * 1.2 + math.sqrt(busy))
