@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
-
-from eth_account import Account
-from eth_account.messages import encode_defunct
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
-from eth_keys.datatypes import PrivateKey, Signature
-from eth_utils.address import to_checksum_address
-from eth_utils.crypto import keccak
-from hexbytes import HexBytes
 
 from fleet.config.payouts.tables import NetworkKind, tron_address
 from fleet.payouts import evm, tron
 from fleet.payouts.refusals import PayoutRefused
 from fleet.payouts.slip import Signed, Slip, Transfer
 from fleet.quoting import quote
+
+# What comes with the extra (py_ecc) lets all of a process recurse 100,000 deep: nested JSON would end it at once.
+_DEEPEST = sys.getrecursionlimit()
+from eth_account import Account  # noqa: E402
+from eth_account.messages import encode_defunct  # noqa: E402
+from eth_account.typed_transactions.typed_transaction import TypedTransaction  # noqa: E402
+from eth_keys.datatypes import PrivateKey, Signature  # noqa: E402
+from eth_utils.address import to_checksum_address  # noqa: E402
+from eth_utils.crypto import keccak  # noqa: E402
+from hexbytes import HexBytes  # noqa: E402
+
+sys.setrecursionlimit(_DEEPEST)
 
 #: What TRON's wallets add to the last byte of a signature.
 _TRON_V = 27
