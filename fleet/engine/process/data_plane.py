@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
@@ -148,10 +148,13 @@ class DataPlane:
                 return done
             before = await self._wait(delivery, done)
 
-    async def _try(self, delivery: Delivery, task: BotTask, pool: str, before: Before) -> Done | Stay:
-        """Return how a task ended, or what it waits for."""
-        if not self._twins.has(task):
-            return await self._enter(delivery, task, pool, before)
+    def _try(self, delivery: Delivery, task: BotTask, pool: str, before: Before) -> Coroutine[Any, Any, Done | Stay]:
+        """Return how a task ended, or what it waits for. No coroutine of its own: most tasks pass here."""
+        tries = self._try_once_for_all if self._twins.has(task) else self._enter
+        return tries(delivery, task, pool, before)
+
+    async def _try_once_for_all(self, delivery: Delivery, task: BotTask, pool: str, before: Before) -> Done | Stay:
+        """Return what becomes of a task whose equal ones have the same answer."""
         done: Done | Stay | None = None
         try:
             kept = await self._kept(delivery, task, pool, before)
