@@ -121,6 +121,7 @@ COMMANDS = {
         "job",
         "Show jobs, many tasks with one end; seal or cancel one, queue what failed in it again.",
     ),
+    "health": ("fleet.cli.stack.health", "health", "Tell whether a worker works: for probes of containers."),
     "scaling": (
         "fleet.cli.stack.scaling",
         "scaling",
