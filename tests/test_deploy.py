@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
+from redis import Redis
 
 from fleet.cli.main import COMMANDS
 from fleet.config import load
 from fleet.store.address import Address
+from fleet.store.private.service import free_port
 from tests.house import ROOT
+from tests.waiting import wait_until
 
 KUBERNETES, SYSTEMD = ROOT / "deploy" / "kubernetes", ROOT / "deploy" / "systemd"
 PASSWORD = "letters0123"
@@ -124,6 +127,36 @@ def test_secrets_are_copied_for_their_owner_only_and_say_how_redis_is_reached(
     assert settings.redis.url is not None and settings.redis.replicas == 1
     address = Address.parse(settings.redis.url.get_secret_value())
     assert len(address.sentinels) == 3 and address.password == PASSWORD
+
+
+def test_redis_and_its_sentinel_start_by_the_clusters_script_and_tell_who_is_master(tmp_path: Path) -> None:
+    tool("redis-server")
+    script, (redis_port, sentinel_port) = tmp_path / "start.sh", (free_port(), free_port())
+    for folder in ("run/secrets/redis", "run/redis", "etc", "data"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "run" / "secrets" / "redis" / "password").write_text(PASSWORD, encoding="utf-8")
+    conf = (KUBERNETES / "config" / "redis.conf").read_text(encoding="utf-8").replace("/data", f"{tmp_path}/data")
+    (tmp_path / "etc" / "redis.conf").write_text(f"{conf}port {redis_port}\n", encoding="utf-8")
+    text = (KUBERNETES / "config" / "start-redis.sh").read_text(encoding="utf-8")
+    for was, now in (
+        ("/run/", f"{tmp_path}/run/"), ("/etc/redis-start", f"{tmp_path}/etc"), ("/data", f"{tmp_path}/data"),
+        ("26379", str(sentinel_port)), ("6379", str(redis_port)), ("redis-0 redis-1 redis-2", "localhost"),
+        ('"$pod.redis"', "localhost"), ("redis-0.redis", "localhost"), ("$(hostname).redis", "localhost"),
+    ):  # fmt: skip
+        text = text.replace(was, now)
+    script.write_text(text, encoding="utf-8")
+    started = [subprocess.Popen(["sh", script, what], stdout=subprocess.DEVNULL) for what in ("redis", "sentinel")]
+    try:
+        for port in (redis_port, sentinel_port):
+            ask = ["sh", str(script), "ping", str(port)]
+            wait_until(lambda ask=ask: subprocess.run(ask, check=False).returncode == 0, 20, f"{port} answers")
+        with Redis(port=sentinel_port, password=PASSWORD, decode_responses=True) as sentinel:
+            master = sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "fleet")
+        assert list(master) == ["localhost", str(redis_port)]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def test_the_config_of_the_cluster_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

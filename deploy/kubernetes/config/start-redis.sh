@@ -8,14 +8,15 @@ umask 077
 REDISCLI_AUTH=$(cat /run/secrets/redis/password)
 own="$(hostname).redis"
 
-# Who is the master by the first Sentinel that answers; redis-0 where none does, as at the very first start.
+# Who is the master: by the first Sentinel that answers, else by what this pod's own wrote down; redis-0 at the very first.
 master() {
     for pod in redis-0 redis-1 redis-2; do
         found=$(REDISCLI_AUTH="$REDISCLI_AUTH" timeout 2 redis-cli -h "$pod.redis" -p 26379 --raw \
             sentinel get-master-addr-by-name fleet 2>/dev/null | head -n 1) || found=""
         case "$found" in redis-*) echo "$found"; return ;; esac
     done
-    echo redis-0.redis
+    known=$(sed -n 's/^sentinel monitor fleet \([^ ]*\) .*/\1/p' /data/sentinel.conf 2>/dev/null) || known=""
+    echo "${known:-redis-0.redis}"
 }
 
 case "$1" in
@@ -41,7 +42,7 @@ sentinel)
         } > /data/sentinel.conf.new
         mv /data/sentinel.conf.new /data/sentinel.conf
     fi
-    exec redis-sentinel /data/sentinel.conf
+    exec redis-server /data/sentinel.conf --sentinel
     ;;
 ping)
     REDISCLI_AUTH="$REDISCLI_AUTH" timeout 4 redis-cli -p "$2" ping | grep -q PONG
