@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,14 @@ from typing import Any
 FATES = ("well", "request lost", "answer lost", "doubled", "late")
 #: Seconds by which an answer is late.
 LATE_S = 0.05
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing of callers that have died."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class Door:
@@ -50,7 +59,7 @@ class Door:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
