@@ -16,6 +16,7 @@ from fleet.models import Persona
 from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.ahead.dead_view import DeadGroup
 from fleet.signals.ahead.outlook import Drain
+from fleet.signals.ahead.scaling_view import ScalingView
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.cost_view import Costs
 from fleet.signals.crew import Trouble
@@ -322,22 +323,6 @@ class ResourcesView(Frozen):
     cpu_percent: float
     rss_mb: float
     redis_mb: float = Field(description="Memory of the state Redis.")
-
-
-class ScalingView(Frozen):
-    """How many slots and workers are wanted, as was decided last; see `fleet scaling`."""
-
-    at: float = Field(description="When it was decided.")
-    slots: int
-    workers: int
-    there: int = Field(description="Slots that there were.")
-    reason: str
-    by_pool: dict[str, float] = Field(description="Slots that each pool wants, before they are rounded.")
-
-    @property
-    def line(self) -> str:
-        """All of it in one line."""
-        return f"{self.slots:,} slots wanted, {self.there:,} there: {self.reason}"
 
 
 #: How a key may stand: it serves, it is replaced just now (workers have different ones), calls with it wait.

@@ -16,7 +16,8 @@ from fleet.engine.operations.scaling.published import scaling_view
 from fleet.engine.operations.waits import Standings, look
 from fleet.errors import FleetError
 from fleet.quoting import counted, stamp
-from fleet.signals.view import ScalingView, WaitLine
+from fleet.signals.ahead.scaling_view import ScalingView
+from fleet.signals.view import WaitLine
 from fleet.store.private.two_redis import two_redis
 
 #: How many times the slots that there are must be wanted for a person to hear of it.

@@ -51,9 +51,10 @@ from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.quoting import stamp
 from fleet.roster.grading import ENDS
+from fleet.signals.ahead.scaling_view import ScalingView
 from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.recorder import WorkerReport
-from fleet.signals.view import ScalingView, WaitLine
+from fleet.signals.view import WaitLine
 from fleet.store import answer_keys, keys
 from fleet.waits import Wait
 

@@ -26,10 +26,11 @@ from fleet.resilience import BreakerView
 from fleet.resilience.scripts import SHOW as SHOW_BREAKER
 from fleet.resilience.view import view_of
 from fleet.roster import PoolBots, read_bots
+from fleet.signals.ahead.scaling_view import ScalingView
 from fleet.signals.crew import takers, unserved_queue_line, why_shut
 from fleet.signals.recorder import WorkerReport, speaking_of, split_reports
 from fleet.signals.unusual.alarms import read_alarms
-from fleet.signals.view import ScalingView, WaitLine
+from fleet.signals.view import WaitLine
 from fleet.store import keys
 from fleet.store.client import Script, run_script_each
 from fleet.waits import CAUSES, Wait

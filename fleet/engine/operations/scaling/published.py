@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 from fleet.scaling.wanted import WantedSlots
-from fleet.signals.view import ScalingView
+from fleet.signals.ahead.scaling_view import ScalingView
 from fleet.store import schedule_keys
 
 

@@ -14,8 +14,8 @@ from fleet.engine.operations.scaling.deciding import DECIDE_EVERY_S, decide_now,
 from fleet.engine.operations.scaling.published import read_wanted, scaling_view
 from fleet.engine.operations.scaling.reading import arrivals_in, read_demand
 from fleet.scaling.wanted import STALE_S, WantedSlots
+from fleet.signals.ahead.scaling_view import ScalingView
 from fleet.signals.series import series_of
-from fleet.signals.view import ScalingView
 from fleet.signals.windows import MINUTES, PERIOD, Period
 from fleet.store import keys, schedule_keys
 from fleet.store.client import connect
