@@ -114,7 +114,7 @@ COMMANDS = {
     "asks": (
         "fleet.cli.run.asks",
         "asks",
-        "Show the newest asks, one question to several bots: outcomes, members, costs.",
+        "Show the newest asks: one question to several bots (`fleet ask`, `ask_fleet`), and what came of them.",
     ),
     "job": (
         "fleet.cli.operate.jobs",

@@ -86,7 +86,7 @@ def test_all_json_is_one_object() -> None:
     told = {
         line: json.loads(fleet(*line.split(), "--json").stdout)
         for line in plain
-        if line not in ("why", "cancel", "forget", "submit", "ask", "run", "simulate")
+        if line not in ("why", "cancel", "forget", "submit", "ask", "run", "simulate", "grade")
     }
     assert {line for line, one in told.items() if not isinstance(one, dict)} == {"doctor"}  # as scripts know it
     assert isinstance(told["doctor"], list)
@@ -95,9 +95,14 @@ def test_all_json_is_one_object() -> None:
 
 
 def test_no_group_of_commands_is_forgotten_here() -> None:
-    """The bill is one document, and the ACL a few lines: they have no parts to list and show."""
+    """The bill is one document, and the ACL a few lines; payouts are listed whole."""
     commands = {name: getattr(importlib.import_module(module), attr) for name, (module, attr, _) in COMMANDS.items()}
-    assert {name for name, one in commands.items() if isinstance(one, click.Group)} == {*NOUNS, "bill", "acl"}
+    assert {name for name, one in commands.items() if isinstance(one, click.Group)} == {
+        *NOUNS,
+        "bill",
+        "acl",
+        "payouts",
+    }
 
 
 @pytest.mark.parametrize("noun", NOUNS)

@@ -51,11 +51,13 @@ NOUNS = (
     "cache",
     "schedules",
     "job",
+    "asks",
 )
 #: Commands that only look.
 LOOK = {
     "stats", "top", "why", "lanes", "events", "doctor", "simulate", "tasks list", "tasks show", "dead list",
-    "dead show", "dead reasons", "bill unknown", "keys check",
+    "dead show", "dead reasons", "bill unknown", "keys check", "scaling", "health",
+    *(f"payouts {verb}" for verb in ("due", "list", "report")),
     *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
 }  # fmt: skip
 #: Commands that change no running fleet: they submit tasks, start and end processes, write a file, send messages.
@@ -75,6 +77,8 @@ ELSEWHERE = {
     "keys delegate",
     "keys undelegate",
     "keys scope",
+    "grade",
+    *(f"payouts {verb}" for verb in ("prepare", "sign", "confirm", "send", "check", "void", "slip", "revoke", "key")),
 }
 
 Prepare = Callable[[redis.Redis], None]
@@ -153,6 +157,7 @@ def a_job(client: redis.Redis) -> None:
 ACT: dict[str, tuple[Prepare, str, str]] = {
     "job cancel": (a_job, "nightly --yes", "job_cancelled"),
     "job replay": (a_job, "nightly --yes", "job_replayed"),
+    "job seal": (a_job, "nightly", "job_sealed"),
     "pools pause": (nothing, "research writing --for 10m", "pool_paused"),
     "pools resume": (closed_pool, "research", "pool_resumed"),
     "bots quarantine": (known_bot, "research-001 research-002 --reason odd", "bot_quarantined"),
@@ -248,6 +253,9 @@ PAGE: dict[str, tuple[Prepare, dict[str, object], str]] = {
     "cancel": (waiting, {"task": "t1"}, "task_cancelled"),
     "replay": (dead, {"everything": True}, "dead_replayed"),
     "purge": (dead, {"task": "t1"}, "dead_purged"),
+    "cancel_job": (a_job, {"job": "nightly"}, "job_cancelled"),
+    "replay_job": (a_job, {"job": "nightly"}, "job_replayed"),
+    "seal_job": (a_job, {"job": "nightly"}, "job_sealed"),
 }
 
 

@@ -133,7 +133,8 @@ def test_the_options_of_a_line_win_over_those_of_the_command() -> None:
 
 
 def test_a_line_has_every_field_that_a_task_has_but_those_that_a_run_sets_itself() -> None:
-    assert set(BotTask.model_fields) - {*OPTION_FIELDS} == {"prompt", "messages", "idempotency_key", "run", "seat"}
+    own = {"prompt", "messages", "right", "right_by"}
+    assert set(BotTask.model_fields) - {*OPTION_FIELDS} == {*own, "idempotency_key", "run", "seat"}
 
 
 def test_an_option_that_no_pool_takes_fails_its_line_alone() -> None:
