@@ -13,8 +13,6 @@
 local ENTRY = '%s:%.0f:%.0f:%.0f'
 -- What is set, learnt and seen, and who told of a hold, stands among the facts as well.
 local NO_KINDS = 4
--- The life of the facts is pushed with a new kind of call, and by about one in so many.
-local KEPT_EVERY = 64
 local sent, tokens, input, output, used_tokens, used_input, used_output, asked_tokens, asked_output,
   reserved_usd_micros, usd_micros, reserved_day, since_slot_us, learns, asked_usd_micros = struct.unpack(SETTLED_FORMAT, ARGV[SETTLED])
 
@@ -86,7 +84,7 @@ if learns == 1 and asked_tokens > 0 and (use or call('HLEN', KEYS[FACTS]) < MOST
   end
   local learnt_use = format('%.4f %.4f %.4f %.4f', mean, deviation, out_mean, out_deviation)
   call('HSET', KEYS[FACTS], ARGV[KIND], cost and cost ~= '' and learnt_use .. ' ' .. cost or learnt_use)
-  if not use or now % KEPT_EVERY == 0 then call('PEXPIRE', KEYS[FACTS], FACTS_MS) end
+  if not use or floor(now / MINUTE_US) ~= state[MINUTE] then call('PEXPIRE', KEYS[FACTS], FACTS_MS) end
 end
 
 local minute = floor(now / MINUTE_US)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.config import LimitSettings
-from fleet.limiter.layouts import At
+from fleet.limiter.layouts import STATE, At
 from fleet.limiter.limits import DAY_US, LONG_US, SHORT_US, Terms
 from fleet.limiter.simulated.model import ASK_AGAIN, SEND, TOO_LATE, LimitModel
 from fleet.limiter.simulated.question import Answer, Question
@@ -450,3 +450,19 @@ def test_of_more_kinds_than_a_thousand_nothing_is_learnt(client: Any) -> None:
         report: Any = {"sent": True, "charged": answer.charged, "used": (3, 0, 3)}
         limit.settle(ticket, **report, asked=(9, 9), kind=kind, learns=True)
     assert client.hlen(limit.keys.facts) == 1004
+
+
+def test_what_an_operator_has_set_lives_on_however_seldom_a_limit_is_used(client: Any) -> None:
+    limit, lives = ScriptedLimit(client, next(_names), Terms.of(LimitSettings(tpm=60_000_000))), list[bool]()
+    for number in range(3):
+        if number:
+            client.pexpire(limit.keys.facts, 50_000)
+        if number == 1:  # the last call was settled in another minute
+            state = list(STATE.unpack(client.get(limit.keys.state)))
+            state[At.MINUTE] -= 1
+            client.set(limit.keys.state, STATE.struct.pack(*state[1:]))
+        answer = limit.ask(Question(f"{number:04d}", "a", tokens=9))
+        report: Any = {"sent": True, "charged": answer.charged, "used": (3, 0, 3)}
+        limit.settle(f"{number:04d}", **report, asked=(9, 9), learns=True)
+        lives.append(client.pttl(limit.keys.facts) > 50_000)
+    assert lives[:2] == [True, True]  # and once a minute at most: not with every call
