@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import deque
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any
 
 #: A number as people write it: thousands separated, a currency before it, a full stop after it.
@@ -19,6 +19,8 @@ _NUMBER = re.compile(r"[$€£¥]?\s*([+-]?)\s*[$€£¥]?\s*(\d{1,3}(?:,\d{3})+
 _FENCED = re.compile(r"\A```\w*\s*\n(.*)\n?```\Z", re.S)
 #: Longest text in which a number is looked for (characters).
 _MOST_DIGITS = 64
+#: Numbers are taken as they are, whatever their digits: none is rounded, none is too large.
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 #: Deepest JSON that is compared as values (levels); deeper is compared as text.
 _DEEPEST = 50
 
@@ -43,7 +45,10 @@ def canonical(answer: str, *, pattern: re.Pattern[str] | None = None, field: str
             value = _inside(value, field)
         except LookupError:
             return None
-    return _spelt(text if value is _NO_JSON else value)
+    try:
+        return _spelt(text if value is _NO_JSON else value)
+    except RecursionError:  # nested deeper than this process can go
+        return None if field is not None else _folded(text)
 
 
 _NO_JSON: Any = object()
@@ -103,6 +108,6 @@ def _folded(text: str) -> str:
 def _number(value: Decimal) -> str:
     if not value.is_finite():
         return str(value).casefold()
-    plain = value.normalize()
+    plain = value.normalize(_EXACT)
     digits = f"{plain:f}" if abs(plain.adjusted()) <= _MOST_DIGITS else str(plain)
     return "0" if plain.is_zero() else digits

@@ -58,6 +58,7 @@ if not redis.call('ZSCORE', classes, class_) then
 end
 if not redis.call('SET', mark, is_right, 'NX', 'EX', ARGV[MARK_LIFE_S]) then return 0 end
 redis.call('ZADD', classes, now_s, class_)
+redis.call('EXPIRE', classes, life_s)
 if redis.call('HINCRBY', totals, ARGV[COUNTER], 1) == 1 then redis.call('EXPIRE', totals, life_s) end
 
 local raw_usual = redis.call('GETRANGE', grades, 0, USUAL_BYTES - 1)
@@ -131,7 +132,7 @@ end
 local function test()
   if usual[RECENT_GOOD] + usual[RECENT_BAD] < LEARNT then
     usual[GOOD], usual[BAD] = usual[GOOD] + 1 - is_wrong, usual[BAD] + is_wrong
-    row[SINCE], row[WRONG] = row[SINCE] + 1, row[WRONG] + is_wrong
+    row[SINCE], row[WRONG] = math.min(MOST_SINCE, row[SINCE] + 1), math.min(MOST_SINCE, row[WRONG] + is_wrong)
     return false
   end
   local evidence, share = weigh()
@@ -179,14 +180,15 @@ local is_out = false
 if number ~= '0' then
   row[RIGHTS], row[WRONGS] = row[RIGHTS] * FADE_BOT + 1 - is_wrong, row[WRONGS] * FADE_BOT + is_wrong
   local recent = math.max(LEAST_RECENT, math.min(MOST_RECENT, RECENT_EACH * redis.call('ZCARD', bots)))
-  if adaptive == '0' or row[WRONG] == 0 then  -- suspects are asked about more often than others
+  -- Suspects are asked about more often than others; until enough is known, nobody is one.
+  if adaptive == '0' or row[WRONG] == 0 or usual[RECENT_GOOD] + usual[RECENT_BAD] < LEARNT then
     usual[RECENT_GOOD] = usual[RECENT_GOOD] * (1 - 1 / recent) + 1 - is_wrong
     usual[RECENT_BAD] = usual[RECENT_BAD] * (1 - 1 / recent) + is_wrong
   end
   if not redis.call('ZSCORE', quarantined, bot) then is_out = test() end  -- what it ends now, it began before
   redis.call('SETRANGE', grades, 0, struct.pack(USUAL_FORMAT, unpack(usual, 1, USUAL_PLACES)))
   redis.call('SETRANGE', grades, at, struct.pack(ROW_FORMAT, unpack(row, 1, ROW_PLACES)))
-  for _, key in ipairs({ grades, classes, doubted }) do redis.call('EXPIRE', key, life_s) end
+  for _, key in ipairs({ grades, doubted }) do redis.call('EXPIRE', key, life_s) end
   if kind ~= '' and is_wrong == 1 then correct() end
 end
 if kind ~= '' and model ~= '' then learn_model() end

@@ -80,5 +80,8 @@ def test_any_text_has_a_form_and_that_form_is_its_own(text: str) -> None:
 
 def test_odd_json_is_an_answer_like_any_other() -> None:
     deep = "[" * 2000 + "]" * 2000
-    for text in ('{"a": NaN}', '{"a": 1e999999}', '{"a": ', deep, '{"a":' * 60 + "1" + "}" * 60, "{}"):
+    deepest = ["[" * levels + "]" * levels for levels in range(880, 1000, 10)]
+    for text in ('{"a": NaN}', '{"a": 1e9999999}', '{"a": ', deep, '{"a":' * 60 + "1" + "}" * 60, "{}", *deepest):
         assert canonical(text)
+    assert canonical('{"a": 1e9999999}', field="a") == "1E+9999999"
+    assert canonical('{"a": 12345678901234567890123456789}') != canonical('{"a": 12345678901234567890123456788}')

@@ -19,6 +19,7 @@ from fleet.roster.grading import (
     LIES,
     Accuracy,
     Grade,
+    Of,
     grade_call,
     models_of,
     read_doubted,
@@ -46,9 +47,11 @@ class Pool:
         self.found_after: dict[str, int] = {}
         client.zadd(keys.bots("p"), dict.fromkeys(self.bots, 0))
 
-    def grade(self, bot: str | None, right: bool, *, kind: str = "sums", task: str = "", vote: bool = False) -> int:
+    def grade(
+        self, bot: str | None, right: bool, *, kind: str = "sums", task: str = "", vote: bool = False, of: Of = "grades"
+    ) -> int:
         self.done += 1
-        told = Grade(task or f"t{self.done}", kind, right, "p", bot, "sim/one", 7, "votes" if vote else "grades")
+        told = Grade(task or f"t{self.done}", kind, right, "p", bot, "sim/one", 7, "votes" if vote else of)
         call = grade_call(told, self.rules, mark_life_s=60, counter="graded")
         return int(run_script(self.client, GRADE, *call))
 
@@ -178,6 +181,22 @@ def test_every_key_expires(client: redis.Redis) -> None:
     made = [name.decode() for name in client.keys("*grade*")]
     assert len(made) == 3 + 60
     assert all(client.ttl(name) > 0 for name in made)
+
+
+def test_the_list_of_classes_expires_also_where_no_bot_is_graded(client: redis.Redis) -> None:
+    assert Pool(client, 4).grade(None, True) == 1
+    assert client.ttl(answer_keys.classes("p")) > 0
+
+
+def test_second_answers_find_a_liar_where_every_bot_was_wrong_once_early(client: redis.Redis) -> None:
+    pool, chance = Pool(client, 4), random.Random(1)
+    for bot in pool.bots * 2:  # wrong and right: each bot is off zero before anything is known
+        pool.grade(bot, False, of="shadows")
+    for _ in range(300):
+        for bot in pool.bots:
+            if pool.grade(bot, chance.random() > (0.6 if bot == "p-001" else 0.1), of="shadows") == 2:
+                pool.found_after[bot] = 1
+    assert list(pool.found_after) == ["p-001"]
 
 
 def test_bounds_of_an_accuracy_close_with_grades() -> None:
