@@ -16,6 +16,7 @@ from fleet.payouts.book import TransferState
 from fleet.payouts.nodes import EvmNode, TronNode
 from fleet.payouts.refusals import NodeAway, PayoutRefused
 from fleet.payouts.slip import Slip, Transfer
+from fleet.quoting import quote
 
 #: Milliseconds beyond a transaction's expiration that a final block must be, before TRON has surely not taken it.
 LATE_MS = 600_000
@@ -100,22 +101,27 @@ def follow_tron(node: TronNode) -> Follow:
         info = node.ask(
             "walletsolidity/gettransactioninfobyid", value=standing.id
         )  # after the head, which it must know
-        if info.get("id"):
+        if info:
             return _by_info(slip, transfer, standing, info), True
-        if final_ms > transfer.expiration_ms + LATE_MS:
-            return replace(standing, state="failed", why="expired: no final block has it, and none can take it"), True
+        if standing.block is not None:
+            raise NodeAway(f"expected what became of {standing.id}, final in block {standing.block}, got nothing")
         known = node.ask("wallet/gettransactionbyid", value=standing.id)
-        return replace(standing, block=None), bool(known.get("txID"))
+        if final_ms > transfer.expiration_ms + LATE_MS:
+            final = node.ask("walletsolidity/gettransactionbyid", value=standing.id)
+            if known or final:
+                raise NodeAway(f"expected what became of {standing.id}, which the node has in a block, got nothing")
+            return replace(standing, state="failed", why="expired: no final block has it, and none can take it"), True
+        return standing, known.get("txID") == standing.id
 
     return follow
 
 
 def _by_info(slip: Slip, transfer: Transfer, standing: TransferState, info: dict[str, Any]) -> TransferState:
-    number, result = int(info["blockNumber"]), info.get("receipt", {}).get("result", "")
-    if info["id"] != standing.id:
-        return standing
+    number, result = int(info["blockNumber"]), info["receipt"]["result"]
+    if info["id"] != standing.id or result in ("", "DEFAULT"):
+        raise NodeAway(f"expected what became of {standing.id}, got {quote(str(info))}")
     if result != "SUCCESS":
-        return replace(standing, state="failed", block=number, why=f"the contract ended with {result or 'no result'}")
+        return replace(standing, state="failed", block=number, why=f"the contract ended with {quote(result)}")
     (payment,) = transfer.payments
     moved = [
         (_address(log["topics"][1]), _address(log["topics"][2]), int(log["data"], 16))

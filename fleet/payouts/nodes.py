@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fleet.config.payouts.tables import NetworkSettings
@@ -18,6 +20,24 @@ from fleet.quoting import quote
 TIMEOUT_S = 20.0
 #: Bytes of an answer at most.
 MOST_BYTES = 32 * 2**20
+#: What nodes say that do not know the tag `finalized` at all; anything else may pass, and proves nothing.
+_KNOWS_NO_TAG = re.compile(r"\(-32602\)|unsupported|not supported|(invalid|unknown) block tag", re.IGNORECASE)
+
+
+@contextmanager
+def as_answered() -> Iterator[None]:
+    """Take an answer without what it should have for no answer: what is missing there proves nothing.
+
+    Raises:
+        NodeAway: Naming what is missing.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise NodeAway(
+            f"expected a whole answer of the node, got one that cannot be read: {type(error).__name__}: "
+            f"{quote(str(error))}"
+        ) from error
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -107,7 +127,7 @@ class EvmNode:
             if answer is None:
                 raise NodeAway(f"expected an answer to {one['method']}, got one to something else")
             error = answer.get("error")
-            results.append((answer.get("result"), None if error is None else str(error.get("message", error))))
+            results.append((answer.get("result"), None if error is None else _told(error)))
         return results
 
     def number(self, method: str, *params: object) -> int:
@@ -124,13 +144,22 @@ class EvmNode:
         return self.number("eth_call", {"to": contract, "data": data}, "latest")
 
     def final_block(self, confirmations: int) -> int:
-        """Return the number of the last block that nothing can undo: the node's own word, else by confirmations."""
-        (final, error), (latest, _) = self.ask_together(
+        """Return the number of the last block that nothing can undo: the node's own word.
+
+        Only a node that does not know of final blocks at all is gone by confirmations.
+
+        Raises:
+            NodeAway: It gives no such block right now.
+        """
+        (final, error), (latest, wrong) = self.ask_together(
             ("eth_getBlockByNumber", ["finalized", False]), ("eth_blockNumber", [])
         )
-        if error is None and isinstance(final, Mapping):
-            return int(final["number"], 16)
-        return int(latest, 16) - confirmations
+        with as_answered():
+            if error is None and isinstance(final, Mapping):
+                return int(final["number"], 16)
+            if error is None or not _KNOWS_NO_TAG.search(error) or wrong is not None:
+                raise NodeAway(f"expected the last final block from the node, got {quote(error or wrong or 'none')}")
+            return int(latest, 16) - confirmations
 
 
 class TronNode:
@@ -147,11 +176,11 @@ class TronNode:
         """Call one method: `wallet/...` for what is known now, `walletsolidity/...` for what nothing can undo.
 
         Raises:
-            NodeAway: Without an answer.
+            NodeAway: Without an answer: also when a busy node says so, with status 200 and `Error`.
         """
         found = post(f"{self._url}/{path}", body, timeout_s=self._timeout_s)
-        if not isinstance(found, dict):
-            raise NodeAway(f"expected an object from {path}, got {quote(found)}")
+        if not isinstance(found, dict) or "Error" in found:
+            raise NodeAway(f"expected an object from {path}, got {quote(str(found))}")
         return found
 
     def view(self, owner: str, contract: str, call: str, parameter: str) -> tuple[int, int]:
@@ -174,6 +203,14 @@ class TronNode:
         """Return what the network charges: its parameters by name."""
         rows = self.ask("wallet/getchainparameters").get("chainParameter", [])
         return {row["key"]: int(row.get("value", 0)) for row in rows}
+
+
+def _told(error: Any) -> str:
+    """Return what a node says in an error of JSON-RPC, with its code."""
+    if not isinstance(error, Mapping):
+        return str(error)
+    code = f" ({error['code']})" if "code" in error else ""
+    return f"{error.get('message', error)}{code}"
 
 
 def _message(told: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fleet.config.payouts.tables import NetworkSettings, tokens_in_full, units_of
 from fleet.payouts import evm, tron
-from fleet.payouts.nodes import EvmNode, TronNode, url_of
+from fleet.payouts.nodes import EvmNode, TronNode, as_answered, url_of
 from fleet.payouts.refusals import NodeAway, PayoutRefused
 from fleet.payouts.slip import Payment, Slip, Transfer
 
@@ -59,6 +59,7 @@ class PayingAccount(NamedTuple):
     nonce: int | None
 
 
+@as_answered()
 def payer_of(name: str, network: NetworkSettings, payout: str, now_s: float, *, voids: str = "") -> PayingAccount:
     """Ask a network's node about the payer and the token, and hold that against the settings.
 
@@ -78,6 +79,7 @@ def payer_of(name: str, network: NetworkSettings, payout: str, now_s: float, *, 
     return _on_evm(slip, network, EvmNode(url_of(name, network)))
 
 
+@as_answered()
 def chain_id_of(name: str, network: NetworkSettings) -> int:
     """Ask a network's node which network it is of: its number, on TRON the end of its first block's id.
 
@@ -144,6 +146,7 @@ def _on_evm(slip: Slip, network: NetworkSettings, node: EvmNode) -> PayingAccoun
     tip, error = node.ask_together(("eth_maxPriorityFeePerGas", []))[0]
     slip = replace(slip, max_fee_per_gas=fee, max_priority_fee_per_gas=min(fee, price if error else int(tip, 16)))
 
+    @as_answered()
     def draft(payments: Sequence[Payment]) -> SlipDraft:
         parts = evm.parted(payments, network.multisend)
         calls = [
@@ -216,6 +219,7 @@ def _on_tron(slip: Slip, network: NetworkSettings, node: TronNode) -> PayingAcco
     prices = node.parameters()
     left = _resources(network, node)
 
+    @as_answered()
     def draft(payments: Sequence[Payment]) -> SlipDraft:
         head = node.ask("wallet/getnowblock")
         block, stamp = str(head["blockID"]), int(head["block_header"]["raw_data"]["timestamp"])

@@ -14,7 +14,7 @@ from fleet.config.payouts.tables import NetworkSettings
 from fleet.payouts.book import ENDED, PayoutBook, Record, TransferState
 from fleet.payouts.following import Follow, follow_evm, follow_tron, send_evm, send_tron
 from fleet.payouts.keyfiles import check_signed, confirmed_by
-from fleet.payouts.nodes import EvmNode, TronNode, url_of
+from fleet.payouts.nodes import EvmNode, TronNode, as_answered, url_of
 from fleet.payouts.preparing import chain_id_of
 from fleet.payouts.refusals import NodeAway, PayoutRefused
 from fleet.payouts.slip import Slip
@@ -102,14 +102,27 @@ class Postman:
 
     def _look(self, record: Record, number: int) -> tuple[Record, bool]:
         standing = record.standings[number]
-        now, is_known = self._follow(record.slip, record.slip.transfers[number], standing)
+        now, is_known = self._followed(record, number)
         return (record if now == standing else self._move(record, number, now)), is_known
 
     def _unsent(self, record: Record, number: int) -> Record:
         """Look after a transaction that this book has not sent: others may have, or its nonce went elsewhere."""
         standing = record.standings[number]
-        now, _ = self._follow(record.slip, record.slip.transfers[number], standing)
+        now, _ = self._followed(record, number)
         return self._move(record, number, now) if now.state != standing.state else record
+
+    def _followed(self, record: Record, number: int) -> tuple[TransferState, bool]:
+        """Ask the network; an answer that is not whole, or a refusal to answer, proves nothing.
+
+        Raises:
+            NodeAway: Without an answer that can be used.
+        """
+        slip = record.slip
+        try:
+            with as_answered():
+                return self._follow(slip, slip.transfers[number], record.standings[number])
+        except PayoutRefused as refused:
+            raise NodeAway(str(refused)) from refused
 
     def _send_again(self, record: Record, number: int) -> Record:
         """Send the same bytes once more, and write down what the node objected to: it may tell why nothing happens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -48,11 +49,17 @@ class FakeTron:
     pool: dict[str, TronSent] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
 
+    #: Share of what is asked that the node is too busy for, and methods that it never answers.
+    busy: float = 0.0
+    busy_with: set[str] = field(default_factory=set)
+
     def __post_init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock, self._luck = threading.RLock(), random.Random(5)
 
     def execute(self, path: str, body: dict[str, Any]) -> Any:
         with self._lock:
+            if self._luck.random() < self.busy or path.strip("/") in self.busy_with:
+                return {"Error": "class org.tron.core.services.http.RateLimiterServlet : lack of computing resources"}
             place, _, method = path.strip("/").partition("/")
             return getattr(self, f"_{method}")(is_final=place == "walletsolidity", **body)
 

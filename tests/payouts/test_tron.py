@@ -140,7 +140,7 @@ def place_id(place: Place) -> str:
 
 
 def test_commands_that_are_killed_at_any_step_by_a_bad_node_pay_nobody_twice_and_forget_nobody(place: Place) -> None:
-    place.door.trouble = 0.2
+    place.door.trouble, place.chain.busy = 0.2, 0.1
     dying, luck = Dying(seed=11), random.Random(11)
     round_ = Round(place.folder, place.client, dying)
     steps = 0
@@ -152,7 +152,7 @@ def test_commands_that_are_killed_at_any_step_by_a_bad_node_pay_nobody_twice_and
         if luck.random() < 0.2:
             place.chain.forget()
         place.chain.mine(luck.randrange(10))
-    place.door.trouble = 0.0
+    place.door.trouble, place.chain.busy = 0.0, 0.0
     while PayoutBook(place.client).open_on("test") or dues(
         rows_ever(place.client), PayoutBook(place.client).netted(), ()
     ):
@@ -162,6 +162,29 @@ def test_commands_that_are_killed_at_any_step_by_a_bad_node_pay_nobody_twice_and
     for row, count in rows_ever(place.client).items():
         earned[row.payee] += row.units * count
     assert place.paid() == [earned[f"p{number:03d}"] for number in (1, 2, 3)]
+
+
+def test_a_busy_node_or_half_an_answer_proves_no_failure_of_what_was_paid(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "EXPIRES_HOURS", 1)
+    place.sent()
+    place.chain.mine()
+    place.chain.mine(4_300_000 // BLOCK_MS)
+    place.chain.busy_with = {"walletsolidity/gettransactioninfobyid"}
+    assert "RateLimiterServlet : lack of" in fleet("check", code=1)
+    place.chain.busy_with = {"walletsolidity/gettransactionbyid"}
+    whole = place.chain._gettransactioninfobyid
+    for half, told in (({}, "which the node has in a block"), ({"blockNumber": 31}, "cannot be read: KeyError"),
+                       ({"id": "0", "blockNumber": 31, "receipt": {"result": "REVERT"}}, "expected what became of"),
+                       ({"blockNumber": 31, "receipt": {}}, "cannot be read: KeyError")):  # fmt: skip
+        monkeypatch.setattr(place.chain, "_gettransactioninfobyid", lambda half=half, **_: half)
+        if half == {}:
+            place.chain.busy_with = set()
+        assert told in fleet("check", code=1)
+    assert PayoutBook(place.client).open_on("test") is not None, "nothing has failed"
+    monkeypatch.setattr(place.chain, "_gettransactioninfobyid", whole)
+    assert place.check() == ["settled"] * 3 and place.paid() == [10 * CENT] * 3
 
 
 def test_bytes_are_those_that_tronweb_has_written() -> None:
