@@ -152,7 +152,12 @@ class Assembly:
 
 
 async def assemble(
-    settings: Settings, telemetry: Telemetry, slots: Callable[[], int] | None = None, process: str = ""
+    settings: Settings,
+    telemetry: Telemetry,
+    slots: Callable[[], int] | None = None,
+    process: str = "",
+    *,
+    most_slots: Callable[[], int] | None = None,
 ) -> Assembly:
     """Put a worker process together, on the running loop; nothing runs yet.
 
@@ -163,6 +168,7 @@ async def assemble(
         telemetry: Its logs, metrics and traces.
         slots: How many tasks may run at once here; by default as the settings say.
         process: Id by which somebody else reports for this process: by that its death is known.
+        most_slots: How many it may come to that; by default it stays as it is.
 
     Raises:
         ConfigurationError: When no pool could work: Redis, the folder of the state.
@@ -283,8 +289,8 @@ async def assemble(
         tools=tools,
         lanes=lanes,
         silence=SilenceWatch(
-            breakers, gateway.roads.silent, slots=agent.occupants.slots, pools=tuple(own), closed=gateway.closed,
-            hold=room.hold, places=settings.places_under, let_go=gateway.roads.answered_elsewhere,
+            breakers, gateway.roads.silent, slots=most_slots or agent.occupants.slots, pools=tuple(own), hold=room.hold,
+            closed=gateway.closed, places=settings.places_under, let_go=gateway.roads.answered_elsewhere,
         ),
         hanging=gateway.roads.hanging,
         batches=BatchDuty(
@@ -321,10 +327,12 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
     runtime = Runtime()
     runtime.start()
     try:
-        slots, process = (lambda: occupancy.slots), ""
+        slots, most, process = (lambda: occupancy.slots), (lambda: occupancy.most_slots or occupancy.slots), ""
         if isinstance(occupancy, DirectCall):
-            slots, process = (lambda: sys.maxsize), occupancy.process  # it has no slots: nobody lends them
-        assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy), slots, process))
+            slots = most = lambda: sys.maxsize  # it has no slots: nobody lends them
+            process = occupancy.process
+        telemetry = Telemetry(settings, config.home_path(), occupancy)
+        assembly = runtime.run(assemble(settings, telemetry, slots, process, most_slots=most))
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.breakers.load))

@@ -76,6 +76,7 @@ class SlotPool(BasePool):
         self.beat_at: float | None = None  # Unix time of the main thread's last turn; None while it starts or stops
         self.queues = self.app.amqp.queues.consume_from  # as -Q and -X said, and as remote control has it now
         self._in_threads = 0
+        self.most_slots: int | None = None  # told by the autoscaler, where there is one
         self._is_cancelling = self._closed = False
         self._farewell = Farewell()
         self._stall_watch = StallWatch(self.name, lambda: {MAIN_THREAD: self.beat_at, **PROCESS.beats()})

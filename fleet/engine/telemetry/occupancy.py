@@ -21,6 +21,11 @@ class Occupancy(Protocol):
         ...
 
     @property
+    def most_slots(self) -> int | None:
+        """Slots that it may come to have, where they follow what is wanted; None: their number is fixed."""
+        ...
+
+    @property
     def busy(self) -> int:
         """Slots at work, now."""
         ...
@@ -51,6 +56,7 @@ class DirectCall:
 
     name: str
     slots: int = 1
+    most_slots: int | None = None
     busy: int = 1
     beat_at: float | None = None
     queues: tuple[str, ...] = ()

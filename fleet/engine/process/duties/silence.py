@@ -32,7 +32,8 @@ class SilenceWatch:
         breakers: Of this process.
         silent: Returns limits under which nothing is answered for so many seconds: calls, seconds, and those that the
             slowest of the last answers took. Never waits.
-        slots: How many tasks may run at once here.
+        slots: How many tasks may come to run at once here. Not how many may just now, where that follows what is
+            wanted: with one slot for the moment, one slow call would open the breaker of the whole fleet.
         places: How many calls may be under way at once under a limit, over the whole fleet; None: any number.
         pools: All of them.
         closed: Why the calls of a pool would wait, as far as this process knows; None: they need not.

@@ -37,6 +37,7 @@ class SlotScaler(Autoscaler):
         super().__init__(pool, max_concurrency, max(1, min_concurrency), worker, keepalive, mutex)
         self.max_concurrency: int
         self.min_concurrency: int
+        pool.most_slots = max_concurrency
         self._wanted: WantedSlots | None = None
         self._is_reading = False
         self._lately: deque[tuple[float, int]] = deque()
@@ -58,6 +59,7 @@ class SlotScaler(Autoscaler):
         """Change the bounds, and the slots with them."""
         self.max_concurrency = self.max_concurrency if max is None else max
         self.min_concurrency = self.min_concurrency if min is None else min
+        self.pool.most_slots = self.max_concurrency
         self.resize()
         return self.max_concurrency, self.min_concurrency
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 
 from fleet import config
+from fleet.engine.process.assembly import put_together
 from fleet.engine.process.breaking import make_breakers
 from fleet.engine.process.duties import silence
 from fleet.engine.process.duties.silence import LOOKS_AFTER, SilenceWatch
@@ -148,6 +150,37 @@ def test_a_call_or_two_without_an_answer_open_nothing_unless_a_worker_has_no_mor
         await one.close()
 
     asyncio.run(work())
+
+
+@dataclasses.dataclass
+class ScaledDown:
+    """Of a worker that has one slot for the moment."""
+
+    name: str = "w1@h"
+    slots: int = 1
+    most_slots: int | None = None
+    busy: int = 1
+    beat_at: float | None = None
+    queues: tuple[str, ...] = ()
+
+    def forgo(self, queues: Collection[str]) -> None: ...
+
+
+@pytest.mark.parametrize(("most_slots", "opens"), [(20, False), (None, True)])
+def test_one_slow_call_of_a_worker_that_was_scaled_down_to_one_slot_opens_nothing(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, most_slots: int | None, opens: bool
+) -> None:
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    config.current.cache_clear()
+    runtime, assembly = put_together(config.current(), ScaledDown(most_slots=most_slots))
+    try:
+        limit = assembly.routes[0].limit
+        monkeypatch.setattr(assembly.silence, "_silent", lambda *, at_least_s: {limit: (1, 20.0, 0.5)})
+        runtime.run(assembly.silence.look())
+        assert assembly.breakers.is_open(limit) is opens
+    finally:
+        runtime.run(assembly.close())
+        runtime.stop()
 
 
 def test_a_process_that_stood_still_reads_its_answers_before_it_says_that_there_are_none(
