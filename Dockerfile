@@ -41,5 +41,5 @@ USER fleet
 # fleet.toml and your own bots are looked for here; mount them read-only.
 WORKDIR /work
 # A worker reports that it works; Flower and the simulator have checks of their own in docker-compose.yml.
-HEALTHCHECK --interval=30s --timeout=20s --start-period=30s CMD fleet health >/dev/null
+HEALTHCHECK --interval=30s --timeout=20s --start-period=30s CMD fleet health >/dev/null || exit 1
 CMD ["celery", "-A", "fleet", "worker"]

@@ -179,6 +179,47 @@ def test_units_are_ones_by_systemds_own_judgement(tmp_path: Path) -> None:
     assert done.returncode == 0 and own == [], done.stderr
 
 
+def started_by(unit: str) -> str:
+    """The shell command of a unit of worker 1, as systemd hands it to `sh -c`."""
+    text = (SYSTEMD / unit).read_text(encoding="utf-8").replace("\\\n", "")
+    (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=/bin/sh -c ")]
+    return line.partition("'")[2].removesuffix("'").replace("$$", "$").replace("%i", "1").replace("%H", "h")
+
+
+@pytest.mark.parametrize(
+    ("code", "active_s", "restarts", "ends"),
+    [(0, 5000, False, 0), (4, 5000, True, 0), (4, 100, False, 0), (2, 5000, False, 2), (127, 5000, False, 127)],
+)
+def test_a_worker_is_restarted_only_where_it_is_not_well_and_did_not_just_start(
+    tmp_path: Path, code: int, active_s: int, restarts: bool, ends: int
+) -> None:
+    up_s = int(float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])) + 100_000
+    (tmp_path / "uptime").write_text(f"{up_s}.25 1.0\n", encoding="ascii")
+    for name, does in (
+        ("fleet", f"exit {code}"),
+        ("systemctl", f'[ $1 = show ] && echo {(up_s - active_s) * 1_000_000} || echo "$@" >> {tmp_path}/told'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    command = started_by("fleet-health@.service").replace("/opt/fleet/bin", str(tmp_path))
+    command = command.replace("/proc/uptime", f"{tmp_path}/uptime").replace("systemctl ", f"{tmp_path}/systemctl ")
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == ends
+    told = tmp_path / "told"
+    assert (told.read_text() if told.exists() else "") == ("restart fleet-worker@1.service\n" if restarts else "")
+
+
+def test_a_pod_is_restarted_only_where_its_worker_is_not_well(built: list[dict[str, Any]], tmp_path: Path) -> None:
+    probe = dict(pods(built))["worker"]["containers"][0]["livenessProbe"]["exec"]["command"]
+    (tmp_path / "redis.env").touch()
+    for code in (0, 1, 2, 4):
+        (tmp_path / "fleet").write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
+        (tmp_path / "fleet").chmod(0o755)
+        command = [
+            part.replace("/run/fleet/", f"{tmp_path}/").replace("fleet health", "./fleet health") for part in probe
+        ]
+        assert subprocess.run(command, cwd=tmp_path, check=False).returncode == int(code == 4)
+
+
 def test_probes_and_units_use_commands_that_there_are() -> None:
     texts = [path.read_text(encoding="utf-8") for path in (*KUBERNETES.glob("*.yaml"), *SYSTEMD.iterdir())]
-    assert sum("fleet health --worker" in text for text in texts) == 2 and "health" in COMMANDS
+    assert sum("fleet health --" in text for text in texts) == 2 and "health" in COMMANDS

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from fleet import config
-from fleet.cli.exit_codes import EXIT_FAILURE
+from fleet.cli.exit_codes import EXIT_UNWELL
 from fleet.cli.stack.watchdog import MAIN_FACTOR
 from fleet.errors import FleetError
 from fleet.quoting import duration
 
 if TYPE_CHECKING:
     from fleet.signals.recorder import WorkerReport
+
+#: Seconds between two questions of one that is patient: workers report every two.
+ASK_EVERY_S = 3.0
 
 
 class WorkerHealth(NamedTuple):
@@ -33,25 +37,38 @@ class WorkerHealth(NamedTuple):
 
 @click.command()
 @click.option("--worker", "name", help="Its name, as Celery has it. Not given: celery@ and this host's.")
+@click.option("--patient", is_flag=True, help="Ask for worker.hang_s before it says that a worker is not well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context
-def health(ctx: click.Context, name: str | None, as_json: bool) -> None:
+def health(ctx: click.Context, name: str | None, patient: bool, as_json: bool) -> None:
     """Tell whether a worker works: for probes of containers.
 
-    Exits with 1 when it has reported nothing for worker.hang_s, or its main thread has stood still three times as long.
+    Exits with 4 when it has reported nothing for worker.hang_s, or its main thread has stood still three times as long.
     While Redis does not answer it exits with 0, because that is not the worker's fault.
+
+    A worker that starts has not reported yet, nor one that comes back as Redis does. So what restarts workers asks with
+    --patient, or several times, and goes by the code 4 alone: any other tells of the probe.
 
     \b
     Examples:
       fleet health
       fleet health --worker w1@host-1
+      fleet health --patient --worker w1@host-1 || echo $?
     """
     settings = config.current()
     worker = name or f"celery@{socket.gethostname()}"
-    found = _ask(worker, settings)
+    found = _ask_patiently(worker, settings) if patient else _ask(worker, settings)
     click.echo(json.dumps({"worker": worker, "is_well": found.is_well, "line": found.line}) if as_json else found.line)
     if not found.is_well:
-        ctx.exit(EXIT_FAILURE)
+        ctx.exit(EXIT_UNWELL)
+
+
+def _ask_patiently(worker: str, settings: config.Settings) -> WorkerHealth:
+    """Return how a worker is once it is well, or has not been for as long as it may stand still."""
+    until = time.monotonic() + settings.worker.hang_s
+    while not (found := _ask(worker, settings)).is_well and time.monotonic() < until:
+        time.sleep(ASK_EVERY_S)
+    return found
 
 
 def _ask(worker: str, settings: config.Settings) -> WorkerHealth:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,8 +51,40 @@ def test_the_probe_exits_with_what_it_says(redis_url: str, monkeypatch: pytest.M
     with connect(redis_url) as client:
         client.hset(keys.workers(), "w1@h", report(at=time.time()).model_dump_json())
     well, lost = (CliRunner().invoke(main, ["health", "--worker", name]) for name in ("w1@h", "w9@h"))
-    assert (well.exit_code, lost.exit_code) == (0, 1)
+    assert (well.exit_code, lost.exit_code) == (0, 4)
     assert "works" in well.output and "got none" in lost.output
+
+
+def test_a_patient_probe_waits_for_a_worker_that_starts_or_comes_back_and_no_longer_than_it_may_hang(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    monkeypatch.setenv("FLEET_WORKER__HANG_S", "5")
+    config.current.cache_clear()
+    asked = list[float]()
+
+    def comes_back(seconds: float) -> None:
+        asked.append(seconds)
+        with connect(redis_url) as client:
+            client.hset(keys.workers(), "w1@h", report(at=time.time()).model_dump_json())
+
+    monkeypatch.setattr("fleet.cli.stack.health.time.sleep", comes_back)
+    back = CliRunner().invoke(main, ["health", "--patient", "--worker", "w1@h"])
+    assert (back.exit_code, len(asked)) == (0, 1) and "works" in back.output
+    monkeypatch.undo()
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    monkeypatch.setenv("FLEET_WORKER__HANG_S", "5")
+    config.current.cache_clear()
+    began = time.monotonic()
+    lost = CliRunner().invoke(main, ["health", "--patient", "--worker", "w9@h"])
+    assert lost.exit_code == 4 and 5 <= time.monotonic() - began < 30
+
+
+def test_a_probe_that_cannot_ask_says_so_by_another_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fleet.toml").write_text("[worker]\nslotz = 3\n", encoding="utf-8")
+    monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "fleet.toml"))
+    config.current.cache_clear()
+    assert CliRunner().invoke(main, ["health", "--worker", "w1@h"]).exit_code not in (0, 4)
 
 
 def test_no_worker_is_blamed_while_redis_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
