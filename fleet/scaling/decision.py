@@ -85,7 +85,9 @@ def decide(demand: Demand, bounds: Bounds, before: Decision | None = None) -> De
     exact = math.ceil(sum(want.slots for want in wants) - 1e-9)
     now = min(max(exact, bounds.least), bounds.most)
     lately = before.held if before is not None else (WantedOnce(at=demand.at, slots=demand.slots),)
-    held = (*(one for one in lately if one.at > demand.at - bounds.hold_s), WantedOnce(at=demand.at, slots=now))
+    recent = (one for one in lately if one.at > demand.at - bounds.hold_s)
+    past = (one.model_copy(update={"at": min(one.at, demand.at)}) for one in recent)  # clocks are set back
+    held = (*past, WantedOnce(at=demand.at, slots=now))
     slots = min(max(max(one.slots for one in held), bounds.least), bounds.most)
     return Decision(
         at=demand.at,

@@ -25,8 +25,8 @@ class WantedSlots(Frozen):
     by: str = Field("", description="Who decided: a host and its process.")
 
     def is_fresh(self, now_s: float) -> bool:
-        """True while it may be gone by."""
-        return now_s - self.decision.at <= STALE_S
+        """True while it may be gone by: not for long after it, nor where a clock has gone back long before it."""
+        return abs(now_s - self.decision.at) <= STALE_S
 
     def share(self) -> int:
         """Return the slots of one worker: what is wanted over those that live, rounded up."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.scaling import Bounds, Decision, Demand, LimitRoom, PoolDemand, decide
+from fleet.scaling.wanted import WantedSlots
 
 NOON = 1_800_014_400.0
 LIMIT = "openai/gpt-5/key"
@@ -96,6 +97,20 @@ def test_fewer_are_wanted_only_once_that_has_lasted() -> None:
     later = decide(seen(calm, at=NOON + 121), rules, soon)
     assert (first.slots, soon.slots, later.slots) == (120, 120, 8)
     assert "8 will do, if that lasts" in soon.reason
+
+
+def test_what_was_wanted_by_a_clock_that_was_set_back_lasts_no_longer_than_from_now_on() -> None:
+    rules, busy, calm = Bounds(lead_s=60), pool(minutes=(1200.0,) * 30), pool(minutes=(60.0,) * 30)
+    ahead = decide(seen(busy, at=NOON + 86_400), rules)
+    soon = decide(seen(calm), rules, ahead)
+    later = decide(seen(calm, at=NOON + 121), rules, soon)
+    assert (soon.slots, later.slots) == (120, 8)
+
+
+@pytest.mark.parametrize(("ago_s", "fresh"), [(0, True), (60, True), (61, False), (-5, True), (-61, False)])
+def test_a_decision_is_gone_by_neither_long_after_it_nor_long_before(ago_s: float, fresh: bool) -> None:
+    wanted = WantedSlots(decision=decide(seen(at=NOON), Bounds()), crew=1, slots=1)
+    assert wanted.is_fresh(NOON + ago_s) is fresh
 
 
 def test_the_first_decision_takes_nothing_away() -> None:
