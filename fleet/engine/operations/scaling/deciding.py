@@ -100,12 +100,13 @@ class Decider:
             try:
                 with two_redis(self._settings, timeout_s=TIMEOUT_S) as both:
                     decide_now(both.state, both.broker, self._settings, publish=True)
-            except FleetError as error:
+            except Exception as error:  # noqa: BLE001 - the thread's boundary: nobody would start another one
+                found = str(error) if isinstance(error, FleetError) else f"{type(error).__name__} (a bug: report it)"
                 if not trouble:
                     self._say(
-                        f"not decided how many slots are wanted: {error}; workers go by their own tasks meanwhile"
+                        f"not decided how many slots are wanted: {found}; workers go by their own tasks meanwhile"
                     )
-                trouble = str(error)
+                trouble = found
             else:
                 if trouble:
                     self._say("it is decided again how many slots are wanted")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
+from pydantic import SecretStr
 
 from fleet.cli.setup.wait_checks import scaling_checks
-from fleet.config import LimitSettings, PoolSettings, ScalingSettings, Settings
+from fleet.config import LimitSettings, PoolSettings, RedisSettings, ScalingSettings, Settings
+from fleet.engine.operations.scaling import deciding
 from fleet.engine.operations.scaling.deciding import DECIDE_EVERY_S, decide_now, look
 from fleet.engine.operations.scaling.published import read_wanted, scaling_view
 from fleet.engine.operations.scaling.reading import arrivals_in, read_demand
+from fleet.errors import ConfigurationError
 from fleet.scaling.wanted import STALE_S, WantedSlots
 from fleet.signals.ahead.scaling_view import ScalingView
 from fleet.signals.series import series_of
@@ -20,6 +24,7 @@ from fleet.signals.windows import MINUTES, PERIOD, Period
 from fleet.store import keys, schedule_keys
 from fleet.store.client import connect
 from fleet.waits import Wait
+from tests.waiting import wait_until
 
 SETTINGS = Settings(
     pools={"a": PoolSettings(bots=10), "b": PoolSettings(bots=10)},
@@ -119,6 +124,28 @@ def test_what_another_release_has_published_is_passed_over(client: redis.Redis) 
     client.set(schedule_keys.wanted(), '{"decision": 5}')
     assert read_wanted(client) is None
     assert decided(client, publish=True).decision.slots == 1
+
+
+def test_a_decider_outlives_what_goes_wrong_in_one_decision_and_says_what_it_was(
+    client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, fails = list[str](), [ValueError("a secret"), KeyError("x"), ConfigurationError("no such pool")]
+
+    def fails_first(*args: Any, **kwargs: Any) -> WantedSlots:
+        if fails:
+            raise fails.pop(0)
+        return decide_now(*args, **kwargs)
+
+    monkeypatch.setattr(deciding, "DECIDE_EVERY_S", 0.01)
+    monkeypatch.setattr(deciding, "decide_now", fails_first)
+    decider = deciding.Decider(
+        SETTINGS.model_copy(update={"redis": RedisSettings(url=SecretStr(redis_url))}), said.append
+    )
+    decider.start()
+    wait_until(lambda: len(said) == 2, 20, lambda: f"it decides again: {said}")
+    decider.stop()
+    assert said[0].startswith("not decided how many slots are wanted: ValueError (a bug: report it); workers go by")
+    assert said[1] == "it is decided again how many slots are wanted" and read_wanted(client) is not None
 
 
 @pytest.mark.parametrize(("wanted", "state"), [(12, "ok"), (60, "warn")])
