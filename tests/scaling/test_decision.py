@@ -144,8 +144,9 @@ count = st.integers(0, 100_000)
         st.builds(
             PoolDemand,
             pool=st.uuids().map(str), minutes=st.lists(st.floats(0, 1e5), max_size=30).map(tuple),
-            ready=count, due=count, behind=count, running=st.integers(0, 300), service_s=st.none() | st.floats(0, 600),
-            calls=st.floats(0.1, 20), is_shut=st.booleans(), opens_at=st.none() | st.floats(NOON - 100, NOON + 4000),
+            ready=count, due=count, behind=count, later=count, running=st.integers(0, 300),
+            service_s=st.none() | st.floats(0, 600), calls=st.floats(0.1, 20), is_shut=st.booleans(),
+            opens_at=st.none() | st.floats(NOON - 100, NOON + 4000),
             limits=st.sampled_from([(), ("a",), ("b",), ("a", "b")]),
         ),
         max_size=6, unique_by=lambda one: one.pool,

@@ -55,7 +55,7 @@ def decide_now(state: redis.Redis, broker: redis.Redis, settings: Settings, *, p
         slots=read.demand.slots,
         running=sum(pool.running for pool in pools),
         waiting=sum(pool.ready + pool.due for pool in pools),
-        parked=sum(pool.behind for pool in pools),
+        parked=sum(pool.behind + pool.later for pool in pools),
         by=f"{socket.gethostname()}:{os.getpid()}",
     )
     if publish:

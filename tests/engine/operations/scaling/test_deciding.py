@@ -88,8 +88,21 @@ def test_parked_tasks_count_once_their_time_is_near(client: redis.Redis) -> None
     client.zadd(keys.parked_order(QUEUE), {f"soon-{n}": at + 30 for n in range(40)})
     client.zadd(keys.parked_order(QUEUE), {f"later-{n}": at + 7200 for n in range(5000)})
     pool = read_demand(client, client, SETTINGS).demand.pools[0]
-    assert (pool.due, pool.ready, pool.behind) == (40, 0, 5000)
+    assert (pool.due, pool.ready, pool.behind, pool.later) == (40, 0, 0, 5000)
     assert decided(client).decision.slots == 25  # 4 a second for 5 s each, and the buffer
+
+
+def test_a_hold_of_seconds_wants_slots_for_what_waits_behind_it_and_none_for_what_is_parked_until_tomorrow(
+    client: redis.Redis,
+) -> None:
+    at = now_s(client)
+    client.zadd(keys.parked_order(QUEUE), {f"tomorrow-{n}": at + 86_400 for n in range(20_000)})
+    wait(client, 40)
+    hold(client, 5)
+    pool = read_demand(client, client, SETTINGS).demand.pools[0]
+    assert (pool.is_shut, pool.due, pool.behind, pool.later) == (True, 0, 40, 20_000)
+    found = decided(client)
+    assert (found.decision.slots, found.parked) == (25, 20_040)  # as for 40 that come due
 
 
 def test_a_pool_without_a_worker_wants_one_all_the_more(client: redis.Redis) -> None:
