@@ -39,8 +39,12 @@ class SlotBounds:
             )
 
     def each(self, processes: int) -> str:
-        """Return the bounds of one of so many processes as Celery takes them: `MAX,MIN`."""
-        return f"{-(-self.most // processes)},{-(-self.least // processes)}"
+        """Return the bounds of one of so many processes as Celery takes them: `MAX,MIN`.
+
+        All are the same, so a MAX that cannot be divided is rounded down. It is never exceeded; MIN may be missed then.
+        """
+        most = self.most // processes
+        return f"{most},{min(-(-self.least // processes), most)}"
 
 
 class _SlotBoundsType(click.ParamType[SlotBounds]):

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleet.cli.stack.background import stop_stack
 from fleet.cli.stack.bystanders import tell
@@ -255,7 +257,16 @@ def test_a_stack_has_as_many_workers_as_configured(home: Path) -> None:
 def test_a_stack_that_scales_shares_its_slots_out_over_its_workers(home: Path) -> None:
     settings = load(worker={"processes": 3}, flower={"port": 0})
     specs = child_specs(settings, home, flower=False, autoscale=SlotBounds(4, 100))
-    assert {spec.command[-1] for spec in specs} == {"--autoscale=34,2"}
+    assert {spec.command[-1] for spec in specs} == {"--autoscale=33,2"}
+
+
+@given(data=st.data(), processes=st.integers(1, 64))
+def test_the_processes_never_have_more_slots_together_than_allowed(data: st.DataObject, processes: int) -> None:
+    least = data.draw(st.integers(processes, 500))
+    bounds = SlotBounds(least, data.draw(st.integers(least, 1000)))
+    bounds.check(processes)
+    most, fewest = map(int, bounds.each(processes).split(","))
+    assert 1 <= fewest <= most and bounds.most - processes < most * processes <= bounds.most
 
 
 @pytest.mark.parametrize("bounds", ["9", "9:3", "0:4", "a:b", "1:", "-1:4"])
