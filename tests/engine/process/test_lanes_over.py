@@ -42,7 +42,7 @@ def test_nothing_is_left_of_a_task_and_its_job_whichever_ends_first(redis_url: s
                 await jobs.over(job)
             else:
                 await store.command("SET", keys.result("t"), "{}")
-                chooser.over("t")
+                chooser.over("p", "t")
                 await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
             kept = kept or await store.command("EXISTS", lane_keys.batched("t"))
         left = await store.command("EXISTS", lane_keys.batched("t"))
