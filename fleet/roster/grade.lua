@@ -10,7 +10,7 @@
 -- KEYS  mark         string: the task's grade                                             TTL: mark_life_s
 --       grades       string: HEAD_BYTES: what is usual, then a packed row per bot         TTL of the others: life_s
 --       classes      sorted set: class -> time of its last grade, s
---       doubted      sorted set: class|number -> evidence
+--       doubted      sorted set of all pools: class|bot -> evidence
 --       models       hash: provider/model -> packed, as a bot's row in skill.lua
 --       health       string: see health.lua; here a bot's quarantines
 --       norms, skills   see health.lua, skill.lua
@@ -142,7 +142,7 @@ local function test()
   end
   local is_enough = is_wrong == 1 and evidence >= (tried and ENOUGH / 2 or ENOUGH)
   local is_out = is_enough and watch == '1' and redis.call('ZSCORE', bots, bot) and put_out(share) or false
-  local member = class_ .. '|' .. number
+  local member = class_ .. '|' .. bot
   if is_out or evidence < SUSPECT then
     redis.call('ZREM', doubted, member)
   else

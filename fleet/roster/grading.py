@@ -7,7 +7,7 @@ One script a grade (`grade.lua`), after its task: tasks that nobody grades pay n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,7 +99,7 @@ def shadow_call(pool: str, kind: str, bot: str, *, size: int, share: float) -> t
     class_ = kind + ENDS["shadows"]
     return SHADOW.call(
         ration=answer_keys.ration(pool, kind), grades=answer_keys.grades(pool, class_),
-        doubted=answer_keys.doubted(pool),
+        doubted=answer_keys.doubted(),
         bots=keys.bots(pool), quarantined=keys.quarantined(pool), number=str(number_of(bot)), class_=class_, pool=pool,
         size=size, share=share, life_s=keys.STATE_TTL_S,
     )  # fmt: skip
@@ -151,7 +151,7 @@ def grade_call(
     return GRADE.call(
         mark=answer_keys.graded(grade.task_id + ENDS[grade.of]),
         grades=answer_keys.grades(pool, grade.class_), classes=answer_keys.classes(pool),
-        doubted=answer_keys.doubted(pool), models=answer_keys.models(grade.kind),
+        doubted=answer_keys.doubted(), models=answer_keys.models(grade.kind),
         health=keys.health(pool), norms=keys.norms(pool), skills=keys.skills(pool, grade.kind), bots=keys.bots(pool),
         quarantined=keys.quarantined(pool), reasons=keys.quarantine_reasons(pool), probation=keys.probation(pool),
         events=keys.events(), quiet=keys.event_quiet(f"quarantine_cap:{pool}"), totals=keys.totals(),
@@ -226,7 +226,7 @@ def read_grades(client: redis.Redis, pool: str, number: int) -> list[BotGrades]:
             first = GRADES_HEAD_BYTES + number * ROW.struct.size
             pipe.getrange(answer_keys.grades(pool, class_), 0, USUAL.struct.size - 1)
             pipe.getrange(answer_keys.grades(pool, class_), first, first + ROW.struct.size - 1)
-            pipe.zscore(answer_keys.doubted(pool), f"{class_}|{number}")
+            pipe.zscore(answer_keys.doubted(), f"{class_}|{bot_name(pool, number)}")
         replies = pipe.execute()
     found = []
     for class_, usual, raw, doubt in zip(classes, replies[::3], replies[1::3], replies[2::3], strict=True):
@@ -283,16 +283,11 @@ def models_of(fields: Mapping[bytes, bytes]) -> list[ModelGrades]:
     return sorted(found, key=lambda one: -one.accuracy.right)
 
 
-def read_doubted(client: redis.Redis, pools: Iterable[str]) -> dict[str, tuple[str, float]]:
+def read_doubted(client: redis.Redis) -> dict[str, tuple[str, float]]:
     """Return the bots whose answers may be wrong, with the class and the evidence that says most. One round trip."""
-    names = list(pools)
-    with client.pipeline(transaction=False) as pipe:
-        for pool in names:
-            pipe.zrange(answer_keys.doubted(pool), 0, -1, withscores=True)
-        replies = pipe.execute()
+    rows: Any = client.zrange(answer_keys.doubted(), 0, -1, withscores=True)
     found: dict[str, tuple[str, float]] = {}
-    for pool, rows in zip(names, replies, strict=True):
-        for member, evidence in rows:  # the least first
-            class_, _, number = member.decode().rpartition("|")
-            found[bot_name(pool, int(number))] = (class_, evidence)
+    for member, evidence in rows:  # the least first
+        class_, _, bot = member.decode().rpartition("|")
+        found[bot] = (class_, evidence)
     return found

@@ -25,7 +25,8 @@ local earned = math.min(MOST_KEPT, tonumber(redis.call('GET', ration) or '0') + 
 local place = HEAD_BYTES + number * ROW_BYTES
 local raw = redis.call('GETRANGE', grades, place, place + ROW_BYTES - 1)
 local row = #raw == ROW_BYTES and { struct.unpack(ROW_FORMAT, raw) } or { ROW_ZEROS }
-local evidence = tonumber(redis.call('ZSCORE', doubted, class_ .. '|' .. number) or '0')
+local doubt = redis.call('ZSCORE', doubted, string.format('%s|%s-%03d', class_, pool, number))
+local evidence = tonumber(doubt or '0')
 local wanted = evidence > 0 and 1 or row[WRONG] > 0 and FOR_ODD or FOR_ALL
 local seconds, microseconds = unpack(redis.call('TIME'))
 math.randomseed((seconds * 1000000 + microseconds) % 2147483647)
@@ -36,7 +37,7 @@ local function another()
     local other = math.random(size)
     local bot = string.format('%s-%03d', pool, other)
     if other ~= tonumber(number) and not redis.call('ZSCORE', quarantined, bot) and redis.call('ZSCORE', bots, bot)
-      and not redis.call('ZSCORE', doubted, class_ .. '|' .. other) then
+      and not redis.call('ZSCORE', doubted, class_ .. '|' .. bot) then
       return other
     end
   end

@@ -25,9 +25,9 @@ def classes(pool: str) -> str:
     return f"{TAG}:graded-classes:{pool}"
 
 
-def doubted(pool: str) -> str:
-    """Sorted set, `class|number` of a bot -> evidence that it is wrong more often than others, where there is any."""
-    return f"{TAG}:doubted:{pool}"
+def doubted() -> str:
+    """Sorted set of all pools, `class|bot` -> evidence that it is wrong more often than others, where there is any."""
+    return f"{TAG}:doubted"
 
 
 def models(kind: str) -> str:

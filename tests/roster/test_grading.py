@@ -65,7 +65,7 @@ class Pool:
                     self.found_after[bot] = self.tasks[bot]
 
     def evidence(self, bot: str) -> float:
-        return read_doubted(self.client, ["p"]).get(bot, ("", 0.0))[1]
+        return read_doubted(self.client).get(bot, ("", 0.0))[1]
 
 
 def wrong(chance: random.Random, usual: float, *bad: str, lies: float = LIES) -> Callable[[str], bool]:

@@ -123,7 +123,7 @@ class Overview:
         states |= {bot: "quarantined" for one in of_bots.values() for bot in one.out}
         readings = BotReadings(
             self._names, reading.health, of_bots, read_reasons(self._state, of_bots),
-            alike_of([state for state, _ in reading.classes]), read_doubted(self._state, settings.pools),
+            alike_of([state for state, _ in reading.classes]), read_doubted(self._state),
         )  # fmt: skip
         bots = picture.bot_table(
             self._names,

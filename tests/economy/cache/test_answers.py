@@ -180,7 +180,7 @@ def test_tasks_are_equal_whatever_they_say_of_their_time_and_price_and_however_t
     same = [
         {"priority": "high"}, {"deadline_s": 3}, {"expires_at": 4e9}, {"by_s": 9}, {"max_cost_usd": 1.0},
         {"idempotency_key": "k"}, {"run": "r"}, {"metadata": {"line": 7}}, {"pool": "research"}, {"reuse": True},
-        {"reuse": False},
+        {"reuse": False}, {"right": "2"}, {"right": "2", "right_by": "a: (.*)"},
         {"prompt": None, "messages": [{"role": "user", "content": "What is 1+1?"}]},
     ]  # fmt: skip
     assert every(digest(**fields) == digest() for fields in same)
@@ -199,7 +199,7 @@ def test_whatever_may_change_an_answer_makes_another_task() -> None:
     asked = set(BotTask.model_fields) - {key for fields in other for key in fields} - {"messages", "tool_choice"}
     assert asked == {
         "pool", "priority", "deadline_s", "expires_at", "by_s", "max_cost_usd", "idempotency_key", "run", "metadata",
-        "reuse", "parallel_tool_calls",
+        "reuse", "parallel_tool_calls", "right", "right_by",
     }, "a new field: say above whether it changes an answer"  # fmt: skip
 
 
