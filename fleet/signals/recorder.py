@@ -81,6 +81,9 @@ class WorkerReport(Frozen):
     cpu_percent: float = Field(ge=0, description="100 is one core, since the last report.")
     rss_mb: float = Field(ge=0, description="Resident memory in MiB.")
     slots: int = Field(ge=0, description="Tasks it can run at once.")
+    most_slots: int | None = Field(
+        None, ge=0, description="Slots it may come to have, where they follow what is wanted; None: they are fixed."
+    )
     busy: int = Field(ge=0, description="Tasks it runs now.")
     at: float = Field(description="Unix time in seconds, by the clock of Redis.")
     apart: int = Field(0, ge=0, description="How many of them are suspects, in child processes of their own.")
@@ -172,6 +175,7 @@ class Recorder:
         *,
         slots: int,
         busy: int,
+        most_slots: int | None = None,
         beat_at: float | None = None,
         apart: int = 0,
         queues: tuple[str, ...] | None = None,
@@ -184,6 +188,7 @@ class Recorder:
         Args:
             slots: Tasks it can run at once.
             busy: Tasks it runs now.
+            most_slots: Tasks it may come to run at once, where that follows what is wanted; None: it is fixed.
             beat_at: Unix time of the main thread's last turn by this host's clock; None while it starts or stops.
             apart: How many of those tasks are suspects.
             queues: Those it takes from.
@@ -196,8 +201,8 @@ class Recorder:
             StoreUnavailable: When Redis does not answer; the next report makes up for it.
         """
         report = self.measure(
-            slots=slots, busy=busy, beat_at=beat_at, apart=apart, queues=queues, unanswered=unanswered,
-            tool_waits=tool_waits, held_keys=held_keys,
+            slots=slots, busy=busy, most_slots=most_slots, beat_at=beat_at, apart=apart, queues=queues,
+            unanswered=unanswered, tool_waits=tool_waits, held_keys=held_keys,
         )  # fmt: skip
         if self._left:
             return report
@@ -231,6 +236,7 @@ class Recorder:
         *,
         slots: int,
         busy: int,
+        most_slots: int | None = None,
         beat_at: float | None = None,
         apart: int = 0,
         queues: tuple[str, ...] | None = None,
@@ -248,6 +254,7 @@ class Recorder:
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             slots=slots,
             busy=busy,
+            most_slots=most_slots,
             apart=apart,
             at=self._clock.now_s(),
             beat_at=None if beat_at is None else beat_at - self._clock.ahead_s,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.scaling import Bounds, Decision, Demand, LimitRoom, PoolDemand, decide
-from fleet.scaling.wanted import WantedSlots
+from fleet.scaling.wanted import WantedSlots, share
 
 NOON = 1_800_014_400.0
 LIMIT = "openai/gpt-5/key"
@@ -109,8 +109,31 @@ def test_what_was_wanted_by_a_clock_that_was_set_back_lasts_no_longer_than_from_
 
 @pytest.mark.parametrize(("ago_s", "fresh"), [(0, True), (60, True), (61, False), (-5, True), (-61, False)])
 def test_a_decision_is_gone_by_neither_long_after_it_nor_long_before(ago_s: float, fresh: bool) -> None:
-    wanted = WantedSlots(decision=decide(seen(at=NOON), Bounds()), crew=1, slots=1)
+    wanted = WantedSlots(decision=decide(seen(at=NOON), Bounds()), crew=1, slots=1, each=1)
     assert wanted.is_fresh(NOON + ago_s) is fresh
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fixed", "most", "each"),
+    [
+        (16, 0, (12, 12), 8), (17, 0, (12, 12), 9), (100, 80, (40, 40), 10), (50, 80, (40,), 0), (60, 0, (10, 100), 50),
+        (60, 20, (10, 100), 30), (500, 0, (10, 20), 20), (7, 0, (), 7),
+    ],
+)  # fmt: skip
+def test_workers_that_scale_share_what_fixed_ones_and_those_at_their_most_leave(
+    wanted: int, fixed: int, most: tuple[int, ...], each: int
+) -> None:
+    assert share(wanted, fixed, most) == each
+
+
+@given(wanted=st.integers(0, 5000), fixed=st.integers(0, 500), most=st.lists(st.integers(1, 300), max_size=9))
+def test_what_is_wanted_is_there_where_bounds_allow_it_and_hardly_more(
+    wanted: int, fixed: int, most: list[int]
+) -> None:
+    each = share(wanted, fixed, most)
+    there = fixed + sum(min(each, bound) for bound in most)
+    assert there >= min(wanted, fixed + sum(most)) or not most
+    assert there <= max(fixed, wanted + len(most))
 
 
 def test_the_first_decision_takes_nothing_away() -> None:

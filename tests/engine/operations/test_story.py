@@ -483,7 +483,7 @@ def test_a_task_that_waits_for_its_turn_hears_that_more_slots_are_wanted(client:
     queue(client, "t1")
     assert "slots wanted" not in "\n".join(story_of(client, "t1").lines)
     decision = Decision(at=time.time(), slots=12, workers=1, reason="research: 90 tasks wait")
-    wanted = WantedSlots(decision=decision, crew=1, slots=1)
+    wanted = WantedSlots(decision=decision, crew=1, slots=1, each=1)
     client.set(schedule_keys.wanted(), wanted.model_dump_json(), ex=60)
     told = "12 slots wanted, 1 there: research: 90 tasks wait; the fleet grows as far as it may (`fleet scaling`)"
     assert told in story_of(client, "t1").lines

@@ -18,7 +18,7 @@ from fleet.engine.operations.scaling.published import read_wanted
 from fleet.engine.operations.scaling.reading import read_demand
 from fleet.errors import FleetError
 from fleet.scaling import Bounds, decide
-from fleet.scaling.wanted import WantedSlots
+from fleet.scaling.wanted import WantedSlots, share
 from fleet.store import schedule_keys
 from fleet.store.private.two_redis import two_redis
 
@@ -48,11 +48,16 @@ def decide_now(state: redis.Redis, broker: redis.Redis, settings: Settings, *, p
         drain_s=temper.drain_s,
     )  # fmt: skip
     last = before.decision if before is not None and before.is_fresh(read.demand.at) else None
-    pools = read.demand.pools
+    pools, crew, decision = read.demand.pools, read.crew.living, decide(read.demand, bounds, last)
     wanted = WantedSlots(
-        decision=decide(read.demand, bounds, last),
-        crew=len(read.crew.living),
+        decision=decision,
+        crew=len(crew),
         slots=read.demand.slots,
+        each=share(
+            decision.slots,
+            sum(one.slots for one in crew if one.most_slots is None),
+            [one.most_slots for one in crew if one.most_slots is not None],
+        ),
         running=sum(pool.running for pool in pools),
         waiting=sum(pool.ready + pool.due for pool in pools),
         parked=sum(pool.behind + pool.later for pool in pools),

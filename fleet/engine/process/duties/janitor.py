@@ -188,9 +188,9 @@ class Janitor:
         while True:
             try:
                 await recorder.report(
-                    slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, apart=apart(),
-                    queues=tuple(occupancy.queues), unanswered=self._unanswered(),
-                    tool_waits=self._tool_waits(), held_keys=tuple(self._held_keys()),
+                    slots=occupancy.slots, busy=occupancy.busy, most_slots=occupancy.most_slots,
+                    beat_at=occupancy.beat_at, apart=apart(), queues=tuple(occupancy.queues),
+                    unanswered=self._unanswered(), tool_waits=self._tool_waits(), held_keys=tuple(self._held_keys()),
                 )  # fmt: skip
                 said = _say(troubles_of(recorder.living, settings, now_s=recorder.looked_at), said)
                 await self._tell_unserved(recorder, settings)

@@ -52,7 +52,7 @@ class SlotScaler(Autoscaler):
         """Have as many slots as are wanted now."""
         now_s = CLOCK.now_s()
         wanted = self._wanted if self._wanted is not None and self._wanted.is_fresh(now_s) else None
-        slots = self._alone(now_s) if wanted is None else wanted.share()
+        slots = self._alone(now_s) if wanted is None else wanted.each
         self._set(min(max(slots, self.min_concurrency), self.max_concurrency), wanted)
 
     def update(self, max: int | None = None, min: int | None = None) -> tuple[int, int]:

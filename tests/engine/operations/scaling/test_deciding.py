@@ -19,6 +19,7 @@ from fleet.engine.operations.scaling.reading import arrivals_in, read_demand
 from fleet.errors import ConfigurationError
 from fleet.scaling.wanted import STALE_S, WantedSlots
 from fleet.signals.ahead.scaling_view import ScalingView
+from fleet.signals.recorder import WorkerReport
 from fleet.signals.series import series_of
 from fleet.signals.windows import MINUTES, PERIOD, Period
 from fleet.store import keys, schedule_keys
@@ -109,6 +110,17 @@ def test_a_pool_without_a_worker_wants_one_all_the_more(client: redis.Redis) -> 
     wait(client, 50)
     found = decided(client)
     assert found.crew == 0 and found.decision.slots > 20
+
+
+def test_fixed_workers_and_those_at_their_most_take_no_share_that_they_do_not_use(client: redis.Redis) -> None:
+    wait(client, 250)  # 150 slots: 25 tasks a second for 5 s each, and the buffer
+    for name, slots, most_slots in (("fixed", 80, None), ("small", 10, 10), ("large", 1, 200)):
+        row = WorkerReport(
+            name=name, pid=1, cpu_percent=0, rss_mb=1, slots=slots, busy=0, at=now_s(client), most_slots=most_slots
+        )
+        client.hset(keys.workers(), name, row.model_dump_json())
+    found = decided(client)
+    assert (found.crew, found.slots, found.decision.slots, found.each) == (3, 91, 150, 60)
 
 
 def test_a_minute_has_brought_what_was_finished_in_it_and_what_its_backlog_grew_by() -> None:

@@ -22,12 +22,13 @@ from tests.worker_process import QUICK_LEASES
 WAIT_S = 40
 
 
-def publish(redis_url: str, slots: int, *, crew: int = 1) -> None:
+def publish(redis_url: str, slots: int) -> None:
     """Say what is wanted, as a decider does."""
     with connect(redis_url) as client:
         at = float(client.time()[0])  # type: ignore[index]
         decision = Decision(at=at, slots=slots, workers=1, reason="a test wants it")
-        client.set(schedule_keys.wanted(), WantedSlots(decision=decision, crew=crew, slots=0).model_dump_json(), ex=60)
+        wanted = WantedSlots(decision=decision, crew=1, slots=0, each=slots)
+        client.set(schedule_keys.wanted(), wanted.model_dump_json(), ex=60)
 
 
 def report(redis_url: str) -> WorkerReport:
@@ -38,9 +39,10 @@ def report(redis_url: str) -> WorkerReport:
 
 
 def test_a_worker_has_its_share_of_what_is_wanted_within_its_bounds(start_worker: StartWorker, redis_url: str) -> None:
-    publish(redis_url, 16, crew=2)
+    publish(redis_url, 8)
     worker = start_worker("--autoscale", "12,3")
     wait_until(lambda: report(redis_url).slots == 8, WAIT_S, lambda: f"eight slots; log:\n{worker.log}")
+    assert report(redis_url).most_slots == 12, "so others know that its slots follow"
     publish(redis_url, 500)
     wait_until(lambda: report(redis_url).slots == 12, WAIT_S, "as many as it may have")
     publish(redis_url, 0)
