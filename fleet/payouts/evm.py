@@ -6,27 +6,35 @@ written out here.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fleet.payouts.slip import Payment, Slip, Transfer
+from fleet.payouts.refusals import PayoutRefused
+from fleet.payouts.slip import MOST_TOGETHER, Payment, Slip, Transfer
+from fleet.quoting import quote
 
 #: First bytes of calls: transfer(address,uint256), disperseTokenSimple(address,address[],uint256[]), and what is asked.
 TRANSFER, DISPERSE = "a9059cbb", "51ba162c"
 DECIMALS, BALANCE_OF, ALLOWANCE, APPROVE = "313ce567", "70a08231", "dd62ed3e", "095ea7b3"
 #: Topic of the event Transfer(address,address,uint256).
 TRANSFER_TOPIC = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
-#: Payments in one transaction at most: a block's gas bounds it, and so does what one failure may hold up.
-MOST_TOGETHER = 200
 #: Gas of a transaction that pays nobody and only uses its nonce up.
 PLAIN_GAS = 21_000
 _WORD = 64
+_HEX = re.compile(rf"[0-9a-f]{{1,{_WORD}}}")
 
 
 def word(value: int | str) -> str:
-    """Return a whole number or an address as 32 bytes, in hexadecimal digits."""
+    """Return a whole number or an address as 32 bytes, in hexadecimal digits.
+
+    Raises:
+        PayoutRefused: It needs more: what follows it would be read as something else.
+    """
     digits = value.removeprefix("0x").lower() if isinstance(value, str) else f"{value:x}"
+    if not _HEX.fullmatch(digits):
+        raise PayoutRefused(f"expected a value of 32 bytes in hexadecimal digits, got {quote(digits)}")
     return digits.rjust(_WORD, "0")
 
 
@@ -72,7 +80,7 @@ def transaction_of(slip: Slip, transfer: Transfer) -> dict[str, Any]:
 def pays_exactly(slip: Slip, transfer: Transfer, logs: Iterable[Mapping[str, Any]]) -> bool:
     """True when the logs of a transaction move what the slip says to whom it says, and no more of the payer's."""
     wanted = Counter((payment.to.lower(), payment.units) for payment in transfer.payments)
-    payer = word(slip.payer)
+    payer, via = word(slip.payer), (slip.multisend or "").lower()
     moved = Counter[tuple[str, int]]()
     for log in logs:
         topics = log["topics"]
@@ -80,10 +88,9 @@ def pays_exactly(slip: Slip, transfer: Transfer, logs: Iterable[Mapping[str, Any
         if not of_token or len(topics) != 3 or topics[0].lower() != TRANSFER_TOPIC:
             continue
         source, target = topics[1].removeprefix("0x").lower(), f"0x{topics[2][-40:].lower()}"
-        via = slip.multisend or ""
-        if source == payer and target == via.lower():
+        if source == payer and target == via:
             continue  # on its way through the contract
-        if source in (payer, word(via)):
+        if source == payer or (via and source == word(via)):
             moved[target, int(log["data"], 16)] += 1
     return moved == wanted
 

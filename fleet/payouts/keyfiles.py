@@ -149,6 +149,12 @@ def confirmed_by(slip: Slip) -> set[str]:
     return found
 
 
+def payer_as_evm(slip: Slip) -> str:
+    """Return the payer as confirmers are written, in lower case: on TRON its key has an address of that form, too."""
+    is_tron = slip.kind == "tron"
+    return f"0x{tron.address_bytes(slip.payer)[1:].hex()}" if is_tron else slip.payer.lower()
+
+
 def checksum_error(address: str) -> str | None:
     """Return what is wrong with the checksum in an address's mixed case (EIP-55); None: nothing, or it has none."""
     digits = address.removeprefix("0x")

@@ -112,7 +112,7 @@ def prepare(
         )
     now_s = float(client.time()[0])
     payout = f"{datetime.fromtimestamp(now_s, UTC):%Y%m%d}-{name}-{secrets.token_hex(4)}"
-    payer = payer_of(name, settings.networks[name], payout, now_s)
+    payer = payer_of(name, settings.networks[name], payout, now_s, confirmers=settings.payouts.confirmers)
     _check_nonce(client, name, payer.nonce, nonce)
     chosen, draft = _within_fees(chosen, settings, payer, payout)
     units = sum(due.units for due in chosen)

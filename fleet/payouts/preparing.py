@@ -60,7 +60,9 @@ class PayingAccount(NamedTuple):
 
 
 @as_answered()
-def payer_of(name: str, network: NetworkSettings, payout: str, now_s: float, *, voids: str = "") -> PayingAccount:
+def payer_of(
+    name: str, network: NetworkSettings, payout: str, now_s: float, *, voids: str = "", confirmers: tuple[str, ...] = ()
+) -> PayingAccount:
     """Ask a network's node about the payer and the token, and hold that against the settings.
 
     Raises:
@@ -70,7 +72,7 @@ def payer_of(name: str, network: NetworkSettings, payout: str, now_s: float, *, 
     slip = Slip(
         payout, name, network.kind, chain_id_of(name, network), network.main_net, network.token,
         network.decimals, network.payer, network.multisend, 0, 0, int(now_s), int(now_s + EXPIRES_HOURS * 3600), (),
-        voids=voids,
+        voids=voids, confirmers=confirmers,
     )  # fmt: skip
     if units_of(network.native_price, 18) == 0:
         raise PayoutRefused(f"expected networks.{name}.native_price, by which fees are weighed, got 0")

@@ -13,11 +13,11 @@ from dataclasses import replace
 from fleet.config.payouts.tables import NetworkSettings
 from fleet.payouts.book import ENDED, PayoutBook, Record, TransferState
 from fleet.payouts.following import Follow, follow_evm, follow_tron, send_evm, send_tron
-from fleet.payouts.keyfiles import check_signed, confirmed_by
+from fleet.payouts.keyfiles import check_signed, confirmed_by, payer_as_evm
 from fleet.payouts.nodes import EvmNode, TronNode, as_answered, url_of
 from fleet.payouts.preparing import chain_id_of
 from fleet.payouts.refusals import NodeAway, PayoutRefused
-from fleet.payouts.slip import Slip
+from fleet.payouts.slip import Slip, what_ends
 
 #: Sends signed bytes; returns what the node objected to.
 Send = Callable[[str], str]
@@ -40,7 +40,7 @@ class Postman:
         self._follow, self._send = _ways(name, network)
         self._chain_id = chain_id_of(name, network)
 
-    def send(self, slip: Slip, *, confirmers: tuple[str, ...], main_net: bool) -> Record:
+    def send(self, slip: Slip, *, main_net: bool) -> Record:
         """Send a signed slip; what cannot be told stays `broadcast`, for `check` to look up.
 
         Raises:
@@ -48,12 +48,9 @@ class Postman:
         """
         before = self._book.read(slip.voids or slip.id)
         self._check_chain(before.slip)
-        self._check(slip, before, confirmers, main_net)
+        self._check(slip, before, main_net)
         if slip.voids:
-            objections = [objection for signed in slip.signed if (objection := self._try(signed.raw))]
-            if len(objections) == len(slip.signed):
-                raise PayoutRefused(f"expected the node to take what voids {slip.voids}, got {objections[0]}")
-            return before
+            return self._void(slip, before)
         if before.has_ended:
             raise PayoutRefused(f"expected a payout to send, got one that has ended: {slip.id}; `fleet payouts list`")
         record = before
@@ -82,6 +79,19 @@ class Postman:
                     record = self._send_again(record, number)
             elif standing.state in ("prepared", "signed"):
                 record = self._unsent(record, number)
+        return record
+
+    def _void(self, slip: Slip, record: Record) -> Record:
+        """Send what uses nonces up; write down at the payments of a nonce what the node objected to there."""
+        objections = [self._try(signed.raw) for signed in slip.signed]
+        if all(objections):
+            raise PayoutRefused(f"expected the node to take what voids {slip.voids}, got {objections[0]}")
+        places = {one.nonce: number for number, one in enumerate(record.slip.transfers)}
+        for transfer, objection in zip(slip.transfers, objections, strict=True):
+            number = places[transfer.nonce]
+            if objection and record.standings[number].state not in ENDED:
+                why = f"the node did not take what voids it: {objection}"
+                record = self._book.change(record, record.moved(number, replace(record.standings[number], why=why)))
         return record
 
     # -- one transaction
@@ -151,21 +161,40 @@ class Postman:
                 f"{self._chain_id} and {self._network.payer}: put networks.{slip.network} back until it has ended"
             )
 
-    def _check(self, slip: Slip, record: Record, confirmers: tuple[str, ...], main_net: bool) -> None:
+    def _check(self, slip: Slip, record: Record, main_net: bool) -> None:
         check_signed(slip)
-        if not slip.voids and slip.digest != record.slip.digest:
+        if slip.voids:
+            _check_void(slip, record.slip)
+        elif slip.digest != record.slip.digest:
             raise PayoutRefused(f"expected payout {slip.id} as it was prepared, got another one in this file")
         if slip.main_net and not main_net:
             raise PayoutRefused("expected --main-net for a payout of real money, got none")
         if self._clock() >= slip.expires_s and not any(one.state == "broadcast" for one in record.standings):
-            raise PayoutRefused(f"expected a slip that has not expired, got {slip.id}: `fleet payouts check` ends it")
-        if confirmers and not slip.voids:
-            wanted = {one.lower() for one in confirmers} - {slip.payer.lower()}
+            raise PayoutRefused(f"expected a slip that has not expired, got {slip.id}: {what_ends(record.slip)}")
+        if slip.confirmers:  # those of when it was prepared: whoever changes fleet.toml later does not change them
+            wanted = {one.lower() for one in slip.confirmers} - {payer_as_evm(slip)}
             if not wanted & confirmed_by(slip):
                 raise PayoutRefused(
                     f"expected a confirmation by one of {', '.join(sorted(wanted))}, got none that is right: "
                     "`fleet payouts confirm`"
                 )
+
+
+def _check_void(slip: Slip, voided: Slip) -> None:
+    """Refuse what would use up anything but nonces of the payout that it voids.
+
+    Raises:
+        PayoutRefused: Naming both.
+    """
+    network, wanted = (
+        (one.kind, one.chain_id, one.main_net, one.token.lower(), one.payer.lower()) for one in (slip, voided)
+    )
+    nonces = {one.nonce for one in slip.transfers} - {one.nonce for one in voided.transfers}
+    if network != wanted or nonces or len(slip.transfers) > len(voided.transfers):
+        raise PayoutRefused(
+            f"expected a slip that uses up nonces of payout {voided.id} and does nothing else, got another one: "
+            f"`fleet payouts void {voided.id}`"
+        )
 
 
 def _ways(name: str, network: NetworkSettings) -> tuple[Follow, Send]:

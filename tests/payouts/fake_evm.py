@@ -54,6 +54,8 @@ class FakeEvm:
     coins: int = 10**18
     #: What the node says to all that is sent; empty: it takes it.
     objection: str = ""
+    #: Nonces of transactions that the node does not take.
+    objected_nonces: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
@@ -126,6 +128,8 @@ class FakeEvm:
         )
         if self.objection:
             raise ValueError(self.objection)
+        if sent.nonce in self.objected_nonces:
+            raise ValueError("transaction underpriced")
         if int(fields["chainId"]) != self.chain_id:
             raise ValueError("invalid chain id")
         if hash_ in self.pool or self._block_of(hash_) is not None:

@@ -179,6 +179,8 @@ class Round:
         if payout is None or payout in self.voided:
             return
         slip, signed = self._folder / f"{payout}.void", self._folder / f"{payout}.void.signed"
+        for one in (slip, signed):  # of an attempt that came to nothing: a slip replaces no other one
+            one.unlink(missing_ok=True)
         words = ("--key", self._key, "--passphrase-file", self._folder / "passphrase", "-o", signed)
         done = [self._dying.run(*command, mortal=False) for command in (
             ("void", payout, "-o", slip), ("sign", slip, *words), ("send", signed))]  # fmt: skip

@@ -8,13 +8,10 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import redis
 
 from fleet import config
 from fleet.earnings.ledger import rows_ever, take_back
@@ -22,65 +19,14 @@ from fleet.earnings.rows import Asset
 from fleet.payouts.book import PayoutBook, read_payouts
 from fleet.payouts.netting import dues
 from fleet.payouts.office import SUSPICION, held_bots
-from fleet.payouts.slip import Slip, read_slip, write_slip
+from fleet.payouts.slip import read_slip, write_slip
 from fleet.roster.health import HEAD_BYTES, ROW
 from fleet.store import keys, payout_keys
-from fleet.store.client import connect
 from tests.every import every
 from tests.house import ROOT
-from tests.payouts.fake_evm import CHAIN_ID, MULTISEND, TOKEN, FakeEvm
-from tests.payouts.faulty import Door, door_to
-from tests.payouts.purse import PAYER, Dying, Round, earn, fleet, key_file, payees, write_settings
-
-CENT = 10**16
-ADDRESSES = payees(3)
-
-
-class Place:
-    """A folder with settings, a Redis with earnings, and a network."""
-
-    def __init__(self, folder: Path, client: redis.Redis, chain: FakeEvm, door: Door) -> None:
-        self.folder, self.client, self.chain, self.door = folder, client, chain, door
-        self.key = key_file(folder)
-
-    def configure(self, *, network: dict[str, Any] | None = None, **payouts: Any) -> None:
-        usual = {
-            "url": self.door.url, "chain_id": CHAIN_ID, "token": TOKEN, "payer": PAYER["evm"], "multisend": MULTISEND,
-        }  # fmt: skip
-        write_settings(self.folder, {**usual, **(network or {})}, ADDRESSES, payouts)
-
-    def earn(self, tasks: int = 30, prefix: str = "t") -> None:
-        earn(self.client, config.current(), tasks, bots=3, prefix=prefix)
-
-    def prepared(self, name: str = "slip.json") -> Slip:
-        fleet("prepare", "test", "-o", self.folder / name, "--now")
-        return read_slip(self.folder / name)
-
-    def signed(self, slip: str = "slip.json", to: str = "signed.json") -> Path:
-        passphrase = self.folder / "passphrase"
-        fleet("sign", self.folder / slip, "--key", self.key, "--passphrase-file", passphrase, "-o", self.folder / to)
-        return self.folder / to
-
-    def paid(self) -> list[int]:
-        balances, _ = self.chain.state()
-        return [balances[address.lower()] for address in ADDRESSES]
-
-    def states(self) -> list[str]:
-        return [one.state for record in read_payouts(self.client) for one in record.standings]
-
-    def check(self) -> list[str]:
-        fleet("check")
-        return self.states()
-
-
-@pytest.fixture
-def place(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
-    chain = FakeEvm(PAYER["evm"])
-    with connect(redis_url) as client, door_to(chain.execute) as door:
-        made = Place(tmp_path, client, chain, door)
-        made.configure()
-        yield made
+from tests.payouts.evm_place import ADDRESSES, CENT, Place
+from tests.payouts.fake_evm import CHAIN_ID, MULTISEND, TOKEN
+from tests.payouts.purse import PAYER, Dying, Round, earn, fleet, key_file, payees
 
 
 def test_what_is_due_is_prepared_signed_sent_and_settled_in_a_final_block(place: Place) -> None:

@@ -187,6 +187,24 @@ def test_a_busy_node_or_half_an_answer_proves_no_failure_of_what_was_paid(
     assert place.check() == ["settled"] * 3 and place.paid() == [10 * CENT] * 3
 
 
+def test_the_payer_of_tron_does_not_confirm_itself(place: Place) -> None:
+    second = key_file(place.folder, "0x" + "19" * 32, "second.json")
+    others = [PAYER["evm"], keyfiles.addresses_of(b"\x19" * 32)["evm"]]
+    write_settings(
+        place.folder,
+        {"kind": "tron", "url": place.door.url, "token": TOKEN, "payer": PAYER["tron"], "decimals": 6,
+         "native_price": "0.0001"},
+        ADDRESSES, {"threshold": "0", "confirmers": others},
+    )  # fmt: skip
+    fleet("prepare", "test", "-o", place.folder / "slip.json", "--now")
+    passphrase = ("--passphrase-file", place.folder / "passphrase")
+    fleet("sign", place.folder / "slip.json", "--key", place.key, *passphrase, "-o", place.folder / "signed.json")
+    for key, code in ((place.key, 1), (second, 0)):
+        fleet("confirm", place.folder / "signed.json", "--key", key, *passphrase, "-o", place.folder / "c.json")
+        told = fleet("send", place.folder / "c.json", code=code)
+        assert ("expected a confirmation by one of" in told) == bool(code)
+
+
 def test_bytes_are_those_that_tronweb_has_written() -> None:
     """Twelve of the thousand that `python -m tests.payouts --check` makes anew with tronweb itself."""
     lines = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]

@@ -65,14 +65,14 @@ def sign(
       fleet payouts sign slip.json --key payer.json --most 500 -o signed.json
     """
     from fleet.payouts.refusals import PayoutRefused
-    from fleet.payouts.slip import read_slip, write_slip
+    from fleet.payouts.slip import read_slip, what_ends, write_slip
 
     keyfiles = extra()
     slip = read_slip(slip_file)
     if slip.main_net and not main_net:
         raise PayoutRefused("expected --main-net for a slip of real money, got none")
     if time.time() >= slip.expires_s:
-        raise PayoutRefused(f"expected a slip that has not expired, got {slip.id}: prepare another one")
+        raise PayoutRefused(f"expected a slip that has not expired, got {slip.id}: {what_ends(slip)}")
     if most is not None and slip.units > _units(most, slip):
         raise PayoutRefused(f"expected at most {most} tokens, got {tokens_in_full(slip.units, slip.decimals)}")
     if not as_json:
@@ -145,6 +145,8 @@ def key(key_file: Path, passphrase_file: Path | None, is_import: bool, as_json: 
 
 def _show(slip: Slip) -> None:
     """Tell who signs what is paid: from the amounts themselves."""
+    if slip.voids:
+        say(f"voids payout {slip.voids} and pays nobody: uses up {len(slip.transfers)} nonces")
     rows = [(one.payee, one.to, tokens_in_full(one.units, slip.decimals)) for one in slip.payments]
     for line in table([("PAYEE", "ADDRESS", "TOKENS"), *rows], left=(0, 1)):
         say(line)

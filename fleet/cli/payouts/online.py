@@ -106,7 +106,7 @@ def send(slip_file: Path, main_net: bool, as_json: bool) -> None:
     slip = read_slip(slip_file)
     with _state() as (client, settings):
         postman = _postman(client, slip.network, settings)
-        record = postman.send(slip, confirmers=settings.payouts.confirmers, main_net=main_net)
+        record = postman.send(slip, main_net=main_net)
         _record(client, slip.voids or slip.id, slip.network, "voided" if slip.voids else "sent")
     _show_records([record], as_json)
 

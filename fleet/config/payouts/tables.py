@@ -67,7 +67,8 @@ class PayoutSettings(Section):
     )
     pay_simulated: bool = Field(False, description="Whether answers of the simulator earn, too: for tests.")
     confirmers: tuple[str, ...] = Field(
-        (), description="Addresses of those of whom one, other than the signer, must confirm a payout. Empty: nobody."
+        (),
+        description="Addresses (0x...): one of them, not the signer, must confirm a payout. Empty: nobody.",
     )
 
 
@@ -196,6 +197,9 @@ def check_payouts(
         ValueError: Naming the table.
     """
     known = tuple(pools)
+    for confirmer in payouts.confirmers:
+        if wrong := wrong_address("evm", confirmer):
+            raise ValueError(f"payouts.confirmers: {wrong} (as `fleet payouts key` shows it for evm)")
     for line in payouts.earn:
         if line.pool != "*" and line.pool not in known:
             raise ValueError(

@@ -1,0 +1,146 @@
+"""What is neither signed nor sent: slips that say what nobody of ours wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fleet.payouts import evm
+from fleet.payouts.book import PayoutBook
+from fleet.payouts.refusals import PayoutRefused
+from fleet.payouts.slip import read_slip, write_slip
+from tests.payouts.evm_place import ADDRESSES, Place
+from tests.payouts.fake_evm import MULTISEND
+from tests.payouts.purse import fleet
+
+
+def changed(place: Place, **values: Any) -> dict[str, Any]:
+    """Return a slip as JSON with other values; those of its first payment begin with `payment_`."""
+    data = json.loads((place.folder / "slip.json").read_text())
+    for name, value in values.items():
+        (first,) = data["transfers"]
+        within = {**first["payments"][0]}
+        if name.startswith("payment_"):
+            within[name.removeprefix("payment_")] = value
+            first["payments"][0] = within
+        elif name.startswith("transfer_"):
+            first[name.removeprefix("transfer_")] = value
+        else:
+            data[name] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"payment_to": "0x" + "22" * 32 + f"{10**30:064x}", "payment_units": "1"},
+        {"payment_to": "T" + "2" * 33},
+        {"payment_units": str(2**256)},
+        {"payment_units": "0"},
+        {"payment_payee": "\x1b[2Kp001"},
+        {"payment_id": "a b"},
+        {"network": "test\n"},
+        {"token": "0x" + "aa" * 21},
+        {"payer": "0x"},
+        {"multisend": "0x" + "bb" * 19},
+        {"multisend": None},
+        {"kind": "tron"},
+        {"kind": "swift"},
+        {"decimals": 37},
+        {"chain_id": "97"},
+        {"main_net": 0},
+        {"transfer_gas": -1},
+        {"transfer_ref_block_hash": "\x1b[2K"},
+        {"transfer_payments": []},
+        {"voids": "20261130-test-1a2b3c4d"},
+        {"confirmers": ["me"]},
+        {"signed": [{"id": "0x12", "raw": "\x1b[2K"}]},
+    ],
+)
+def test_a_slip_that_says_what_no_slip_of_ours_says_is_not_read(place: Place, values: dict[str, Any]) -> None:
+    place.earn()
+    place.prepared()
+    (place.folder / "odd.json").write_text(json.dumps(changed(place, **values)))
+    words = ("--key", place.key, "--passphrase-file", place.folder / "passphrase", "-o", place.folder / "o.json")
+    for command in (("sign", place.folder / "odd.json", *words), ("confirm", place.folder / "odd.json", *words),
+                    ("send", place.folder / "odd.json")):  # fmt: skip
+        told = fleet(*command, code=1)
+        assert "expected a slip (fleet-payout-1) as" in told and "\x1b" not in told
+    assert not (place.folder / "o.json").exists() and place.states() == ["prepared"]
+
+
+def test_a_value_of_more_than_32_bytes_is_no_word() -> None:
+    assert evm.word("0x" + "ff" * 32) == "ff" * 32
+    for value in ("0x" + "ff" * 33, 2**256, "zz", -1):
+        with pytest.raises(PayoutRefused, match="expected a value of 32 bytes"):
+            evm.word(value)
+
+
+def test_a_void_uses_up_nonces_of_its_payout_and_nothing_else(place: Place) -> None:
+    place.configure(network={"multisend": None})
+    place.earn()
+    payout = place.prepared()
+    fleet("void", payout.id, "-o", place.folder / "void.json")
+    void = read_slip(place.folder / "void.json")
+    assert len(void.transfers) == 3 and not list(void.payments)
+    for wrong in (
+        replace(void, transfers=(replace(void.transfers[0], nonce=7),)),
+        replace(void, transfers=(*void.transfers, void.transfers[0])),
+        replace(void, token=MULTISEND), replace(void, main_net=True),
+    ):  # fmt: skip
+        write_slip(wrong, place.folder / f"w{id(wrong)}.json")
+        signed = _signed(place, f"w{id(wrong)}.json")
+        assert "uses up nonces of payout" in fleet("send", signed, "--main-net", code=1)
+    assert not place.chain.pool
+    passphrase = place.folder / "passphrase"
+    told = fleet("sign", place.folder / "void.json", "--key", place.key, "--passphrase-file", passphrase,
+                 "-o", place.folder / "void.signed")  # fmt: skip
+    assert f"voids payout {payout.id} and pays nobody: uses up 3 nonces" in told
+    place.chain.objected_nonces = {1}
+    fleet("send", place.folder / "void.signed")
+    whys = [one.why for one in PayoutBook(place.client).read(payout.id).standings]
+    assert (
+        whys[0] == whys[2] == ""
+        and whys[1]
+        == "the node did not take what voids it: expected the node to do "
+        "eth_sendRawTransaction, got 'transaction underpriced (-32000)'"
+    )
+    assert "did not take what voids it" in fleet("list")
+
+
+def _signed(place: Place, name: str) -> Any:
+    slip = place.folder / name
+    words = ("--key", place.key, "--passphrase-file", place.folder / "passphrase", "-o", slip.with_suffix(".signed"))
+    fleet("sign", slip, *words, "--main-net")
+    return slip.with_suffix(".signed")
+
+
+def test_who_must_confirm_is_written_into_the_slip_as_it_is_prepared(place: Place) -> None:
+    place.configure(confirmers=[ADDRESSES[0]])
+    place.earn()
+    place.prepared()
+    place.configure(confirmers=[])
+    assert "expected a confirmation by one of" in fleet("send", place.signed(), code=1)
+    bare = replace(read_slip(place.folder / "signed.json"), confirmers=())
+    write_slip(bare, place.folder / "bare.json")
+    assert "got another one in this file" in fleet("send", place.folder / "bare.json", code=1)
+    place.configure(confirmers=["me"])
+    assert "payouts.confirmers: expected 0x and 40" in fleet("list", code=None)
+
+
+def test_a_slip_never_takes_the_place_of_a_key_or_of_another_slip(place: Place) -> None:
+    place.earn()
+    slip = place.prepared()
+    before = place.key.read_bytes()
+    words = ("--key", place.key, "--passphrase-file", place.folder / "passphrase")
+    told = fleet("sign", place.folder / "slip.json", *words, "-o", place.key, code=1)
+    assert "expected a name that no file has but a copy of slip" in told and place.key.read_bytes() == before
+    write_slip(replace(slip, id="another"), place.folder / "another.json")
+    assert "copy of slip" in fleet(
+        "sign", place.folder / "slip.json", *words, "-o", place.folder / "another.json", code=1
+    )
+    fleet("sign", place.folder / "slip.json", *words, "-o", place.folder / "slip.json")
+    assert read_slip(place.folder / "slip.json").signed
