@@ -19,6 +19,7 @@ class PayeeDue:
         units: That may be paid now; below zero when more was taken back than earned since.
         held: Units that bots have earned which are in quarantine or on probation.
         rows: Row -> how many of its tasks a payment takes up.
+        before: Row -> how many of its tasks payouts had taken up when that was read.
         waits: Why it is not paid now; empty: it is.
     """
 
@@ -27,6 +28,7 @@ class PayeeDue:
     units: int = 0
     held: int = 0
     rows: dict[EarningRow, int] = field(default_factory=dict)
+    before: dict[EarningRow, int] = field(default_factory=dict)
     waits: str = ""
 
     @property
@@ -47,7 +49,8 @@ def dues(
     """
     found: dict[tuple[str, str], PayeeDue] = {}
     for row, count in ledger.items():
-        left = count - netted.get(row.spelt, 0)
+        before = netted.get(row.spelt, 0)
+        left = count - before
         if not left:
             continue
         due = found.setdefault((row.payee, row.asset), PayeeDue(row.payee, Asset.of(row.asset)))
@@ -55,7 +58,7 @@ def dues(
             due.held += row.units * left
         else:
             due.units += row.units * left
-            due.rows[row] = left
+            due.rows[row], due.before[row] = left, before
     return [found[key] for key in sorted(found)]
 
 

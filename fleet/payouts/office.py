@@ -129,7 +129,7 @@ def prepare(
         )
     slip = draft.slip
     record = Record(slip, tuple(TransferState(id=known_id(slip, one), since_s=now_s) for one in slip.transfers), by)
-    PayoutBook(client).begin(record, _netting(client, chosen, payout))
+    PayoutBook(client).begin(record, _netting(chosen, payout))
     return slip, found
 
 
@@ -152,13 +152,13 @@ def _payment(due: PayeeDue, settings: Settings, payout: str) -> Payment:
     return Payment(f"{payout}/{due.payee}", due.payee, settings.payees[due.payee].address, due.units)
 
 
-def _netting(client: redis.Redis, chosen: Sequence[PayeeDue], payout: str) -> Netting:
-    netted = PayoutBook(client).netted()
+def _netting(chosen: Sequence[PayeeDue], payout: str) -> Netting:
+    """Return what is taken up, on condition that nobody has since the dues were read: the node took its time."""
     rows: dict[str, tuple[int, int]] = {}
     parts: dict[str, Mapping[str, int]] = {}
     for due in chosen:
         taken = {row.spelt: count for row, count in due.rows.items()}
-        rows |= {row: (netted.get(row, 0), count) for row, count in taken.items()}
+        rows |= {row.spelt: (due.before[row], count) for row, count in due.rows.items()}
         parts[f"{payout}/{due.payee}"] = taken
     return Netting(rows, parts)
 

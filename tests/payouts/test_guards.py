@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleet.payouts import evm
+from fleet.payouts import evm, office
 from fleet.payouts.book import PayoutBook
 from fleet.payouts.refusals import PayoutRefused
 from fleet.payouts.slip import read_slip, write_slip
@@ -144,3 +144,22 @@ def test_a_slip_never_takes_the_place_of_a_key_or_of_another_slip(place: Place) 
     )
     fleet("sign", place.folder / "slip.json", *words, "-o", place.folder / "slip.json")
     assert read_slip(place.folder / "slip.json").signed
+
+
+def test_what_another_has_paid_while_the_node_was_slow_is_not_taken_up_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.earn()
+    usual = office.payer_of
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(office, "payer_of", usual)
+        place.prepared("first.json")
+        fleet("send", place.signed("first.json", "first.signed"))
+        place.chain.mine(4)
+        assert place.check() == ["settled"]
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(office, "payer_of", slow)
+    told = fleet("prepare", "test", "-o", place.folder / "second.json", "--now", "--nonce", 1, code=1)
+    assert "expected that nobody else prepares a payout now" in told and place.states() == ["settled"]
