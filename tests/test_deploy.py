@@ -164,6 +164,15 @@ def test_the_config_of_the_cluster_can_be_read(monkeypatch: pytest.MonkeyPatch) 
     assert load().pools["research"].bots == 100
 
 
+def test_a_pod_is_given_longer_than_its_worker_has_to_end_what_it_runs(
+    built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_CONFIG", str(KUBERNETES / "config" / "fleet.toml"))
+    grace_s = load().worker.grace_s
+    assert grace_s >= 600, "a long call is not cut off, and paid again, because KEDA scales in"
+    assert dict(pods(built))["worker"]["terminationGracePeriodSeconds"] >= grace_s + 30
+
+
 def test_units_are_ones_by_systemds_own_judgement(tmp_path: Path) -> None:
     analyze = tool("systemd-analyze")
     for unit in SYSTEMD.iterdir():
