@@ -104,6 +104,16 @@ def test_every_script_is_one(script: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("password", ["", "it's", "a@b", "a b", "a/b", "a%20", "$(id)", "two\nlines", "d\u00e9j\u00e0"])
+def test_a_password_that_a_url_or_a_shell_would_read_otherwise_is_refused(tmp_path: Path, password: str) -> None:
+    (tmp_path / "password").write_text(password, encoding="utf-8")
+    text = (KUBERNETES / "config" / "secrets.sh").read_text(encoding="utf-8")
+    text = text.replace("/secrets/redis", str(tmp_path)).replace("/run/fleet", f"{tmp_path}/run")
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "expected a Redis password of letters, digits" in done.stderr
+    assert not (tmp_path / "run").exists() and (not password or password not in done.stderr)
+
+
 def test_secrets_are_copied_for_their_owner_only_and_say_how_redis_is_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
