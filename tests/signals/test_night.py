@@ -186,7 +186,7 @@ def test_a_worker_of_another_name_takes_the_place_of_a_lost_one() -> None:
 
 def test_a_host_that_dies_is_one_finding() -> None:
     (said,) = lost(*(f"w{n}@h2" for n in range(7)))
-    assert said.startswith("7 workers are lost since 14:00:54 UTC: w6@h2, w5@h2, ") and " and 2 more have " in said
+    assert said.startswith("7 workers are lost since 14:00:54 UTC: w0@h2, w1@h2, ") and " and 2 more have " in said
 
 
 def test_a_clock_is_told_once_a_host_and_that_of_redis_where_all_are_off_alike() -> None:
