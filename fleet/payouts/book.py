@@ -131,10 +131,11 @@ class PayoutBook:
 
     Args:
         client: Plain client of the state Redis.
+        replicas: Servers besides it on whose disk a change must be, too (`redis.replicas`).
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+    def __init__(self, client: redis.Redis, *, replicas: int = 0) -> None:
+        self._client, self._replicas = client, replicas
 
     def netted(self) -> dict[str, int]:
         """Return row -> how many of its tasks payouts have taken up that have not failed."""
@@ -186,7 +187,7 @@ class PayoutBook:
             )
         if code == 0:
             raise PayoutRefused("expected that nobody else prepares a payout now, got one: do it again")
-        self._to_disk()
+        self._to_disk(slip)
 
     def change(self, before: Record, after: Record) -> Record:
         """Write where a payout stands; what has failed now is due again. On Redis' disk when this returns.
@@ -210,21 +211,24 @@ class PayoutBook:
             raise PayoutRefused(
                 f"expected nobody else at payout {slip.id} now, got a change by another command: do it again"
             )
-        self._to_disk()
+        self._to_disk(slip)
         return after
 
     def is_on_disk(self) -> bool | None:
         """Return whether all that was written so far is in Redis' append-only file; None: there is none."""
         try:
-            return self._client.waitaof(1, 0, DISK_MS)[0] >= 1
+            own, others = self._client.waitaof(1, self._replicas, DISK_MS)
         except redis.ResponseError:
             return None
+        return bool(own >= 1 and others >= self._replicas)
 
-    def _to_disk(self) -> None:
-        """Wait until the append-only file has it, where there is one."""
-        if self.is_on_disk() is False:
+    def _to_disk(self, slip: Slip) -> None:
+        """Wait until the append-only file has it, where there is one; real money wants one, and replicas theirs."""
+        found = self.is_on_disk()
+        if found is False or (found is None and slip.main_net):
             raise StoreUnavailable(
-                f"expected Redis to write to its disk within {DISK_MS} ms, got no word of it; it may"
+                f"expected Redis and {self._replicas} replicas (redis.replicas) to write to their disks within "
+                f"{DISK_MS} ms, got no word of it; they may"
             )
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,12 +65,17 @@ def post(url: str, body: object, *, timeout_s: float = TIMEOUT_S) -> Any:
             return json.loads(answer.read(MOST_BYTES))
     except (OSError, ValueError, urllib.error.HTTPError) as error:  # also a cut connection: http.client's are OSErrors
         raise NodeAway(
-            f"expected an answer of the node at {request.host}, got {type(error).__name__}: {quote(str(error))}"
+            f"expected an answer of the node at {_place(url)}, got {type(error).__name__}: {quote(str(error))}"
         ) from None
     except Exception as error:
         if type(error).__module__ == "http.client":
-            raise NodeAway(f"expected an answer of the node at {request.host}, got {type(error).__name__}") from None
+            raise NodeAway(f"expected an answer of the node at {_place(url)}, got {type(error).__name__}") from None
         raise
+
+
+def _place(url: str) -> str:
+    """Return host and port of a node, as messages say them: a user and password in its address are secrets."""
+    return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
 
 
 def url_of(name: str, network: NetworkSettings) -> str:
@@ -85,6 +91,8 @@ def url_of(name: str, network: NetworkSettings) -> str:
         raise PayoutRefused(
             f"expected networks.{name}.url with http:// or https:// before the host, got something else"
         )
+    if "@" in urllib.parse.urlsplit(url).netloc:
+        raise PayoutRefused(f"expected networks.{name}.url without a user and password, got one with them")
     return url
 
 

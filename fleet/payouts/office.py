@@ -105,7 +105,7 @@ def prepare(
     chosen = [due for due in found if not due.waits]
     if not chosen:
         raise PayoutRefused(f"expected somebody to pay on {name} now, got nobody: {_told(found)}")
-    if settings.networks[name].main_net and not PayoutBook(client).is_on_disk():
+    if settings.networks[name].main_net and not _book(client, settings).is_on_disk():
         raise PayoutRefused(
             "expected a Redis of 7.2 or later with `appendonly yes` for real money, got one that cannot say what is on "
             "its disk: after a crash it would not know what was paid"
@@ -129,8 +129,12 @@ def prepare(
         )
     slip = draft.slip
     record = Record(slip, tuple(TransferState(id=known_id(slip, one), since_s=now_s) for one in slip.transfers), by)
-    PayoutBook(client).begin(record, _netting(chosen, payout))
+    _book(client, settings).begin(record, _netting(chosen, payout))
     return slip, found
+
+
+def _book(client: redis.Redis, settings: Settings) -> PayoutBook:
+    return PayoutBook(client, replicas=settings.redis.replicas)
 
 
 def _within_fees(

@@ -7,14 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis
 
-from fleet.payouts import evm, office
+from fleet import config
+from fleet.config.payouts.tables import NetworkSettings
+from fleet.payouts import evm, nodes, office
 from fleet.payouts.book import PayoutBook
+from fleet.payouts.nodes import url_of
 from fleet.payouts.refusals import PayoutRefused
 from fleet.payouts.slip import read_slip, write_slip
 from tests.payouts.evm_place import ADDRESSES, Place
-from tests.payouts.fake_evm import MULTISEND
-from tests.payouts.purse import fleet
+from tests.payouts.fake_evm import MULTISEND, TOKEN
+from tests.payouts.purse import PAYER, fleet
 
 
 def changed(place: Place, **values: Any) -> dict[str, Any]:
@@ -163,3 +167,36 @@ def test_what_another_has_paid_while_the_node_was_slow_is_not_taken_up_again(
     monkeypatch.setattr(office, "payer_of", slow)
     told = fleet("prepare", "test", "-o", place.folder / "second.json", "--now", "--nonce", 1, code=1)
     assert "expected that nobody else prepares a payout now" in told and place.states() == ["settled"]
+
+
+def test_a_change_that_is_not_on_every_disk_stops_before_anything_is_sent(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of WAITAOF is given here: the tests' Redis may be older than 7.2, and has no replica."""
+    place.configure(network={"main_net": True})
+    place.earn()
+    with monkeypatch.context() as patched:
+        patched.setattr(redis.Redis, "waitaof", lambda *_: [1, 0])
+        place.prepared()
+        words = ("--key", place.key, "--passphrase-file", place.folder / "passphrase", "--main-net")
+        fleet("sign", place.folder / "slip.json", *words, "-o", place.folder / "signed.json")
+        patched.setenv("FLEET_REDIS__REPLICAS", "1")
+        config.current.cache_clear()
+        told = fleet("send", place.folder / "signed.json", "--main-net", code=None)
+        assert "expected Redis and 1 replicas" in told and not place.chain.pool
+    config.current.cache_clear()
+
+    def unknown(*_: object) -> None:
+        raise redis.ResponseError("unknown command 'WAITAOF'")
+
+    monkeypatch.setattr(redis.Redis, "waitaof", unknown)
+    told = fleet("send", place.folder / "signed.json", "--main-net", code=None)
+    assert "expected Redis and 0 replicas" in told and not place.chain.pool
+
+
+def test_a_password_in_a_nodes_address_is_refused_and_in_no_message() -> None:
+    url = "http://me:s3cret@127.0.0.1:1"
+    network = NetworkSettings(url=url, token=TOKEN, payer=PAYER["evm"])
+    with pytest.raises(PayoutRefused, match=r"networks\.test\.url without a user and password") as told:
+        url_of("test", network)
+    assert "s3cret" not in str(told.value) and nodes._place(url) == "127.0.0.1:1"

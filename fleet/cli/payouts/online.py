@@ -316,7 +316,7 @@ def _postman(client: redis.Redis, name: str, settings: Settings) -> Any:
     from fleet.payouts.book import PayoutBook
     from fleet.payouts.sending import Postman
 
-    return Postman(PayoutBook(client), name, _network(name, settings))
+    return Postman(PayoutBook(client, replicas=settings.redis.replicas), name, _network(name, settings))
 
 
 def _name() -> str:
