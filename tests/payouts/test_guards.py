@@ -200,3 +200,14 @@ def test_a_password_in_a_nodes_address_is_refused_and_in_no_message() -> None:
     with pytest.raises(PayoutRefused, match=r"networks\.test\.url without a user and password") as told:
         url_of("test", network)
     assert "s3cret" not in str(told.value) and nodes._place(url) == "127.0.0.1:1"
+
+
+def test_a_slip_of_no_known_test_network_is_signed_as_real_money_and_fees_are_shown(place: Place) -> None:
+    place.earn()
+    slip = place.prepared()
+    words = ("--key", place.key, "--passphrase-file", place.folder / "passphrase")
+    write_slip(replace(slip, chain_id=43_114), place.folder / "c.json")
+    told = fleet("sign", place.folder / "c.json", *words, "-o", place.folder / "c.signed", code=1)
+    assert "expected --main-net for a slip of real money (network 43114)" in told
+    told = fleet("sign", place.folder / "slip.json", *words, "-o", place.folder / "s.signed")
+    assert "fees of at most 0.00" in told and f"through contract {MULTISEND}" in told and "18 decimals" in told

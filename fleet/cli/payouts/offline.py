@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet.cli.terminal import say, table
-from fleet.config.payouts.tables import tokens_in_full, units_of
+from fleet.config.payouts.tables import TEST_NETS, tokens_in_full, units_of
 from fleet.errors import ConfigurationError
 from fleet.quoting import duration
 
@@ -69,8 +69,9 @@ def sign(
 
     keyfiles = extra()
     slip = read_slip(slip_file)
-    if slip.main_net and not main_net:
-        raise PayoutRefused("expected --main-net for a slip of real money, got none")
+    is_test = slip.kind == "tron" or slip.chain_id in TEST_NETS  # a signature of TRON names no network
+    if (slip.main_net or not is_test) and not main_net:
+        raise PayoutRefused(f"expected --main-net for a slip of real money (network {slip.chain_id}), got none")
     if time.time() >= slip.expires_s:
         raise PayoutRefused(f"expected a slip that has not expired, got {slip.id}: {what_ends(slip)}")
     if most is not None and slip.units > _units(most, slip):
@@ -150,6 +151,10 @@ def _show(slip: Slip) -> None:
     rows = [(one.payee, one.to, tokens_in_full(one.units, slip.decimals)) for one in slip.payments]
     for line in table([("PAYEE", "ADDRESS", "TOKENS"), *rows], left=(0, 1)):
         say(line)
+    gas = sum(one.gas for one in slip.transfers)
+    fees = tokens_in_full(*((gas, 6) if slip.kind == "tron" else (gas * slip.max_fee_per_gas, 18)))
+    via = f", through contract {slip.multisend}" if slip.multisend and not slip.voids else ""
+    say(f"fees of at most {fees} of the network's own coin{via}; the token is taken to have {slip.decimals} decimals")
     place = f"{slip.kind} network {slip.chain_id}" if slip.chain_id else slip.kind
     money = "REAL MONEY, " if slip.main_net else ""
     say(

@@ -111,6 +111,8 @@ class NetworkSettings(Section):
         return self
 
 
+#: Ids of networks whose tokens are surely no money: a slip of any other one is signed as real money.
+TEST_NETS = frozenset({97, 1337, 31_337, 17_000, 80_002, 84_532, 421_614, 11_155_111, 11_155_420})
 #: Ids of networks whose tokens are money.
 MAIN_NETS = {
     1: "Ethereum",
