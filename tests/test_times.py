@@ -21,7 +21,7 @@ BY_HAND = {
     "fleet.engine.transport.leases", "fleet.limiter.limiter", "fleet.signals.ahead.outlook", "fleet.quoting",
     "fleet.workers.providers.verdict", "fleet.workers.simulator.batch.anthropic_batches",
     "fleet.workers.simulator.ledger", "fleet.workers.simulator.wires.limit_headers",
-    "fleet.workers.simulator.rich.made_json",
+    "fleet.workers.simulator.rich.made_json", "fleet.payouts.reports",
 }  # fmt: skip
 #: Ways to put a length of time into words.
 _LENGTHS = re.compile(r":,?\.\df\} (?:s|min|h|days?)\b|/ ?(?:3600|86_?400):")

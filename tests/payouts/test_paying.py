@@ -74,7 +74,7 @@ def test_a_changed_address_waits_a_day(place: Place) -> None:
         told = json.loads(place.client.hget(payout_keys.addresses(), "p001"))
         told["since_s"] -= 86_401
         place.client.hset(payout_keys.addresses(), "p001", json.dumps(told))
-        assert all(not row["waits"] for row in json.loads(fleet("due", "--json"))["due"])
+        assert every(not row["waits"] for row in json.loads(fleet("due", "--json"))["due"])
     finally:
         ADDRESSES[0] = before
 
@@ -328,7 +328,7 @@ def test_what_the_node_objects_to_is_told_and_another_network_ends_nothing(place
     fleet("check")
     place.chain.mine(4)
     assert place.check() == ["settled"] and "insufficient" not in fleet("list")
-    assert all(not one.raw for record in read_payouts(place.client) for one in record.standings)
+    assert every(not one.raw for record in read_payouts(place.client) for one in record.standings)
 
 
 def test_real_money_wants_a_redis_that_knows_what_is_on_its_disk(place: Place) -> None:

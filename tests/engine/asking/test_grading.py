@@ -21,6 +21,7 @@ from fleet.roster.grading import BotGrades, models_of, read_grades
 from fleet.store import answer_keys, keys
 from fleet.store.client import connect
 from tests.engine.asking.conftest import AskStage
+from tests.every import every
 from tests.waiting import wait_until
 
 PROMPT = "What is 6 * 7?"
@@ -130,5 +131,5 @@ def test_where_nobody_grades_another_bot_is_asked_now_and_then_within_the_ration
         assert 1 <= shadows() <= 22, "the ration is 20, and 60 tasks earn 1.8"
         assert float(client.get(answer_keys.ration("torn", "compared")) or 0) < 20
         graded = [bot for number in range(1, 61) for bot in read_grades(client, "torn", number) if bot.of == "shadows"]
-        assert graded and all(0 <= bot.accuracy.right <= 1 for bot in graded)
+        assert every(0 <= bot.accuracy.right <= 1 for bot in graded)
         assert not client.exists(answer_keys.ration("quick", "compared"))

@@ -96,7 +96,7 @@ def test_behind_a_reason_that_is_known_no_bot_is_checked_out(client: redis.Redis
     queue_up(client, message("a"), message("b"))
     with worker(client) as one:
         one.assembly.plane._room.closed = lambda pool: Wait("outage", time.time() + 0.5, LIMIT)
-        with pytest.raises(GoneBack, match="breaker"):
+        with pytest.raises(GoneBack, match="the provider fails"):
             one.deliver()
         assert one.agent.bots == []
         hold = held(client)
