@@ -20,7 +20,9 @@ from fleet.store.client import Script, run_script
 DAYS_KEPT = 400
 
 ACCRUE = Script.beside(__file__, "accrue.lua", keys="tasks day ever", argv="task row tasks_life_s day_life_s")
-TAKE_BACK = Script.beside(__file__, "take_back.lua", keys="tasks day ever", argv="task row counter mark day_life_s")
+TAKE_BACK = Script.beside(
+    __file__, "take_back.lua", keys="tasks taken day ever", argv="task row counter mark tasks_life_s day_life_s"
+)
 
 
 class Accrual:
@@ -32,7 +34,7 @@ class Accrual:
 
     def __init__(self, settings: Settings) -> None:
         self._terms = EarningTerms(settings)
-        self._tasks_life_s = (settings.payouts.revocable_days + 1) * DAY_S
+        self._tasks_life_s = _tasks_life_s(settings)
 
     def call_of(self, result: BotResult, kind: str) -> tuple[list[Any], list[Any]] | None:
         """Return KEYS and ARGV of `accrue.lua`; None: the task earns nothing. The same each time it is asked."""
@@ -70,9 +72,10 @@ def earned_by(client: redis.Redis, task_id: str, settings: Settings, now_s: floa
     days = range(day_of(now_s) + 1, day_of(now_s) - settings.payouts.revocable_days - 2, -1)
     with client.pipeline(transaction=False) as pipe:
         for day in days:
-            pipe.hmget(payout_keys.earned_tasks(day), [task_id, f"-{task_id}"])
+            pipe.hget(payout_keys.earned_tasks(day), task_id)
+            pipe.hget(payout_keys.earned_taken(day), task_id)
         found = pipe.execute()
-    for day, (row, mark) in zip(days, found, strict=True):
+    for day, row, mark in zip(days, found[::2], found[1::2], strict=True):
         if row is not None:
             return Earned(day, EarningRow.of(row), None if mark is None else json.loads(mark))
     return None
@@ -95,12 +98,14 @@ def take_back(
         )
     keys, arguments = TAKE_BACK.call(
         tasks=payout_keys.earned_tasks(earned.day),
+        taken=payout_keys.earned_taken(earned.day),
         day=payout_keys.earned_day(day_of(now_s)),
         ever=payout_keys.earned_ever(),
         task=task_id,
         row=earned.row.spelt,
         counter=earned.row.taken_back.spelt,
         mark=json.dumps({"at": now_s, "by": by, "why": why}),
+        tasks_life_s=_tasks_life_s(settings),
         day_life_s=(DAYS_KEPT + 1) * DAY_S,
     )
     code = int(run_script(client, TAKE_BACK, keys, arguments))
@@ -116,6 +121,10 @@ def rows_between(client: redis.Redis, since_s: float, until_s: float) -> Iterato
     """Yield each day (since 1970) of a time with its rows; whole days, of the last 400."""
     for day in range(day_of(since_s), day_of(until_s - 1) + 1):
         yield day, _read(client.hgetall(payout_keys.earned_day(day)))
+
+
+def _tasks_life_s(settings: Settings) -> int:
+    return (settings.payouts.revocable_days + 1) * DAY_S
 
 
 def _read(found: Any) -> dict[EarningRow, int]:

@@ -11,8 +11,13 @@ from fleet.store.prefix import plain_builders, prefixed
 
 
 def earned_tasks(number: int) -> str:
-    """Hash, expires by `payouts.revocable_days`: task id -> row that it earned on a day; `-id` -> what took it back."""
+    """Hash, expires by `payouts.revocable_days`: task id -> row that it earned on a day."""
     return f"{TAG}:earned:tasks:{number}"
+
+
+def earned_taken(number: int) -> str:
+    """Hash, expires by `payouts.revocable_days`: its task id -> JSON of when, who and why took it back."""
+    return f"{TAG}:earned:taken:{number}"
 
 
 def earned_day(number: int) -> str:

@@ -126,6 +126,18 @@ def test_what_is_revoked_gets_a_counter_entry_once_and_its_own_entry_stays(redis
     assert sum(row.units * n for rows in of_days for row, n in rows.items()) == total(client)
 
 
+def test_no_name_of_a_task_shields_another_one_from_being_taken_back(redis_url: str, client: redis.Redis) -> None:
+    """Producers choose ids: one that begins with a dash is a task as any other."""
+    finish(redis_url, at_now(task_id="-a"), at_now(task_id="a"))
+    for task in ("a", "-a"):
+        assert take_back(client, task, settings(), by="me", why="copied")[0] == "taken back"
+    assert total(client) == 0
+    earned = earned_by(client, "-a", settings(), time.time())
+    assert earned is not None and earned.taken_back is not None
+    marks = client.ttl(payout_keys.earned_taken(earned.day))
+    assert marks >= client.ttl(payout_keys.earned_tasks(earned.day)) > 30 * 86_400
+
+
 CONFIG = f"""
 [[payouts.earn]]
 price = "0.01"

@@ -138,5 +138,6 @@ JOBS: dict[str, Holding] = {
 #: Function of `fleet/store/payout_keys.py` -> what its key holds. Rows name payees and bots, never tenants or words.
 PAYOUTS: dict[str, Holding] = {
     "earned_tasks": Holding("nothing", "expires", "ids of tasks and what each has earned, by `payouts.revocable_days`"),
+    "earned_taken": Holding("nothing", "expires", "ids of tasks, and why what each earned was taken back; as long"),
     **_none("earned_day", "earned_ever", "netted", "payouts", "open_payouts", "parts", "addresses"),
 }
