@@ -11,7 +11,7 @@ from typing import cast
 import redis
 
 from fleet.config import Settings
-from fleet.config.payouts.tables import tokens_in_full
+from fleet.config.payouts.tables import NetworkSettings, tokens_in_full
 from fleet.earnings.ledger import rows_ever
 from fleet.models import bot_name
 from fleet.payouts.book import Netting, PayoutBook, Record, TransferState, read_payouts
@@ -113,7 +113,7 @@ def prepare(
     now_s = float(client.time()[0])
     payout = f"{datetime.fromtimestamp(now_s, UTC):%Y%m%d}-{name}-{secrets.token_hex(4)}"
     payer = payer_of(name, settings.networks[name], payout, now_s, confirmers=settings.payouts.confirmers)
-    _check_nonce(client, name, payer.nonce, nonce)
+    _check_nonce(client, settings.networks[name], payer.nonce, nonce)
     chosen, draft = _within_fees(chosen, settings, payer, payout)
     units = sum(due.units for due in chosen)
     if units > payer.balance:
@@ -167,21 +167,26 @@ def _netting(chosen: Sequence[PayeeDue], payout: str) -> Netting:
     return Netting(rows, parts)
 
 
-def _check_nonce(client: redis.Redis, name: str, nonce: int | None, told: int | None) -> None:
+def _check_nonce(client: redis.Redis, network: NetworkSettings, nonce: int | None, told: int | None) -> None:
     """Refuse a payer that has made transactions which this book does not know: Redis may be an older copy.
+
+    They count by payer and chain, as the chain does, whatever the network was called as they were prepared.
 
     Raises:
         PayoutRefused: With both numbers.
     """
     if nonce is None:
         return
-    known = [one.nonce + 1 for record in read_payouts(client) if record.slip.network == name
-             for one in record.slip.transfers]  # fmt: skip
+    slips = [record.slip for record in read_payouts(client)]
+    account = (network.chain_id, network.payer.lower())
+    known = [one.nonce + 1 for slip in slips if (slip.chain_id, slip.payer.lower()) == account
+             for one in slip.transfers]  # fmt: skip
     expected = told if told is not None else max(known, default=0)
     if nonce > expected:
         raise PayoutRefused(
-            f"expected {expected} transactions of the payer on {name}, as the book knows, got {nonce}: a payout "
-            f"that an older copy of Redis has forgotten may have been paid. If not, say --nonce {nonce}"
+            f"expected {expected} transactions of payer {network.payer} on chain {network.chain_id}, as the book "
+            f"knows, got {nonce}: a payout that an older copy of Redis has forgotten may have been paid. If not, say "
+            f"--nonce {nonce}"
         )
 
 

@@ -31,6 +31,13 @@ class Place:
         }  # fmt: skip
         write_settings(self.folder, {**usual, **(network or {})}, ADDRESSES, payouts)
 
+    def rename(self, name: str) -> None:
+        """Give the network another name, with all else as it is."""
+        path = self.folder / "fleet.toml"
+        text = path.read_text().replace("[networks.test]", f"[networks.{name}]")
+        path.write_text(text.replace('network = "test"', f'network = "{name}"'))
+        config.current.cache_clear()
+
     def earn(self, tasks: int = 30, prefix: str = "t") -> None:
         earn(self.client, config.current(), tasks, bots=3, prefix=prefix)
 

@@ -211,3 +211,28 @@ def test_a_slip_of_no_known_test_network_is_signed_as_real_money_and_fees_are_sh
     assert "expected --main-net for a slip of real money (network 43114)" in told
     told = fleet("sign", place.folder / "slip.json", *words, "-o", place.folder / "s.signed")
     assert "fees of at most 0.00" in told and f"through contract {MULTISEND}" in told and "18 decimals" in told
+
+
+def test_nonces_count_by_payer_and_chain_whatever_a_network_is_called(place: Place) -> None:
+    place.configure(address_wait_hours=0)
+    place.earn()
+    place.prepared()
+    fleet("send", place.signed())
+    place.chain.mine(4)
+    assert place.check() == ["settled"]
+    place.rename("other")
+    place.earn(prefix="later")
+    fleet("prepare", "other", "-o", place.folder / "renamed.json", "--now")
+    assert [one.nonce for one in read_slip(place.folder / "renamed.json").transfers] == [1]
+    place.configure(network={"payer": ADDRESSES[0]}, address_wait_hours=0)
+    place.earn(prefix="third")
+    told = fleet("prepare", "test", "-o", place.folder / "third.json", "--now", code=1)
+    assert "expected somebody to pay" not in told and "tokens with the payer" in told, "another payer counts anew"
+
+
+def test_two_networks_of_one_chain_and_payer_are_refused() -> None:
+    one = {"url": "http://127.0.0.1:1", "token": TOKEN, "payer": "0x" + "ab" * 20}
+    networks = {"a": one, "b": {**one, "payer": "0x" + "AB" * 20}}
+    with pytest.raises(ValueError, match=r"networks\.b: expected one table for chain 97 and payer .* networks\.a too"):
+        config.Settings(networks=networks)
+    config.Settings(networks={"a": one, "b": {**one, "chain_id": 1337}})

@@ -218,7 +218,7 @@ def test_a_redis_that_has_forgotten_a_payout_does_not_pay_it_again(place: Place)
     for key in (payout_keys.netted(), payout_keys.payouts()):
         place.client.delete(key)
     told = fleet("prepare", "test", "-o", place.folder / "again.json", "--now", code=1)
-    assert "expected 0 transactions of the payer" in told and "got 1" in told
+    assert "expected 0 transactions of payer" in told and "got 1" in told
 
 
 def test_signing_needs_no_network_no_redis_and_no_settings(

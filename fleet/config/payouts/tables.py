@@ -210,6 +210,7 @@ def check_payouts(
     for name in (*networks, *payees):
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
             raise ValueError(f"networks, payees: expected a name of letters, digits, . - and _, got {quote(name)}")
+    _check_accounts(networks)
     for name, payee in payees.items():
         network = networks.get(payee.network)
         if network is None:
@@ -227,3 +228,21 @@ def check_payouts(
                 units_of(amount, network.decimals)
             except ValueError as error:
                 raise ValueError(f"{where}: {error} on network {payee.network}") from None
+
+
+def _check_accounts(networks: Mapping[str, NetworkSettings]) -> None:
+    """Refuse two tables for one account of a chain: a payout under way on one would not keep the other from its nonces.
+
+    Raises:
+        ValueError: Naming both.
+    """
+    names: dict[tuple[int, str], str] = {}
+    for name, network in networks.items():
+        if network.kind != "evm":
+            continue  # TRON counts no nonces
+        other = names.setdefault((network.chain_id, network.payer.lower()), name)
+        if other != name:
+            raise ValueError(
+                f"networks.{name}: expected one table for chain {network.chain_id} and payer {network.payer}, got "
+                f"networks.{other} too: give each a payer of its own"
+            )
