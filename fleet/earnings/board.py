@@ -11,7 +11,7 @@ import redis
 from fleet.config import Settings
 from fleet.config.payouts.tables import tokens_in_full
 from fleet.earnings.ledger import rows_ever
-from fleet.earnings.rows import Asset
+from fleet.earnings.rows import Asset, asset_of
 from fleet.store import payout_keys
 
 
@@ -42,12 +42,10 @@ def read_earnings(client: redis.Redis, settings: Settings) -> list[NetworkEarnin
     """Return what was earned on each network. Nothing is read where tasks earn nothing. O(bots that have earned)."""
     if not settings.payouts.earn:
         return []
-    found = {
-        name: NetworkEarnings(Asset(name, one.token, one.decimals)) for name, one in sorted(settings.networks.items())
-    }
-    spelt = {one.asset.spelt: one for one in found.values()}
+    found = {name: NetworkEarnings(asset_of(name, settings.networks)) for name in sorted(settings.networks)}
+    assets = {one.asset: one for one in found.values()}
     for row, count in rows_ever(client).items():
-        if (network := spelt.get(row.asset)) is not None:
+        if (network := assets.get(Asset.of(row.asset))) is not None:
             network.units += row.units * count
             network.tasks += count if row.units > 0 else -count
     under_way = cast("dict[bytes, bytes]", client.hgetall(payout_keys.open_payouts()))

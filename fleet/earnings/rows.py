@@ -23,7 +23,10 @@ MOST_BOTS, MOST_ROWS = 20_000, 50_000
 
 
 class Asset(NamedTuple):
-    """What is paid: a token on a network, with its decimals: units of one are no units of another."""
+    """What is paid: a token on a network, with its decimals: units of one are no units of another.
+
+    Letters of a hexadecimal address are small, however settings and older rows write them: they tell nothing apart.
+    """
 
     network: str
     token: str
@@ -38,7 +41,7 @@ class Asset(NamedTuple):
     def of(cls, spelt: str) -> Asset:
         """Read it."""
         network, token, decimals = spelt.split("/")
-        return cls(network, token, int(decimals))
+        return cls(network, _in_small(token), int(decimals))
 
 
 class EarningRow(NamedTuple):
@@ -113,7 +116,11 @@ class EarningTerms:
 
 def asset_of(network: str, networks: Mapping[str, NetworkSettings]) -> Asset:
     """Return what is paid on a network now."""
-    return Asset(network, networks[network].token, networks[network].decimals)
+    return Asset(network, _in_small(networks[network].token), networks[network].decimals)
+
+
+def _in_small(token: str) -> str:
+    return token.lower() if token.startswith("0x") else token
 
 
 def day_of(at_s: float) -> int:

@@ -47,13 +47,14 @@ def dues(
         netted: Row as the ledger has it -> tasks that payouts have taken up.
         held_bots: Pool and name of bots whose earnings are held. What was taken back from them counts all the same.
     """
-    found: dict[tuple[str, str], PayeeDue] = {}
+    found: dict[tuple[str, Asset], PayeeDue] = {}
     for row, count in ledger.items():
         before = netted.get(row.spelt, 0)
         left = count - before
         if not left:
             continue
-        due = found.setdefault((row.payee, row.asset), PayeeDue(row.payee, Asset.of(row.asset)))
+        asset = Asset.of(row.asset)
+        due = found.setdefault((row.payee, asset), PayeeDue(row.payee, asset))
         if row.units > 0 and (row.pool, row.bot) in held_bots:
             due.held += row.units * left
         else:

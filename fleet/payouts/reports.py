@@ -65,10 +65,10 @@ def read_report(
     client: redis.Redis, *, since_s: float, until_s: float, by_day: bool = False, payee: str | None = None
 ) -> EarningsReport:
     """Return what payees have earned and were paid. O(rows of those days)."""
-    found: dict[tuple[str, str, str], _Counts] = {}
+    found: dict[tuple[str, str, Asset], _Counts] = {}
 
     def line(who: str, asset: str, day: int) -> _Counts:
-        return found.setdefault((_date(day) if by_day else "", who, asset), [0, 0, 0, 0])
+        return found.setdefault((_date(day) if by_day else "", who, Asset.of(asset)), [0, 0, 0, 0])
 
     for day, rows in rows_between(client, since_s, until_s):
         for row, count in rows.items():
@@ -86,10 +86,10 @@ def read_report(
     )  # fmt: skip
 
 
-def _lines(found: Iterable[tuple[tuple[str, str, str], _Counts]], payee: str | None) -> Iterable[ReportLine]:
+def _lines(found: Iterable[tuple[tuple[str, str, Asset], _Counts]], payee: str | None) -> Iterable[ReportLine]:
     for (day, who, asset), counts in sorted(found):
         if payee in (None, who):
-            yield ReportLine(who, Asset.of(asset), day, *counts)
+            yield ReportLine(who, asset, day, *counts)
 
 
 def _date(day: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ class Place:
     def paid(self) -> list[int]:
         balances, _ = self.chain.state()
         return [balances[address.lower()] for address in ADDRESSES]
+
+    def due_units(self) -> list[tuple[str, int]]:
+        """Return payees and what they are due now."""
+        return [(one["payee"], int(one["units"])) for one in json.loads(fleet("due", "--json"))["due"]]
 
     def states(self) -> list[str]:
         return [one.state for record in read_payouts(self.client) for one in record.standings]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
+from eth_utils.address import to_checksum_address
 
 from fleet import config
 from fleet.config.payouts.tables import NetworkSettings
+from fleet.earnings.board import read_earnings
+from fleet.earnings.ledger import rows_ever
+from fleet.earnings.rows import day_of
 from fleet.payouts import evm, nodes, office
 from fleet.payouts.book import PayoutBook
 from fleet.payouts.nodes import url_of
 from fleet.payouts.refusals import PayoutRefused
 from fleet.payouts.slip import read_slip, write_slip
-from tests.payouts.evm_place import ADDRESSES, Place
+from fleet.store import payout_keys
+from tests.payouts.evm_place import ADDRESSES, CENT, Place
 from tests.payouts.fake_evm import MULTISEND, TOKEN
 from tests.payouts.purse import PAYER, fleet
 
@@ -236,3 +242,25 @@ def test_two_networks_of_one_chain_and_payer_are_refused() -> None:
     with pytest.raises(ValueError, match=r"networks\.b: expected one table for chain 97 and payer .* networks\.a too"):
         config.Settings(networks=networks)
     config.Settings(networks={"a": one, "b": {**one, "chain_id": 1337}})
+
+
+def test_the_letter_case_of_a_tokens_address_strands_nothing(place: Place) -> None:
+    """A row of before, in capitals, stays as it is: it is what netting names."""
+    mixed = to_checksum_address(TOKEN)
+    place.earn()
+    (row,) = [one for one in rows_ever(place.client) if one.payee == "p001"]
+    older = row._replace(asset=row.asset.replace(TOKEN, mixed)).spelt
+    place.client.hset(payout_keys.earned_ever(), older, 5)
+    place.client.hset(payout_keys.earned_day(day_of(time.time())), older, 5)
+    place.configure(network={"token": mixed})
+    place.earn(prefix="mixed")
+    assert sorted(place.due_units()) == [("p001", 25 * CENT), ("p002", 20 * CENT), ("p003", 20 * CENT)]
+    (earned,) = read_earnings(place.client, config.current())
+    assert earned.units == 65 * CENT
+    place.prepared()
+    fleet("send", place.signed())
+    place.chain.mine(4)
+    assert place.check() == ["settled"] and place.paid() == [25 * CENT, 20 * CENT, 20 * CENT]
+    assert place.due_units() == [] and PayoutBook(place.client).netted()[older] == 5
+    lines = json.loads(fleet("report", "--json"))["lines"]
+    assert [(one["earned"], one["paid"]) for one in lines] == [("0.25", "0.25"), ("0.2", "0.2"), ("0.2", "0.2")]
