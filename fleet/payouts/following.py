@@ -6,7 +6,7 @@ nonce went to another transaction that is named, or (on TRON) no final block can
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -68,21 +68,41 @@ def _by_receipt(
 
 def _by_another(node: EvmNode, slip: Slip, transfer: Transfer, standing: TransferState, final: int) -> TransferState:
     """Find the transaction that has the nonce in a final block: only that proves that ours never will be."""
-    low, high = 0, final
-    while low < high:
-        middle = (low + high) // 2
-        if node.number("eth_getTransactionCount", slip.payer, hex(middle)) > transfer.nonce:
-            high = middle
-        else:
-            low = middle + 1
-    block = node.ask("eth_getBlockByNumber", hex(low), True) or {}
-    for found in block.get("transactions", ()):
-        is_payers = str(found["from"]).lower() == slip.payer.lower() and int(found["nonce"], 16) == transfer.nonce
-        if is_payers and _is_ours(slip, transfer, found):  # sent by other means, or signed anew
-            return replace(standing, state="broadcast", id=found["hash"])
-        if is_payers and found["hash"] != standing.id:
-            return replace(standing, state="failed", block=low, why=f"its nonce went to {found['hash']}")
+    for number, block in _blocks_of_nonce(node, slip, transfer.nonce, final):
+        for found in block["transactions"]:
+            if str(found["from"]).lower() != slip.payer.lower() or int(found["nonce"], 16) != transfer.nonce:
+                continue
+            if _is_ours(slip, transfer, found):  # sent by other means, or signed anew
+                return replace(standing, state="broadcast", id=found["hash"])
+            if found["hash"] != standing.id:
+                return replace(standing, state="failed", block=number, why=f"its nonce went to {found['hash']}")
     return standing
+
+
+def _blocks_of_nonce(node: EvmNode, slip: Slip, nonce: int, final: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield final blocks of which one has the transaction with a nonce of the payer, the newest first.
+
+    It is one block, found by steps back that double, for nodes keep new states only. Where a state is gone, each block
+    from there to that of `prepare` may have it: many, if nobody has checked for long.
+
+    Raises:
+        NodeAway: The node has a block no more.
+    """
+    unused, used, step = min(slip.final_block, final - 1), final, 1
+    while used - unused > 1:
+        at = max(used - step, (unused + used) // 2)
+        ((count, gone),) = node.ask_together(("eth_getTransactionCount", [slip.payer, hex(at)]))
+        if gone is not None:
+            break
+        if int(count, 16) > nonce:
+            used, step = at, step * 2
+        else:
+            unused = at
+    for number in range(used, unused, -1):
+        block = node.ask("eth_getBlockByNumber", hex(number), True)
+        if block is None:
+            raise NodeAway(f"expected block {number}, which may have nonce {nonce} of {slip.payer}, got none")
+        yield number, block
 
 
 def _is_ours(slip: Slip, transfer: Transfer, found: dict[str, Any]) -> bool:

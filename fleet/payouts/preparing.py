@@ -127,6 +127,7 @@ def _on_evm(slip: Slip, network: NetworkSettings, node: EvmNode) -> PayingAccoun
     if slip.chain_id != network.chain_id:
         raise PayoutRefused(f"expected network {network.chain_id} at networks.{slip.network}.url, got {slip.chain_id}")
     _check_decimals(slip, node.view(network.token, evm.DECIMALS))
+    slip = replace(slip, final_block=max(0, node.final_block(network.confirmations)))
     (latest, _), (pending, _) = node.ask_together(
         ("eth_getTransactionCount", [network.payer, "latest"]), ("eth_getTransactionCount", [network.payer, "pending"])
     )

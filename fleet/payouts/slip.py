@@ -76,6 +76,7 @@ class Slip:
         voids: Id of the payout whose nonces it uses up; empty: it pays.
         confirmers: Of whom one must confirm it, as the settings were when it was prepared; empty: nobody must.
         max_fee_per_gas: Wei; `max_priority_fee_per_gas` is part of it. 0 on TRON.
+        final_block: Of the network, final before the payer's nonce was read: only later ones can use the slip's.
         expires_s: Unix time after which nobody may sign or send it.
         signed: One for each transfer, in order; empty: not signed.
         confirmations: Address of who has confirmed it -> signature of its digest.
@@ -96,6 +97,7 @@ class Slip:
     expires_s: int
     transfers: tuple[Transfer, ...]
     voids: str = ""
+    final_block: int = 0
     confirmers: tuple[str, ...] = ()
     signed: tuple[Signed, ...] = ()
     confirmations: Mapping[str, str] = field(default_factory=dict)
@@ -178,6 +180,7 @@ def _check_form(slip: Slip) -> None:
         slip.decimals,
         slip.prepared_s,
         slip.expires_s,
+        slip.final_block,
         *(slip.max_fee_per_gas, slip.max_priority_fee_per_gas),
     ]
     numbers += [

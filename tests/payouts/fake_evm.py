@@ -54,6 +54,10 @@ class FakeEvm:
     coins: int = 10**18
     #: What the node says to all that is sent; empty: it takes it.
     objection: str = ""
+    #: Newest blocks whose states it has still: full nodes keep about 128.
+    states: int = 2**64
+    #: Counts and blocks that it was asked for by number.
+    asked: list[int] = field(default_factory=list)
     #: Nonces of transactions that the node does not take.
     objected_nonces: set[int] = field(default_factory=set)
 
@@ -91,6 +95,10 @@ class FakeEvm:
     _eth_maxPriorityFeePerGas = _eth_gasPrice
 
     def _eth_getTransactionCount(self, address: str, tag: str) -> str:
+        if tag.startswith("0x"):
+            self.asked.append(int(tag, 16))
+        if self._number(tag) < len(self.blocks) - self.states:
+            raise ValueError("missing trie node")
         known = self.blocks[: self._number(tag) + 1]
         count = sum(one.payer == address.lower() for block in known for one in block)
         if tag == "pending":
@@ -161,6 +169,8 @@ class FakeEvm:
 
     def _eth_getBlockByNumber(self, tag: str, whole: bool) -> Any:
         number = self._number(tag)
+        if tag.startswith("0x"):
+            self.asked.append(number)
         if not 0 <= number < len(self.blocks):
             return None
         shown = [self._shown(one) if whole else one.hash for one in self.blocks[number]]

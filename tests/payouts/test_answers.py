@@ -75,6 +75,7 @@ def test_preparing_takes_odd_answers_for_none() -> None:
     with door_to(answers.execute) as door:
         network = NetworkSettings(url=door.url, chain_id=97, token=TOKEN, payer=PAYER["evm"], native_price="1")
         answers.by_method = {"eth_chainId": {"result": "0x61"}, "eth_call": {"result": "0x12"},
+                             "eth_getBlockByNumber": {"result": {"number": "0x5"}},
                              "eth_getTransactionCount": {"result": None}}  # fmt: skip
         assert chain_id_of("test", network) == 97
         with pytest.raises(NodeAway, match="cannot be read: TypeError"):

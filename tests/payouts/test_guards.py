@@ -264,3 +264,33 @@ def test_the_letter_case_of_a_tokens_address_strands_nothing(place: Place) -> No
     assert place.due_units() == [] and PayoutBook(place.client).netted()[older] == 5
     lines = json.loads(fleet("report", "--json"))["lines"]
     assert [(one["earned"], one["paid"]) for one in lines] == [("0.25", "0.25"), ("0.2", "0.2"), ("0.2", "0.2")]
+
+
+@pytest.mark.parametrize(("states", "most"), [(2**64, 30), (10, 150)])
+def test_a_nonce_that_went_elsewhere_is_found_by_a_node_that_has_few_states(
+    place: Place, states: int, most: int
+) -> None:
+    place.chain.mine(500)
+    place.earn()
+    slip = place.prepared()
+    assert slip.final_block == 498
+    fleet("void", slip.id, "-o", place.folder / "void.json")
+    place.chain.mine(40)
+    fleet("send", place.signed("void.json", "void.signed"))
+    place.chain.mine(100)
+    place.chain.states = states
+    place.chain.asked.clear()
+    assert place.check() == ["failed"] and "its nonce went to 0x" in fleet("list")
+    assert min(place.chain.asked) > slip.final_block and len(place.chain.asked) < most
+
+
+def test_no_payout_fails_by_a_block_that_the_node_has_no_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.earn()
+    slip = place.prepared()
+    fleet("void", slip.id, "-o", place.folder / "void.json")
+    fleet("send", place.signed("void.json", "void.signed"))
+    place.chain.mine(30)
+    place.chain.states = 5
+    usual = place.chain._eth_getBlockByNumber
+    monkeypatch.setattr(place.chain, "_eth_getBlockByNumber", lambda tag, whole: None if whole else usual(tag, whole))
+    assert "which may have nonce 0" in fleet("check", code=1) and place.states() == ["prepared"]
