@@ -44,11 +44,14 @@ class ProcessId:
             return cls(pid, 0.0)
 
     def is_alive(self) -> bool:
-        """True while this very process runs; a zombie does not run."""
+        """True while this very process runs; a zombie does not run, unless a thread of it has still to end.
+
+        Until its last thread has ended a process keeps its ports, though it is shown as a zombie.
+        """
         try:
             process = psutil.Process(self.pid)
             is_same = abs(process.create_time() - self.started_at) < SAME_START_S
-            return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
+            return bool(is_same and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1))
         except psutil.NoSuchProcess:
             return False
 

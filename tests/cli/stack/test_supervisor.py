@@ -11,9 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+import pytest
+
 from fleet.cli.stack.processes import ProcessId, end_all, wait_gone
 from fleet.cli.stack.supervisor import FIRST_PAUSE_S, ChildSpec, Supervisor, tail
 from tests.every import every
+from tests.ports import is_free
 from tests.waiting import wait_until
 
 SLEEPS = "echo started; exec sleep 60"
@@ -130,3 +134,30 @@ def test_a_big_log_is_put_aside_when_its_process_starts(tmp_path: Path) -> None:
         wait_until(lambda: all_said(tmp_path, ["c1"]))
         assert log.with_name("c1.log.1").stat().st_size == 10_000_001
         assert log.stat().st_size < 100
+
+
+#: The main thread ends, as it does first when a process with threads is killed; another one, and the port, live on.
+HALF_ENDED = """
+import ctypes, socket, threading, time
+server = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=time.sleep, args=(60,)).start()
+print(server.getsockname()[1], flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a process is not shown as a zombie")
+def test_a_process_that_has_half_ended_and_holds_its_port_is_waited_for() -> None:
+    with subprocess.Popen([sys.executable, "-c", HALF_ENDED], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            port = int(child.stdout.readline())
+            wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE, 10, "it has half ended")
+            process = ProcessId.of(child.pid)
+            assert process.is_alive()
+            assert not is_free(port)
+            end_all([process], grace_s=10)
+            assert not process.is_alive()
+            assert is_free(port)
+        finally:
+            child.kill()
