@@ -140,8 +140,12 @@ class Breakers(Protocol):
             within_s: How many.
         """
 
-    async def turn_in_silence(self, limit: str) -> float | None:
+    async def turn_in_silence(self, limit: str, *, left_s: float) -> float | None:
         """Ask whether a call may try an API from which this process has heard nothing for longer than usual.
+
+        Args:
+            limit: `provider/model/key`.
+            left_s: Seconds since its last call left, which was a try.
 
         Returns:
             0: it may; else the seconds until the fleet tries again. None: others are answered.

@@ -175,8 +175,8 @@ class Breakers:
             heard = await self._ask(known, wants=1)
         return await self._go(known, heard)
 
-    async def turn_in_silence(self, limit: str) -> float | None:
-        """Ask whether a call may try an API from which this process has heard nothing for longer than usual.
+    async def turn_in_silence(self, limit: str, *, left_s: float) -> float | None:
+        """Ask whether a call may try an API that is silent for too long; the last that left, `left_s` ago, was a try.
 
         Returns:
             0: it may; else the seconds until the fleet tries again. None: others are answered.
@@ -186,7 +186,7 @@ class Breakers:
         """
         known = self._known[limit]
         silent_s = self._clock() - known.answered_at
-        heard = await self._ask(known, wants=2, silent_s=silent_s)
+        heard = await self._ask(known, wants=2, silent_s=silent_s, left_s=left_s)
         known.report_at = -math.inf  # the first answer is news to all who doubt
         if heard.code == CLOSED:
             return None
@@ -212,7 +212,7 @@ class Breakers:
         """Give a probe back that was not sent, or tells nothing. Never waits, never raises."""
         known = self._known[limit]
         known.believed_until = self._clock()
-        self._send(known, PROBED, fingerprint=self._fingerprints[limit], wants=-1, silent_us=0)
+        self._send(known, PROBED, fingerprint=self._fingerprints[limit], wants=-1, silent_us=0, left_us=0)
 
     def did_well(
         self, limit: str, *, who: str, seconds: float, output_tokens: int, place: int = 0, is_probe: bool = False
@@ -342,11 +342,11 @@ class Breakers:
             "by": digest(known.unsaid.by),
         }
 
-    async def _ask(self, known: Known, *, wants: int, silent_s: float = 0.0) -> BreakerReply:
+    async def _ask(self, known: Known, *, wants: int, silent_s: float = 0.0, left_s: float = 0.0) -> BreakerReply:
         """Ask whether a call may go."""
         call = PROBED.call(
             breaker=keys.breaker(known.limit), fingerprint=self._fingerprints[known.limit], wants=wants,
-            silent_us=round(min(silent_s, WINDOW_S) * 1e6),
+            silent_us=round(min(silent_s, WINDOW_S) * 1e6), left_us=round(min(left_s, WINDOW_S) * 1e6),
         )  # fmt: skip
         heard = BreakerReply._make(await self._store.run(PROBED, *call))
         self._hear(known, heard)

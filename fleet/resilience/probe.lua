@@ -6,6 +6,7 @@
 --          wants         1: a call wants to go;  0: only to know;  -1: a probe comes back that tells nothing;  2: a process
 --                        that has heard nothing for longer than usual asks whether others have, or a call may try
 --          silent_us     for how long it has heard nothing
+--          left_us       how long ago its last call left, which was a try
 -- Probes that have not ended, and may hang, are followed by others ever more slowly: each of them keeps a slot.
 -- Reply    see breaker.lua; `go_at` is said here only
 -- Codes    0 closed;  1 open;  2 open, and this call is the probe;  3 closed just now: go at `go_at`;  4 it may try;  5 it
@@ -28,6 +29,7 @@ if state[OPENED_AT] > 0 then
 elseif wants == 2 then
   -- Who doubts goes as probes go, over the whole fleet: what a single process suspects opens no breaker.
   if now - max(state[WELL_AT], state[CLOSED_AT]) >= tonumber(ARGV[SILENT_US]) then
+    state[OPENS_AT] = max(state[OPENS_AT], now - tonumber(ARGV[LEFT_US]) + PROBE_US)
     said.code = now >= state[OPENS_AT] and TRIES or UNHEARD
     if said.code == TRIES then state[OPENS_AT] = now + PROBE_US end
   end

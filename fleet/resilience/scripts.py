@@ -45,7 +45,7 @@ PROBED = Script.beside(
     __file__,
     "probe.lua",
     keys="breaker",
-    argv="fingerprint wants silent_us",
+    argv="fingerprint wants silent_us left_us",
     constants={
         **_numbers(layouts, "PROBE RAMPING TRIES UNHEARD"),
         **_numbers(rules, "RAMP_US DOUBLING_US PROBES_AT_PACE PROBE_SLOWER SLOWEST_PROBE_US"),

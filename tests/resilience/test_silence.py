@@ -209,16 +209,34 @@ def test_who_doubts_tries_as_seldom_as_probes_go_over_the_whole_fleet_and_believ
         async with member(redis_url) as one, member(redis_url) as other:
             for who in (one, other):
                 who.breakers._known[LIMIT].answered_at = who.breakers._clock() - 1.0
-            assert await one.breakers.turn_in_silence(LIMIT) == 0
-            pause_s = await other.breakers.turn_in_silence(LIMIT)
+            assert await one.breakers.turn_in_silence(LIMIT, left_s=60) == 0
+            pause_s = await other.breakers.turn_in_silence(LIMIT, left_s=60)
             assert pause_s is not None
             assert PROBE_S - 0.5 < pause_s <= PROBE_S
             assert not one.breakers.is_open(LIMIT), "what a process doubts opens nothing"
             assert not await one.breakers.admit(LIMIT), "who does not doubt goes"
             shift(redis_url, back_s=PROBE_S)
-            assert await other.breakers.turn_in_silence(LIMIT) == 0, "whatever became of the one before"
+            assert await other.breakers.turn_in_silence(LIMIT, left_s=60) == 0, "whatever became of the one before"
             await other.do_well("tried")
-            assert await one.breakers.turn_in_silence(LIMIT) is None, "the first answer is told at once"
+            assert await one.breakers.turn_in_silence(LIMIT, left_s=60) is None, "the first answer is told at once"
+
+    run(work)
+
+
+def test_the_last_call_that_left_before_the_doubt_was_a_try(redis_url: str) -> None:
+    async def work() -> None:
+        async with member(redis_url) as one, member(redis_url) as other:
+            for who in (one, other):
+                who.breakers._known[LIMIT].answered_at = who.breakers._clock() - 1.0
+            pause_s = await one.breakers.turn_in_silence(LIMIT, left_s=0.2)
+            assert pause_s == pytest.approx(PROBE_S - 0.2, abs=0.1)
+            shift(redis_url, back_s=0.3)
+            pause_s = await other.breakers.turn_in_silence(LIMIT, left_s=0.9)
+            assert pause_s == pytest.approx(PROBE_S - 0.5, abs=0.1), "no sooner than after the last of all"
+            shift(redis_url, back_s=PROBE_S - 0.5)
+            assert await one.breakers.turn_in_silence(LIMIT, left_s=PROBE_S) == 0
+            await other.do_well("answered")
+            assert await one.breakers.turn_in_silence(LIMIT, left_s=0.2) is None, "others are heard at once"
 
     run(work)
 
@@ -227,7 +245,7 @@ def test_who_doubts_hears_of_an_open_breaker(redis_url: str) -> None:
     async def work() -> None:
         async with member(redis_url) as one, member(redis_url) as other:
             await hang(other)
-            assert (await one.breakers.turn_in_silence(LIMIT) or 0) > 0
+            assert (await one.breakers.turn_in_silence(LIMIT, left_s=60) or 0) > 0
             assert one.breakers.is_open(LIMIT)
 
     run(work)

@@ -140,7 +140,7 @@ class FakeBreakers:
             raise NotSoon(wait)
         return self.probes
 
-    async def turn_in_silence(self, limit: str) -> float | None:
+    async def turn_in_silence(self, limit: str, *, left_s: float) -> float | None:
         self.asked += 1
         if self.hangs:
             await asyncio.Event().wait()

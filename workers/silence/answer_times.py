@@ -48,7 +48,7 @@ class AnswerTimes:
         If all are of one kind, whatever that is, each place among the answers kept is as likely as any other for the
         next call (Hill's A(n), as in conformal prediction), and what was found of the others counts as an answer. So
         nothing need be known of how times are distributed, and where few answers are, little is unlikely: of ten, not
-        even twelve calls that outlast them all are one in a million.
+        even nine calls that outlast them all are one in 100,000.
         """
         return (self._longer_than(seconds) + nth) / (len(self._sorted) + nth)
 

@@ -139,7 +139,8 @@ class Restraint:
     async def _may_try(self, limit: str, crowd: _Doubters) -> bool:
         crowd.is_asking = True
         try:
-            turn_s = await self._breakers.turn_in_silence(limit)
+            left_s = asyncio.get_running_loop().time() - self._under_way.left_at(limit)
+            turn_s = await self._breakers.turn_in_silence(limit, left_s=left_s)
         finally:
             crowd.is_asking = False
             crowd.tell()

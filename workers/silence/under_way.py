@@ -21,7 +21,7 @@ UNKNOWN_S = 20.0
 #: It is in doubt whether an API answers once it is less likely than this that all calls which left since the one that
 #: was answered last are only slow; and the first of them is without an answer for so many seconds at least. Younger
 #: ones than the last number (s) say nothing. Nobody sends into a silence.
-UNLIKELY, DOUBTED_S, YOUNG_S = 1e-6, 0.3, 0.1
+UNLIKELY, DOUBTED_S, YOUNG_S = 1e-5, 0.3, 0.1
 #: Seconds between two looks whether it is so, in health: each goes over calls that are under way.
 LOOK_EVERY_S = 0.05
 #: Task classes whose times are known for an API, the newest (count).
@@ -86,7 +86,7 @@ class _Api:
         """Return when the first of the calls left that are hardly only slow, all of them; None: they may well be.
 
         It is a sequential test (Wald): each call adds the logarithm of the chance that it takes so long. Where the API
-        is well, fewer than one look in a million finds it silent, however times are spread, as long as the time of one
+        is well, fewer than one look in 100,000 finds it silent, however times are spread, as long as the time of one
         call says nothing of the next one's.
         """
         first, chance, found = now, 1.0, dict[str, int]()
@@ -184,6 +184,10 @@ class UnderWay:
         if now >= api.look_at:
             api.doubted_since, api.look_at = api.unlikely_since(now), now + LOOK_EVERY_S
         return 0.0 if api.doubted_since is None else now - api.doubted_since
+
+    def left_at(self, limit: str) -> float:
+        """Return when the last of the calls left that are under way."""
+        return next(reversed(self._apis[limit].sent.values()), -math.inf)
 
     def believe(self, limit: str, now: float) -> None:
         """Note that others hear from an API: what is under way here proves nothing."""
