@@ -52,10 +52,14 @@
 -- Both unacked keys live as long as they have entries: a TTL here would be a way to lose tasks.
 -- Waiting queues looked at in one go.
 local CHUNK = 16
+-- Tags told to Redis in one command: Lua takes some thousands of arguments at most.
+local TAGS = 1000
 -- Most parked messages opened in one go (count), and the life of a mark whose task was met, s.
 local MOST, MET_LIFE_S = 256, 604800
 -- Most messages put aside because they are over (count); where the header with a task's end is: in the last so many bytes.
 local MOST_OVER, HEADERS_BYTES = 256, 4096
+-- Messages that are popped at once (count), and the first version that does so quickly from the end of a long list: 7.0.
+local POPPED, QUICK_POPS = 64, 458752
 -- What lies in a list where a message was withdrawn, see withdraw.lua.
 local GONE = 'withdrawn'
 local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked, over = unpack(KEYS)
@@ -69,16 +73,18 @@ local shut_at = acks_at + acks
 local queues_at = shut_at + shut
 local queues = #ARGV - queues_at
 
-for i = acks_at + 1, shut_at do
-  redis.call('HDEL', unacked, ARGV[i])
-  redis.call('ZREM', index, ARGV[i])
+for first = acks_at + 1, shut_at, TAGS do
+  local last = math.min(first + TAGS - 1, shut_at)
+  redis.call('HDEL', unacked, unpack(ARGV, first, last))
+  redis.call('ZREM', index, unpack(ARGV, first, last))
 end
 if wanted <= 0 then return {} end
 
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds .. '.' .. string.format('%06d', microseconds)
 local gates, rooms, holds, reply, taken, put_aside = {}, {}, {}, {}, 0, 0
-local has_suspects, hold_opens_at
+local has_quick_pops = (tonumber(redis['REDIS_VERSION_NUM']) or 0) >= QUICK_POPS
+local has_suspects, has_revoked, hold_opens_at
 local is_shut = {}
 for i = shut_at + 1, queues_at do is_shut[ARGV[i]] = true end
 
@@ -151,9 +157,16 @@ local function use_room(queue, step, count)
   redis.call('SET', gate_prefix .. queue .. ':room', table.concat(room, ' '), 'KEEPTTL')
 end
 
+-- Looks whether there are suspects or revoked tasks: one command where there are neither, as nearly always.
+local function look_for_marked()
+  local some = redis.call('EXISTS', suspects, revoked) > 0
+  has_suspects = some and redis.call('EXISTS', suspects) == 1
+  has_revoked = some and redis.call('EXISTS', revoked) == 1
+end
+
 -- Returns the tag of the message that was taken last.
 local function tag_of(message)
-  if has_suspects == nil then has_suspects = redis.call('EXISTS', suspects) == 1 end
+  if has_suspects == nil then look_for_marked() end
   if has_suspects and redis.call('HDEL', suspects, redis.sha1hex(message)) == 1 then return prefix .. taken .. mark end
   return prefix .. taken
 end
@@ -196,6 +209,16 @@ local function file(list, message)
   return tag, list .. '\n' .. message
 end
 
+-- Takes up to `most` messages off the end of a list. Before Redis 7 a count would walk the whole list.
+local function pop(list, most)
+  if has_quick_pops then return redis.call('RPOP', list, math.min(most, POPPED)) or {} end
+  return { redis.call('RPOP', list) or nil }
+end
+
+local function list_of(queue, step)
+  return list_prefix .. (step == '0' and queue or queue .. separator .. step)
+end
+
 -- Takes from one list until `most` are taken altogether, and strikes the queue off where it is known to wait.
 local function take_from(queue, class, most, is_turn)
   local step = ARGV[REST + class]
@@ -207,20 +230,22 @@ local function take_from(queue, class, most, is_turn)
   local hold = holds[queue]
   if hold and tonumber(step) <= hold.lowest then hold = nil end
   if hold then most = taken + 1 end  -- it is a probe
-  local list = list_prefix .. (step == '0' and queue or queue .. separator .. step)
+  local list = list_of(queue, step)
   local entries, renewals, before, is_empty = {}, {}, taken, false
   if rooms[queue] then most = math.min(most, taken + rooms[queue][step + 1]) end
   while taken < most do
-    local message = redis.call('RPOP', list)  -- one by one: RPOP with a count walks the whole list (Redis 6.2)
-    if not message then is_empty = true break end
-    if message == GONE or is_over(message) then
-      put_over(message)
-      if put_aside >= MOST_OVER then break end
-    else
-      local tag, entry = file(list, message)
-      entries[#entries + 1], entries[#entries + 2] = tag, entry
-      renewals[#renewals + 1], renewals[#renewals + 2] = now, tag
+    local messages = pop(list, most - taken)
+    if #messages == 0 then is_empty = true break end
+    for _, message in ipairs(messages) do
+      if message == GONE or is_over(message) then
+        put_over(message)
+      else
+        local tag, entry = file(list, message)
+        entries[#entries + 1], entries[#entries + 2] = tag, entry
+        renewals[#renewals + 1], renewals[#renewals + 2] = now, tag
+      end
     end
+    if put_aside >= MOST_OVER then break end
   end
   if taken > before then
     redis.call('HSET', unacked, unpack(entries))
@@ -231,7 +256,15 @@ local function take_from(queue, class, most, is_turn)
   if is_empty and (taken > before or put_aside > 0 or queues == 0) then redis.call('ZREM', KEYS[WAITING + class], queue) end
 end
 
+-- True when one of several named queues has a message of a class: one command, where each look would be one.
+local function has_any(class)
+  local lists, step = {}, ARGV[REST + class]
+  for i = 1, queues do lists[i] = list_of(ARGV[queues_at + i], step) end
+  return redis.call('EXISTS', unpack(lists)) > 0
+end
+
 local function serve_named(class, last, most, is_turn)
+  if queues > 1 and not has_any(class) then return end
   local start = 0
   for i = 1, queues do
     if ARGV[queues_at + i] == last then start = i end
@@ -279,7 +312,7 @@ for class = 1, priorities do
 end
 
 if taken > 0 then
-  if redis.call('EXISTS', revoked) == 1 then reply[#reply + 1] = tags_of_revoked() end
+  if has_revoked then reply[#reply + 1] = tags_of_revoked() end
   return reply
 end
 if put_aside > 0 then return {} end

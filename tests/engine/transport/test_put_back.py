@@ -21,7 +21,7 @@ from fleet.engine.transport.parking.waiting import PutBack, put_back, with_befor
 from fleet.engine.transport.rota import Rota
 from fleet.outcome import Before
 from fleet.store import keys
-from fleet.store.client import Store, connect
+from fleet.store.client import Store, connect, run_script
 from fleet.usage import Usage
 from fleet.waits import Wait
 from tests.waiting import wait_until
@@ -101,6 +101,14 @@ def test_what_has_failed_a_call_comes_back_behind_the_others_and_what_only_waite
     assert Wait.from_json(parked.reason) == Wait("outage", 5.0, "openai/gpt/key", "it said\n503")
     wait_until(lambda: time.time() > soon, 10, "the time has come")
     assert ids(take(client, 3)) == ["waited", "later", "sent"]
+
+
+def test_any_number_of_messages_is_acknowledged_in_one_step(client: redis.Redis) -> None:
+    tags = [f"h.1.p:0:{number}" for number in range(2500)]
+    client.hset(keys.unacked(), mapping=dict.fromkeys([*tags, "held"], f"{QUEUE}\n{{}}"))
+    client.zadd(keys.unacked_index(), dict.fromkeys([*tags, "held"], 1))
+    run_script(client, leases.TAKE, *leases.take_call("", (), wanted=0, acks=tags))
+    assert client.hkeys(keys.unacked()) == client.zrange(keys.unacked_index(), 0, -1) == [b"held"]
 
 
 def test_workers_are_woken_only_where_the_message_may_be_taken(client: redis.Redis, redis_url: str) -> None:
