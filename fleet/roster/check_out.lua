@@ -66,24 +66,38 @@ local function note_reaped(held_by)
   redis.call('EXPIRE', reaped, life_s)
 end
 
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now_text, 'LIMIT', 0, REAP_MOST)) do
-  local bot, held_by = string.match(member, '^([^|]+)|(.*)$')
-  redis.call('ZREM', leases, member)
-  redis.call('HDEL', claims, held_by)
-  note_reaped(held_by)
-  local score = redis.call('ZSCORE', bots, bot)
-  if score and tonumber(score) >= UNIT then
-    redis.call('ZINCRBY', bots, -UNIT, bot)
+-- Give the bots of holders that died back.
+local function reap()
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now_text, 'LIMIT', 0, REAP_MOST)) do
+    local bot, held_by = string.match(member, '^([^|]+)|(.*)$')
+    redis.call('ZREM', leases, member)
+    redis.call('HDEL', claims, held_by)
+    note_reaped(held_by)
+    local score = redis.call('ZSCORE', bots, bot)
+    if score and tonumber(score) >= UNIT then
+      redis.call('ZINCRBY', bots, -UNIT, bot)
+    end
   end
 end
 
-for _, bot in ipairs(redis.call('ZRANGEBYSCORE', quarantined, '-inf', now_text, 'LIMIT', 0, REAP_MOST)) do
-  if tonumber(trial_tasks) > 0 and string.match(redis.call('HGET', reasons, bot) or '', '^%d+|health|') then
-    redis.call('ZADD', probation, trial_tasks, bot)
-    redis.call('EXPIRE', probation, life_s)
+-- Let bots come back whose quarantine is over.
+local function end_quarantines()
+  for _, bot in ipairs(redis.call('ZRANGEBYSCORE', quarantined, '-inf', now_text, 'LIMIT', 0, REAP_MOST)) do
+    if tonumber(trial_tasks) > 0 and string.match(redis.call('HGET', reasons, bot) or '', '^%d+|health|') then
+      redis.call('ZADD', probation, trial_tasks, bot)
+      redis.call('EXPIRE', probation, life_s)
+    end
+    release({ bots, quarantined, reasons }, { bot })
   end
-  release({ bots, quarantined, reasons }, { bot })
 end
+
+-- The lease that ends first tells whether any has run out, and whether the keys of leases are there.
+local _, ends_us = unpack(redis.call('ZRANGE', leases, 0, 0, 'WITHSCORES'))
+local may_be_first = not ends_us or tonumber(ends_us) <= now_us
+if ends_us and may_be_first then reap() end
+-- Nearly always there is none of these: then nothing more is asked about them.
+local has_special = redis.call('EXISTS', quarantined, probation, specialists) > 0
+if has_special then end_quarantines() end
 
 -- Put the bots that are to be avoided behind those of the same load, and end the token's claim on one of them.
 local function set_aside()
@@ -238,28 +252,33 @@ local function one_among()
   return found, found_score
 end
 
-if #ARGV > AVOID then set_aside() end
-local bot = redis.call('HGET', claims, token)
-if not bot then
-  local score
-  bot, score = (among ~= '' and one_among or besides == '' and next_bot or another_bot)()
-  if score == nil then
-    return '-1|'
-  end
-  if score >= OUT / 2 then
-    return '-2|'
-  end
-  if besides == '' and among == '' and redis.call('EXISTS', specialists) == 1 then
+-- Choose a bot; its code is not 1 when there is none.
+local function choose()
+  local bot, score = (among ~= '' and one_among or besides == '' and next_bot or another_bot)()
+  if score == nil then return -1 end
+  if score >= OUT / 2 then return -2 end
+  if has_special and besides == '' and among == '' and redis.call('EXISTS', specialists) == 1 then
     bot, score = or_specialist(bot, score)
   end
-  local is_tried = tonumber(trial_tasks) > 0 and redis.call('ZSCORE', probation, bot)
-  local at_ms = is_tried and later_ms(score) or now_ms
+  local is_tried = has_special and tonumber(trial_tasks) > 0 and redis.call('ZSCORE', probation, bot)
+  return 1, bot, score, is_tried and later_ms(score) or now_ms
+end
+
+if #ARGV > AVOID then set_aside() end
+local code, bot, score, at_ms = choose()
+-- The claim is asked for only where it may be there: when there is no bot to be had, or it cannot be made.
+if code ~= 1 or redis.call('HSETNX', claims, token, bot) == 0 then
+  local claimed = redis.call('HGET', claims, token)
+  if not claimed then return code .. '|' end
+  bot = claimed
+else
   redis.call('ZADD', bots, string.format('%.0f', (math.floor(score / UNIT) + 1) * UNIT + at_ms), bot)
-  redis.call('HSET', claims, token, bot)
 end
 redis.call('ZADD', leases, string.format('%.0f', now_us + lease_us), bot .. '|' .. token)
-redis.call('EXPIRE', leases, life_s)
-redis.call('EXPIRE', claims, life_s)
+if may_be_first or now_us % 16 == 0 then  -- the first one made the keys
+  redis.call('EXPIRE', leases, life_s)
+  redis.call('EXPIRE', claims, life_s)
+end
 if now_us % 16 == 0 then  -- these had a life when they were made
   redis.call('EXPIRE', bots, life_s)
   redis.call('EXPIRE', quarantined, life_s)

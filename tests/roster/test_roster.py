@@ -242,6 +242,18 @@ def test_every_roster_key_has_a_life(redis_url: str, client: redis.Redis) -> Non
         assert 0 < client.ttl(name) <= keys.STATE_TTL_S
 
 
+def test_leases_have_a_life_after_all_of_them_were_reaped_in_the_same_step(redis_url: str, client: redis.Redis) -> None:
+    async def work(roster: Roster) -> None:
+        for checkout in await take(roster, "p", 3):
+            client.zadd(keys.bot_leases("p"), {checkout.member: 1})
+        await roster.check_out("p", task_id="t", token="living")
+
+    with_roster(redis_url, settings_of(p=3), work)
+    assert client.hkeys(keys.bot_claims("p")) == [b"living"]
+    for name in (keys.bot_leases("p"), keys.bot_claims("p")):
+        assert 0 < client.ttl(name) <= keys.STATE_TTL_S
+
+
 @pytest.mark.parametrize("besides", [[], ["p-011"]], ids=["a task", "a second opinion"])
 def test_bots_without_money_stop_neither_tasks_nor_second_opinions(
     redis_url: str, client: redis.Redis, besides: list[str]
