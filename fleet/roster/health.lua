@@ -16,7 +16,8 @@
 --       events       stream: what happened to the fleet, about 1,000 entries; TTL life_s
 --       quiet        string: the cap's alarm was recorded a moment ago; TTL a minute
 --       skills, specialists   see skill.lua
--- ARGV  samples      packed deeds, one after the other ('': nobody is judged)
+-- ARGV  now_us       Redis time
+--       samples      packed deeds, one after the other ('': nobody is judged)
 --       kind         task class ('default': nobody is better at it)
 --       pool         its name
 --       rules        packed: first quarantine (us), most of a pool that may be out, tasks of a probation
@@ -24,7 +25,7 @@
 --       quarantined_event, released_event, cap_event   names of the events
 -- Reply packed: number of a bot that is suspected or on probation, or 0 (4 bytes); then the norm of the class, or nothing
 local health, norms, bots, quarantined, reasons, probation, events, quiet, skills, specialists = unpack(KEYS)
-local samples, kind, pool, rules, life_s = unpack(ARGV)
+local now_us, samples, kind, pool, rules, life_s = unpack(ARGV)
 local quarantine_us, most_out, trial_tasks = struct.unpack(RULES_FORMAT, rules)
 -- Rates of events: good bots have up to the first of these or 1.5 times what is usual, bad ones from the second or 3
 -- times that of good ones, at most MOST_BAD. Where good ones may have more than the third, the test has nothing to say.
@@ -45,8 +46,8 @@ local FORGIVEN, MOST_SINCE, MOST_FAULTS = 500, 65535, 255
 local KEPT_EVERY = 64
 local MOST_EVENTS = 1000
 
-local seconds, microseconds = unpack(redis.call('TIME'))
-local now_us = seconds * 1000000 + microseconds
+-- Nearly always nobody is out or on probation: then nothing more is asked about that.
+local has_special = redis.call('EXISTS', quarantined, probation) > 0
 local fleet_size = redis.call('ZCARD', bots)
 local sampled = math.min(MOST_SAMPLED, math.max(LEAST_SAMPLED, 2 * fleet_size - 1))
 
@@ -125,6 +126,7 @@ local function put_out(bot, row, test)
     row[EVIDENCE + test] = ENOUGH
     return false
   end
+  has_special = true
   for k = 1, TESTS do row[EVIDENCE + k] = 0 end
   row[QUARANTINES], row[SINCE] = math.min(row[QUARANTINES] + 1, 255), 0
   return true
@@ -175,8 +177,8 @@ for place = 1, #samples, DEED_BYTES do
   local raw = redis.call('GETRANGE', health, at, at + ROW_BYTES - 1)
   local row = #raw == ROW_BYTES and { struct.unpack(ROW_FORMAT, raw) } or { ROW_ZEROS }
 
-  local tried = redis.call('ZSCORE', probation, bot)
-  local is_out = redis.call('ZSCORE', quarantined, bot)  -- what it ends now, it began before
+  local tried = has_special and redis.call('ZSCORE', probation, bot)
+  local is_out = has_special and redis.call('ZSCORE', quarantined, bot)  -- what it ends now, it began before
   local was_clear = row[EVIDENCE + ERRORS] + row[EVIDENCE + AVOIDS] + row[EVIDENCE + SLOWNESS] == 0 and not is_out
   local found, against, was_slow = nil, 0, 0
   if not is_out then

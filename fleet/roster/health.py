@@ -123,7 +123,7 @@ HEALTH = Script.beside(
     __file__,
     "health.lua",
     keys="health norms bots quarantined reasons probation events quiet skills specialists",
-    argv="samples kind pool rules life_s quarantined_event released_event cap_event",
+    argv="now_us samples kind pool rules life_s quarantined_event released_event cap_event",
     tables={"row": ROW, "norm": NORM, "rules": RULES, "deed": _DEED},
     constants={
         "HEAD_BYTES": HEAD_BYTES, "SAMPLE_BYTES": SAMPLE_BYTES, "ENOUGH": ENOUGH, "SUSPECTED": SUSPECTED,

@@ -1,4 +1,4 @@
--- Adds one finished task to the moving windows: eight commands in most calls, whatever their size, and two more for a
+-- Adds one finished task to the moving windows: seven commands in most calls, whatever their size, and two more for a
 -- pool with a fallback ladder. O(1).
 -- A function inside the finishing script, so windows never disagree with results. Places and rings: `windows.py`.
 --
@@ -12,7 +12,8 @@
 --       recent       string: a ring of the fleet's last completions, packed
 --       failures     list: the fleet's last failures, "time|JSON", the newest first
 --       events       stream: what happened to the fleet, about 1,000 entries
--- ARGV  nth          number of this completion in the fleet (0: the result was discarded, only what it cost counts)
+-- ARGV  now_us       Redis time
+--       nth          number of this completion in the fleet (0: the result was discarded, only what it cost counts)
 --       sample       packed: what is known of the task
 --       shown_id     task id, cut
 --       line         line for failures ('': it did not fail)
@@ -26,13 +27,12 @@ local MOST_EVENTS = 1000
 -- Parts of a micro-dollar that are counted, and sums of micro-dollars below which each of them is a double's own.
 local PICOS, EXACT_MICROS = 1000000, 1000000000
 local series, rows, tasks, sketch, recent, failures, events = unpack(KEYS)
-local nth, sample, shown_id, line, dead_reason, life_s, pool, dead_letter, others = unpack(ARGV)
+local now_us, nth, sample, shown_id, line, dead_reason, life_s, pool, dead_letter, others = unpack(ARGV)
 local task = { struct.unpack(SAMPLE_FORMAT, sample) }
 local stands = tonumber(nth) > 0
 
-local seconds, microseconds = unpack(redis.call('TIME'))
-local now_s = tonumber(seconds)
-local now = now_s + microseconds / 1000000
+local now = now_us / 1000000
+local now_s = math.floor(now)
 
 -- The bytes of one place in a string of them, or nil when it was never written.
 local function read(key, at, bytes)

@@ -194,7 +194,7 @@ RECORD = Script.beside(
     __file__,
     "record.lua",
     keys="series rows tasks sketch recent failures events",
-    argv="nth sample shown_id line dead_reason life_s pool dead_letter others",
+    argv="now_us nth sample shown_id line dead_reason life_s pool dead_letter others",
     tables={
         "period sums": _PERIOD, "row": _BOT_ROW, "task": _SAMPLE, "sample": _SAMPLE, "share": _SHARE, "last": _BOT_TASK,
         "entry": _RECENT_ENTRY, "rungs": RUNGS,
@@ -253,7 +253,7 @@ def record_arguments(
     has_ladder: bool = False,
     others: Iterable[Share] = (),
 ) -> dict[str, bytes | str]:
-    """Return the other ARGV of `record.lua` by name, but for `nth`: what one finished task adds to the windows.
+    """Return the other ARGV of `record.lua` by name, but for the time and `nth`: what one finished task adds.
 
     `is_buried` says that the result makes a dead letter, `has_ladder` that its pool has a fallback ladder; `others` are
     bots that have worked on the task as well.

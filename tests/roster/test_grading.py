@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -148,7 +149,8 @@ def test_a_wrong_answer_counts_against_the_skill_of_its_bot(client: redis.Redis)
     for number in range(60):
         bot = pool.bots[number % 4]
         named = {**health.names("p", "sums"), **health.constants("p", "sums")}
-        run_script(client, HEALTH, *HEALTH.call(**named, samples=health.samples([Deed(bot, None, 200, 300, 10)])))
+        samples = health.samples([Deed(bot, None, 200, 300, 10)])
+        run_script(client, HEALTH, *HEALTH.call(**named, now_us=time.time_ns() // 1000, samples=samples))
         pool.grade(bot, bot != "p-002")
     shares = [read_skills(client, "p", number, ["sums"])[0].good for number in (1, 2, 3)]
     assert shares[0] == shares[2] == 1.0 and shares[1] < 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,7 +45,7 @@ class Pool:
 
     def judge(self, deed: Deed) -> None:
         named = {**self.health.names("p", self.kind), **self.health.constants("p", self.kind)}
-        call = HEALTH.call(**named, samples=self.health.samples([deed]))
+        call = HEALTH.call(**named, now_us=time.time_ns() // 1000, samples=self.health.samples([deed]))
         reply: Any = run_script(self.client, HEALTH, *call)
         self.health.heard("p", self.kind, reply)
 

@@ -34,7 +34,7 @@ _JUDGE = Script.beside(
     __file__,
     "canary.lua",
     keys=f"totals {HEALTH.keys}",
-    argv=f"{HEALTH.argv} counts*",
+    argv=f"{HEALTH.argv.removeprefix('now_us ')} counts*",
     using=[HEALTH],
 )
 

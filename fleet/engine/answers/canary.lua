@@ -9,11 +9,13 @@ for i = COUNTS + 1, #ARGV, 2 do
   redis.call('HINCRBY', KEYS[TOTALS], ARGV[i], ARGV[i + 1])
 end
 redis.call('EXPIRE', KEYS[TOTALS], ARGV[LIFE_S])
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now_us = seconds * 1000000 + microseconds
 return health(
   {
     KEYS[HEALTH], KEYS[NORMS], KEYS[BOTS], KEYS[QUARANTINED], KEYS[REASONS], KEYS[PROBATION], KEYS[EVENTS], KEYS[QUIET],
     KEYS[SKILLS], KEYS[SPECIALISTS],
   }, {
-    ARGV[SAMPLES], ARGV[KIND], ARGV[POOL], ARGV[RULES], ARGV[LIFE_S], ARGV[QUARANTINED_EVENT], ARGV[RELEASED_EVENT],
-    ARGV[CAP_EVENT],
+    now_us, ARGV[SAMPLES], ARGV[KIND], ARGV[POOL], ARGV[RULES], ARGV[LIFE_S],
+    ARGV[QUARANTINED_EVENT], ARGV[RELEASED_EVENT], ARGV[CAP_EVENT],
   })

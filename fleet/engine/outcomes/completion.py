@@ -43,8 +43,8 @@ def finishing(record: Script) -> Script:
         keys=_joined("result totals errors bots leases claims", record.keys, HEALTH.keys, RECORD.keys, "index?"),
         argv=_joined(
             "payload result_life_s life_s checkouts later_counter fence fenced_counter mark",
-            record.argv.removeprefix("nth "),  # the script itself counts it
-            HEALTH.argv,
+            record.argv.removeprefix("now_us nth "),  # the script itself knows the time, and counts
+            HEALTH.argv.removeprefix("now_us "),
             RECORD.argv,
             "spent_pairs earned_pairs counted*",
         ),

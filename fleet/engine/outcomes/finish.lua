@@ -40,21 +40,22 @@ local payload, result_life_s, life_s, checkouts, later_counter, fence, fenced_co
 local spent_end = COUNTED + 2 * tonumber(ARGV[SPENT_PAIRS])
 local earned_end = spent_end + 2 * tonumber(ARGV[EARNED_PAIRS])
 
-local stored = redis.call('GET', result)
-
 for bot, token in string.gmatch(checkouts, '([^|\n]+)|([^\n]+)') do
   if redis.call('ZREM', leases, bot .. '|' .. token) == 1 then
     redis.call('HDEL', claims, token)
-    local score = redis.call('ZSCORE', bots, bot)
-    if score and tonumber(score) >= UNIT then
-      redis.call('ZINCRBY', bots, -UNIT, bot)
-    end
+    local score = redis.call('ZADD', bots, 'XX', 'INCR', -UNIT, bot)
+    if score and tonumber(score) < 0 then redis.call('ZADD', bots, 'XX', 'INCR', UNIT, bot) end
   end
 end
 
-if stored == payload then
-  return '1'
-end
+local is_revoked = earned_end == spent_end
+local has_lease = fence == '' or redis.call('ZSCORE', KEYS[INDEX], fence)
+local is_first = has_lease and not is_revoked and redis.call('SET', result, payload, 'NX', 'EX', result_life_s)
+local stored = not is_first and redis.call('GET', result)
+if stored == payload then return '1' end
+local fenced = not stored and not has_lease
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now_us = seconds * 1000000 + microseconds
 
 -- Adds to fields of a hash: one look and one write, whatever their number. Sums are whole, below 2^53.
 local function count(from, to, hash)
@@ -82,7 +83,7 @@ local function judge()
       KEYS[HEALTH], KEYS[NORMS], bots, KEYS[QUARANTINED], KEYS[REASONS], KEYS[PROBATION], KEYS[EVENTS], KEYS[QUIET],
       KEYS[SKILLS], KEYS[SPECIALISTS],
     }, {
-      ARGV[SAMPLES], ARGV[KIND], ARGV[POOL], ARGV[RULES], life_s, ARGV[QUARANTINED_EVENT], ARGV[RELEASED_EVENT],
+      now_us, ARGV[SAMPLES], ARGV[KIND], ARGV[POOL], ARGV[RULES], life_s, ARGV[QUARANTINED_EVENT], ARGV[RELEASED_EVENT],
       ARGV[CAP_EVENT],
     })
 end
@@ -95,8 +96,6 @@ local function bury()
     })
 end
 
-local is_revoked = earned_end == spent_end
-local fenced = not stored and fence ~= '' and not redis.call('ZSCORE', KEYS[INDEX], fence)
 if mark ~= '' and not fenced then redis.call('SET', mark, 'done', 'XX', 'EX', result_life_s) end
 local nth, judged, is_new, sums = 0, '', false, nil
 if is_revoked then redis.call('SET', result, payload, 'EX', result_life_s) end
@@ -104,7 +103,6 @@ if stored or fenced or is_revoked then
   is_new = count(COUNTED + 1, spent_end, totals)
   is_new = redis.call('HINCRBY', totals, fenced and fenced_counter or later_counter, 1) == 1 or is_new
 else
-  redis.call('SET', result, payload, 'EX', result_life_s)
   redis.call('PUBLISH', result, payload)
   is_new, sums = count(COUNTED + 1, earned_end, totals)
   nth = sums[ARGV[spent_end + 1]]
@@ -114,7 +112,7 @@ else
 end
 local is_new_minute = record(
   { KEYS[SERIES], KEYS[ROWS], KEYS[TASKS], KEYS[SKETCH], KEYS[RECENT], KEYS[FAILURES], KEYS[EVENTS] }, {
-    nth, ARGV[SAMPLE], ARGV[SHOWN_ID], ARGV[LINE], ARGV[DEAD_REASON], life_s, ARGV[POOL], ARGV[DEAD_LETTER],
+    now_us, nth, ARGV[SAMPLE], ARGV[SHOWN_ID], ARGV[LINE], ARGV[DEAD_REASON], life_s, ARGV[POOL], ARGV[DEAD_LETTER],
     ARGV[OTHERS],
   }) == 1
 keep(totals, is_new or is_new_minute)
