@@ -378,6 +378,6 @@ class LocalLimit:
         names = self.keys_for()
         told = SETTLE.call(
             state=names.state, facts=names.facts, log=names.log, leases=names.leases, open=names.open,
-            ticket=grant.ticket, kind=f"q:{grant.kind}", settled=settled, terms=self.packed,
+            terms=self.packed, calls=(grant.ticket, f"q:{grant.kind}", settled),
         )  # fmt: skip
         return told, self.spare_s(now) if sent and not is_excess else 0.0

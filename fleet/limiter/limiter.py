@@ -397,4 +397,4 @@ class Limiter:
         settlement, within_s = limit.settlement(
             grant, now, sent=sent, used_tokens=used_tokens, output=output, money=money
         )
-        self._store.send(SETTLE, *settlement, within_s=within_s)
+        self._store.send_together(SETTLE, *settlement, within_s=within_s)

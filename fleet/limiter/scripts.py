@@ -44,7 +44,7 @@ SETTLE = Script.beside(
     __file__,
     "settle.lua",
     keys="state facts log leases open",
-    argv="ticket kind settled terms",
+    argv="terms calls*",
     tables={"settled": SETTLED},
     constants=_numbers("QUICK NEWEST_FLIGHT NEWEST_USE FIRST_DEVIATION MOST_KINDS"),
     behind=_LIMIT,

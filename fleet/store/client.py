@@ -25,7 +25,7 @@ from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
 from fleet.store.address import Address, masked
 from fleet.store.scripts import Script
 from fleet.store.sentinel import SENTINEL_TIMEOUT_S, find_master
-from fleet.store.wire import Connection, PendingCommand, Receiver, refused, translate, unanswered
+from fleet.store.wire import Connection, Outbox, PendingCommand, Receiver, refused, translate, unanswered
 
 __all__ = ["Script", "Store", "connect", "masked", "store_errors"]
 
@@ -161,7 +161,7 @@ class Store:
         self._url = url
         self._timeout_s = timeout_s
         self._name = name or f"fleet-{os.getpid()}"
-        self._outbox: list[PendingCommand] = []
+        self._outbox = Outbox()
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -209,20 +209,31 @@ class Store:
             receiver: Who gets the reply.
         """
         loop = asyncio.get_running_loop()
-        call = PendingCommand((len(keys), *keys, *args), loop.time() + self._timeout_s, receiver, script)
-        if self._closed:
-            self._fail([call], StoreUnavailable("the store is closed"))
+        due = loop.time() + self._timeout_s
+        self._start(PendingCommand((len(keys), *keys, *args), due, receiver, script), loop, within_s)
+
+    def send_together(self, script: Script, keys: Sequence[str], args: Sequence[Any], *, within_s: float = 0.0) -> None:
+        """Run a script some time soon, as `send`, in one command with its other calls that differ in `calls` alone.
+
+        A call goes with the first of them: ahead of what was sent in between.
+
+        Args:
+            script: Whose last ARGV are `calls*`.
+            keys: Its KEYS.
+            args: Its ARGV, with one call.
+            within_s: As `send` takes it.
+        """
+        common = len(script.names.argv.names) - 1
+        which, loop = (script.sha, *keys, *args[:common]), asyncio.get_running_loop()
+        if self._outbox.grow(which, args[common:]):
+            self._flush_within(within_s, loop)
         else:
-            self._enqueue(call, loop, within_s)
+            due = loop.time() + self._timeout_s
+            self._start(self._outbox.growing(which, (len(keys), *keys, *args), due, script), loop, within_s)
 
     def ask(self, script: Script, keys: Sequence[str], args: Sequence[Any], receiver: Receiver) -> None:
         """Run a script some time soon and hand its reply, or the error that `run` would raise, to `receiver`."""
-        loop = asyncio.get_running_loop()
-        call = PendingCommand((len(keys), *keys, *args), loop.time() + self._timeout_s, receiver, script)
-        if self._closed:
-            self._fail([call], StoreUnavailable("the store is closed"))
-        else:
-            self._enqueue(call, loop)
+        self.send(script, keys, args, receiver=receiver)
 
     async def close(self) -> None:
         """Wait for the replies that are due (at most the timeout), then cut the connection."""
@@ -241,6 +252,12 @@ class Store:
             self._connection.drop("the store was closed")
             await asyncio.sleep(0)  # lets asyncio close the socket
 
+    def _start(self, call: PendingCommand, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
+        if self._closed:
+            self._fail([call], StoreUnavailable("the store is closed"))
+        else:
+            self._enqueue(call, loop, within_s)
+
     def _issue(self, parts: tuple[Any, ...], script: Script | None) -> asyncio.Future[Any]:
         if self._closed:
             raise StoreUnavailable("the store is closed")
@@ -251,6 +268,11 @@ class Store:
 
     def _enqueue(self, call: PendingCommand, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
         self._outbox.append(call)
+        self._flush_within(within_s, loop)
+        if self._watch is None:
+            self._watch = loop.call_at(call.due, self._expire)
+
+    def _flush_within(self, within_s: float, loop: asyncio.AbstractEventLoop) -> None:
         if within_s > 0:
             at = loop.time() + min(within_s, self._timeout_s / 4)
             if not self._flush_is_due and (self._late_flush is None or at < self._late_flush.when()):
@@ -260,8 +282,6 @@ class Store:
         elif not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
-        if self._watch is None:
-            self._watch = loop.call_at(call.due, self._expire)
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -274,7 +294,7 @@ class Store:
             if self._connecting is None and not self._closed:
                 self._connecting = asyncio.get_running_loop().create_task(self._connect())
             return
-        calls, self._outbox = self._outbox, []
+        calls = self._outbox.take()
         self.writes += 1
         self._connection.write(calls)
 
@@ -305,7 +325,7 @@ class Store:
         lost = 0
         for call in calls:
             if call.future is None:
-                lost += 1
+                lost += call.calls
             elif not call.future.done():
                 # One instance each: a shared one would collect the traceback of every waiter.
                 call.future.set_exception(type(error)(str(error)))
@@ -322,8 +342,9 @@ class Store:
         connection = self._connection
         if connection is not None and connection.pending and connection.pending[0].due <= now:
             connection.drop(f"no reply within {self._timeout_s:g} s")
-        late = [call for call in self._outbox if call.due <= now]
-        self._outbox = [call for call in self._outbox if call.due > now]
+        waiting = self._outbox.take()
+        late = [call for call in waiting if call.due <= now]
+        self._outbox += [call for call in waiting if call.due > now]
         self._fail(late, self._unavailable(f"not connected within {self._timeout_s:g} s: {self._last_failure}"))
         dues = [call.due for call in self._outbox[:1]]
         if self._connection is not None and self._connection.pending:
@@ -341,8 +362,7 @@ class Store:
                         self._connection = await self._open()
                     self._in_outage = False
                 except ConfigurationError as error:
-                    refused, self._outbox = self._outbox, []
-                    self._fail(refused, error)
+                    self._fail(self._outbox.take(), error)
                 except (OSError, TimeoutError, FleetError) as error:
                     self._last_failure = str(error) or "no answer"
                     cap_s = min(BACKOFF_CAP_S, self._timeout_s / 4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +16,7 @@ import hiredis
 from redis.crc import key_slot
 
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
-from fleet.store.client import Store
+from fleet.store.client import Script, Store
 from fleet.store.wire import PendingCommand
 
 #: Schemes of a cluster's URL, and of its nodes.
@@ -66,6 +66,10 @@ class ClusterStore(Store):
         self._closed = True
         for node in self._nodes.values():
             await node.close()
+
+    def send_together(self, script: Script, keys: Sequence[str], args: Sequence[Any], *, within_s: float = 0.0) -> None:
+        """Send each call by itself: which of them go to one node is not known here."""
+        self.send(script, keys, args, within_s=within_s)
 
     def redirect(self, call: PendingCommand, answer: str) -> None:
         """Send a command where a node said that its slot is: "MOVED slot host:port", or ASK while it moves there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -91,6 +91,8 @@ class PendingCommand:
     """
 
     __slots__ = ("due", "future", "packed", "parts", "redirects", "script")
+    #: How many calls of its script it makes.
+    calls = 1
 
     def __init__(
         self, parts: tuple[Any, ...], due: float, future: Receiver | None, script: Script | None = None
@@ -108,6 +110,72 @@ class PendingCommand:
         """Send the script's text instead of its sha."""
         if self.script is not None:
             self.packed = hiredis.pack_command(("EVAL", self.script.text, *self.parts))
+
+
+#: Calls of a script that go in one command at most (count): bounds the time for which Redis does nothing else.
+MOST_TOGETHER = 32
+
+
+class GrowingCommand(PendingCommand):
+    """A script whose last arguments are any number of calls: while it waits to be sent, it takes more of them.
+
+    Args:
+        parts: As of `PendingCommand`, with the first call.
+        due: Likewise.
+        script: Likewise.
+    """
+
+    __slots__ = ("_more", "calls")
+
+    def __init__(self, parts: tuple[Any, ...], due: float, script: Script) -> None:
+        super().__init__(parts, due, None, script)
+        self._more: list[Any] = []
+        self.calls = 1
+
+    def grow(self, call: Sequence[Any]) -> None:
+        """Take one more call."""
+        hiredis.pack_command(tuple(call))  # an argument of a wrong type must not spoil the others
+        self._more += call
+        self.calls += 1
+
+    def pack(self) -> None:
+        """Be ready to be sent, with all calls."""
+        if self._more and self.script is not None:
+            self.parts, self._more = (*self.parts, *self._more), []
+            self.packed = hiredis.pack_command(("EVALSHA", self.script.sha, *self.parts))
+
+
+class Outbox(list[PendingCommand]):
+    """Commands that wait to be sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Those that take more calls, by script, keys and what their calls have in common.
+        self._growing: dict[tuple[Any, ...], GrowingCommand] = {}
+
+    def grow(self, which: tuple[Any, ...], call: Sequence[Any]) -> bool:
+        """Let a command that waits make one more call; False when none does, or it has enough."""
+        growing = self._growing.get(which)
+        if growing is None or growing.calls >= MOST_TOGETHER:
+            return False
+        growing.grow(call)
+        return True
+
+    def growing(self, which: tuple[Any, ...], parts: tuple[Any, ...], due: float, script: Script) -> GrowingCommand:
+        """Return a command that takes more calls until it is sent; it is not in the outbox yet."""
+        if (full := self._growing.get(which)) is not None:
+            full.pack()
+        self._growing[which] = command = GrowingCommand(parts, due, script)
+        return command
+
+    def take(self) -> list[PendingCommand]:
+        """Hand out all of it: none of that grows any more."""
+        for growing in self._growing.values():
+            growing.pack()
+        self._growing.clear()
+        calls = list(self)
+        self.clear()
+        return calls
 
 
 class Connection(asyncio.Protocol):

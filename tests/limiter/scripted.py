@@ -83,10 +83,27 @@ class ScriptedLimit:
         money: float = 0, reserved_day: int | None = None, since_slot_us: float = 1000.0, asked_money: float = 0,
     ) -> int:  # fmt: skip
         """Settle, and return the time of Redis."""
+        call = self.settlement(
+            ticket, sent=sent, charged=charged, used=used, asked=asked, kind=kind, learns=learns,
+            reserved_money=reserved_money, money=money, reserved_day=reserved_day, since_slot_us=since_slot_us,
+            asked_money=asked_money,
+        )  # fmt: skip
+        return self.settle_together(call)
+
+    def settle_together(self, *calls: tuple[str, str, bytes]) -> int:
+        """Settle calls in one step, and return the time of Redis."""
+        flat = [part for call in calls for part in call]
+        return _unpack(self._run(SETTLE, terms=self._terms.pack(), calls=flat))[2]
+
+    def settlement(
+        self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],
+        asked: tuple[int, int] = (0, 0), kind: str = "default", learns: bool = False, reserved_money: float = 0,
+        money: float = 0, reserved_day: int | None = None, since_slot_us: float = 1000.0, asked_money: float = 0,
+    ) -> tuple[str, str, bytes]:  # fmt: skip
+        """Return a call that is over as the script takes it."""
         day = self.today() if reserved_day is None else reserved_day
         settled = Settled(sent, *charged, *used, *asked, reserved_money, money, day, since_slot_us, learns, asked_money)
-        packed = {"settled": SETTLED.pack(settled), "terms": self._terms.pack()}
-        return _unpack(self._run(SETTLE, ticket=ticket, kind=f"q:{kind}", **packed))[2]
+        return ticket, f"q:{kind}", SETTLED.pack(settled)
 
     def today(self) -> int:
         """Return the day, by Redis."""

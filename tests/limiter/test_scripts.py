@@ -372,6 +372,33 @@ def test_input_and_output_tokens_are_limited_apart(client: Any) -> None:
     assert answer.wait_us > 4_500_000  # 600 output tokens at 100/s, less the burst
 
 
+def test_calls_that_are_settled_together_are_accounted_for_as_one_by_one(client: Any) -> None:
+    settings = LimitSettings(tpm=60_000, in_flight=20, requests_per_day=100, usd_per_day=1, counting="window")
+    one_by_one, together = (ScriptedLimit(client, next(_names), Terms.of(settings)) for _ in range(2))
+    for limit in (one_by_one, together):
+        calls = []
+        for number in range(8):
+            kind, ticket = "ab"[number % 2], f"{number:03d}"
+            answer = limit.ask(Question(ticket, "a", kind=kind, tokens=100, output_tokens=60, money=900), note="a note")
+            report: dict[str, Any] = {
+                "sent": number != 5, "charged": answer.charged, "used": (20 + number, 0, 20), "asked": (100, 60),
+                "kind": kind, "learns": number != 5, "reserved_money": 900, "money": 40 * number, "asked_money": 900,
+            }  # fmt: skip
+            calls.append(limit.settlement(ticket, **report))
+        if limit is together:
+            limit.settle_together(*calls)
+        for call in calls if limit is one_by_one else ():
+            limit.settle_together(call)
+    taught = [client.hgetall(limit.keys.facts) for limit in (one_by_one, together)]
+    assert taught[0] == taught[1] and set(taught[0]) == {b"q:a", b"q:b"}
+    assert client.hkeys(one_by_one.keys.open) == client.hkeys(together.keys.open)
+    assert client.zcard(together.keys.leases) == 0
+    states = [STATE.unpack(client.get(limit.keys.state)) for limit in (one_by_one, together)]
+    counted = [At.GRANTED, At.GRANTED_TOKENS, At.DAY_REQUESTS, At.DAY_USD_MICROS, At.DAY_RESERVED, At.MINUTE_TOKENS]
+    assert [states[0][at] for at in counted] == [states[1][at] for at in counted]
+    assert [states[0][At.WINDOW + k] for k in range(1, 5)] == [states[1][At.WINDOW + k] for k in range(1, 5)]
+
+
 def test_what_a_kind_of_call_really_uses_is_learnt_without_a_floor(client: Any) -> None:
     limit = ScriptedLimit(client, next(_names), Terms.of(LimitSettings(tpm=60_000_000)))
     for number in range(60):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fleet.errors import ConfigurationError, StoreError, StoreUnavailable
 from fleet.store.address import Address
 from fleet.store.client import Script, Store, connect, masked, store_errors
+from fleet.store.wire import MOST_TOGETHER
 from tests.every import every
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
@@ -84,6 +85,75 @@ def test_what_may_wait_leaves_with_the_next_command_or_when_its_time_is_over(red
         assert await store.command("GET", "total") == b"2"
 
     with_store(redis_url, body, timeout_s=60)
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> Script:
+    """A script that appends its calls to a list, in one command, behind a colon and what they have in common."""
+    source = """-- Notes calls. KEYS: list. ARGV: common, calls. Reply: how many there are.
+for i = CALLS + 1, #ARGV do redis.call('RPUSH', KEYS[LIST], ARGV[COMMON] .. ':' .. ARGV[i]) end
+return redis.call('RPUSH', KEYS[LIST], '.')"""
+    (tmp_path / "note.lua").write_text(source)
+    return Script.beside(str(tmp_path / "any_module.py"), "note.lua", keys="list", argv="common calls*")
+
+
+def test_calls_that_may_go_together_leave_in_one_command_until_it_is_full(redis_url: str, note: Script) -> None:
+    async def body(store: Store) -> list[bytes]:
+        await store.command("PING")
+        for number in range(MOST_TOGETHER + 2):
+            store.send_together(note, ["noted"], ["a", number], within_s=60)
+        store.send_together(note, ["noted"], ["b", 0])  # differs in what they have in common
+        await store.command("PING")
+        store.send_together(note, ["noted"], ["a", "later"])
+        found: list[bytes] = await store.command("LRANGE", "noted", 0, -1)
+        return found
+
+    numbers = [f"a:{number}".encode() for number in range(MOST_TOGETHER + 2)]
+    full, rest = numbers[:MOST_TOGETHER], numbers[MOST_TOGETHER:]
+    assert with_store(redis_url, body) == [*full, b".", *rest, b".", b"b:0", b".", b"a:later", b"."]
+
+
+def test_a_call_that_may_not_wait_takes_those_along_that_may(redis_url: str, note: Script) -> None:
+    async def body(store: Store) -> int:
+        await store.command("PING")
+        writes = store.writes
+        store.send_together(note, ["noted"], ["a", 1], within_s=60)
+        store.send_together(note, ["noted"], ["a", 2])
+        await a_few_ticks()
+        return store.writes - writes
+
+    assert with_store(redis_url, body) == 1
+    with connect(redis_url) as client:
+        assert client.lrange("noted", 0, -1) == [b"a:1", b"a:2", b"."]
+
+
+def test_every_call_of_a_command_that_is_lost_is_counted(own_redis: RedisServer, note: Script) -> None:
+    async def body(store: Store) -> int:
+        await store.command("PING")
+        own_redis.kill()
+        await a_few_ticks()
+        for number in range(3):
+            store.send_together(note, ["noted"], ["a", number])
+        with pytest.raises(StoreUnavailable):
+            await store.command("PING")
+        store.send_together(note, ["noted"], ["a", "after"])
+        with pytest.raises(StoreUnavailable):
+            await store.command("PING")
+        return store.lost_sends
+
+    assert with_store(own_redis.url, body, timeout_s=0.2) == 4
+
+
+def test_an_argument_of_a_wrong_type_spoils_none_of_the_others(redis_url: str, note: Script) -> None:
+    async def body(store: Store) -> list[bytes]:
+        await store.command("PING")
+        store.send_together(note, ["noted"], ["a", 1])
+        with pytest.raises(TypeError):
+            store.send_together(note, ["noted"], ["a", {}])
+        found: list[bytes] = await store.command("LRANGE", "noted", 0, -1)
+        return found
+
+    assert with_store(redis_url, body) == [b"a:1", b"."]
 
 
 def test_what_may_wait_leaves_long_before_its_timeout(redis_url: str, add: Script) -> None:
