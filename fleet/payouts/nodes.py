@@ -14,13 +14,15 @@ from typing import Any
 
 from fleet.config.payouts.tables import NetworkSettings
 from fleet.payouts import evm, tron
-from fleet.payouts.refusals import NodeAway, PayoutRefused
+from fleet.payouts.refusals import CallReverted, NodeAway, PayoutRefused
 from fleet.quoting import quote
 
 #: Seconds that a node may take for an answer.
 TIMEOUT_S = 20.0
 #: Bytes of an answer at most.
 MOST_BYTES = 32 * 2**20
+#: Calls in one request at most: nodes take so many.
+MOST_CALLS = 50
 #: What nodes say that do not know the tag `finalized` at all; anything else may pass, and proves nothing.
 _KNOWS_NO_TAG = re.compile(r"\(-32602\)|unsupported|not supported|(invalid|unknown) block tag", re.IGNORECASE)
 
@@ -120,7 +122,9 @@ class EvmNode:
         return result
 
     def ask_together(self, *calls: tuple[str, Sequence[object]]) -> list[tuple[Any, str | None]]:
-        """Call several methods in one request, so that one node answers all of them; return results and errors."""
+        """Call several methods, `MOST_CALLS` in a request, which one node answers; return results and errors."""
+        if len(calls) > MOST_CALLS:
+            return [*self.ask_together(*calls[:MOST_CALLS]), *self.ask_together(*calls[MOST_CALLS:])]
         body = [
             {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
             for method, params in calls
@@ -195,7 +199,8 @@ class TronNode:
         """Return what a contract says, and the energy that the call takes.
 
         Raises:
-            PayoutRefused: When the call would fail.
+            CallReverted: When the contract would revert it.
+            PayoutRefused: When the call would fail otherwise.
         """
         found = self.ask(
             "wallet/triggerconstantcontract", owner_address=tron.address_bytes(owner).hex(),
@@ -203,8 +208,13 @@ class TronNode:
         )  # fmt: skip
         results = found.get("constant_result") or []
         told = found.get("result", {})
-        if not told.get("result") or not results or "REVERT" in str(found.get("transaction", {}).get("ret", "")):
-            raise PayoutRefused(f"expected contract {contract} to do {call}, got {quote(_message(told))}")
+        # a revert comes with `result: true`, a message, and what the contract said in place of what it returns
+        ended = f"{_message(told)} {found.get('transaction', {}).get('ret', '')}"
+        wrong = f"expected contract {contract} to do {call}, got {quote(_message(told))}"
+        if "REVERT" in ended or (told.get("result") and "FAILED" in ended):
+            raise CallReverted(wrong)
+        if not told.get("result") or not results or "message" in told:
+            raise PayoutRefused(wrong)
         return int(results[0] or "0", 16), int(found.get("energy_used", 0)) + int(found.get("energy_penalty", 0))
 
     def parameters(self) -> dict[str, int]:

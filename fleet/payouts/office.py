@@ -16,7 +16,7 @@ from fleet.earnings.ledger import rows_ever
 from fleet.models import bot_name
 from fleet.payouts.book import Netting, PayoutBook, Record, TransferState, read_payouts
 from fleet.payouts.netting import PayeeDue, dues, judge, within_fees
-from fleet.payouts.preparing import PayingAccount, SlipDraft, known_id, payer_of
+from fleet.payouts.preparing import PayingAccount, SlipDraft, check_balance, known_id, payer_of
 from fleet.payouts.refusals import PayoutRefused
 from fleet.payouts.slip import Payment, Slip
 from fleet.quoting import duration
@@ -85,7 +85,7 @@ def _waits(client: redis.Redis, settings: Settings, now_s: float, ignore_schedul
 
 def prepare(
     client: redis.Redis, settings: Settings, name: str, *, by: str, ignore_schedule: bool = False,
-    nonce: int | None = None,
+    nonce: int | None = None, misspelt: Mapping[str, str] | None = None,
 ) -> tuple[Slip, list[PayeeDue]]:  # fmt: skip
     """Take up what is due on a network, and return the slip that pays it, and everybody's dues there.
 
@@ -96,12 +96,15 @@ def prepare(
         by: Who does it.
         ignore_schedule: Also before `payouts.every_hours` have passed.
         nonce: Of the payer's next transaction, when it has made some that are no payouts.
+        misspelt: Payee -> what is wrong with its address; the others are paid all the same.
 
     Raises:
         PayoutRefused: Nobody is paid now, or the network is not as the settings say.
         NodeAway: The node gave no answer; nothing was taken up.
     """
     found = [due for due in read_dues(client, settings, ignore_schedule=ignore_schedule) if due.asset.network == name]
+    for due in found:
+        due.waits = due.waits or (misspelt or {}).get(due.payee, "")
     chosen = [due for due in found if not due.waits]
     if not chosen:
         raise PayoutRefused(f"expected somebody to pay on {name} now, got nobody: {_told(found)}")
@@ -115,13 +118,7 @@ def prepare(
     payer = payer_of(name, settings.networks[name], payout, now_s, confirmers=settings.payouts.confirmers)
     _check_nonce(client, settings.networks[name], payer.nonce, nonce)
     chosen, draft = _within_fees(chosen, settings, payer, payout)
-    units = sum(due.units for due in chosen)
-    if units > payer.balance:
-        decimals = settings.networks[name].decimals
-        raise PayoutRefused(
-            f"expected {tokens_in_full(units, decimals)} tokens with the payer, got "
-            f"{tokens_in_full(payer.balance, decimals)}: send it some"
-        )
+    check_balance(draft.slip, list(draft.slip.payments), payer.balance)
     if draft.fee > payer.coins:
         raise PayoutRefused(
             f"expected {tokens_in_full(draft.fee, payer.coin_decimals)} of the network's own coin with the payer, as "
@@ -140,15 +137,21 @@ def _book(client: redis.Redis, settings: Settings) -> PayoutBook:
 def _within_fees(
     chosen: Sequence[PayeeDue], settings: Settings, payer: PayingAccount, payout: str
 ) -> tuple[list[PayeeDue], SlipDraft]:
-    """Return who is paid, and the transactions: without those whose fees would take too much."""
+    """Return who is paid, and the transactions: without those that the token refuses, or whose fees take too much."""
     kept = list(chosen)
     while True:
         draft = payer.draft([_payment(due, settings, payout) for due in kept])
-        still = within_fees(kept, draft.fee_units, settings.payouts.max_fee_share)
+        for due in kept:
+            due.waits = draft.refused.get(due.payee, "")
+        still = [due for due in kept if not due.waits]
+        if not draft.refused:
+            still = within_fees(kept, draft.fee_units, settings.payouts.max_fee_share)
         if len(still) == len(kept):
             return kept, draft
         if not still:
-            raise PayoutRefused(f"expected payments that are worth their fees, got none: {_told(kept)}")
+            raise PayoutRefused(
+                f"expected payments that can be made and are worth their fees, got none: {_told(chosen)}"
+            )
         kept = still
 
 

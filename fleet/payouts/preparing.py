@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from fleet.config.payouts.tables import NetworkSettings, tokens_in_full, units_of
 from fleet.payouts import evm, tron
 from fleet.payouts.nodes import EvmNode, TronNode, as_answered, url_of
-from fleet.payouts.refusals import NodeAway, PayoutRefused
+from fleet.payouts.refusals import CallReverted, NodeAway, PayoutRefused
 from fleet.payouts.slip import Payment, Slip, Transfer
+from fleet.quoting import quote
 
 #: Gas and energy are set above their estimate by this, for balances change until a transaction runs.
 HEAD_ROOM = Fraction(5, 4)
@@ -26,6 +29,8 @@ WEI_DECIMALS, SUN_DECIMALS = 18, 6
 GWEI, SUN = 10**9, 10**6
 #: Id of TRON's main network: the last four bytes of its first block's.
 TRON_MAIN = 0x2B6653DC
+#: What nodes of EVM networks say of a call that the contract ends; anything else is the node's own trouble.
+_REVERTED = re.compile(r"revert|vm execution|invalid opcode", re.IGNORECASE)
 
 
 class SlipDraft(NamedTuple):
@@ -35,11 +40,13 @@ class SlipDraft(NamedTuple):
         slip: Unsigned.
         fee: Of all transactions, in smallest units of the network's own coin: wei, or sun.
         fee_units: The same in smallest units of the token, by `native_price`.
+        refused: Payee -> why no transaction can pay it now; then the slip is none: ask for one without them.
     """
 
     slip: Slip
     fee: int
     fee_units: int
+    refused: Mapping[str, str] = MappingProxyType({})
 
 
 class PayingAccount(NamedTuple):
@@ -152,14 +159,15 @@ def _on_evm(slip: Slip, network: NetworkSettings, node: EvmNode) -> PayingAccoun
     @as_answered()
     def draft(payments: Sequence[Payment]) -> SlipDraft:
         parts = evm.parted(payments, network.multisend)
-        calls = [
-            {"from": network.payer, "to": network.multisend or network.token,
-             "data": evm.data_of(part, network.token, network.multisend)}
-            for part in parts
-        ]  # fmt: skip
-        estimates = node.ask_together(*(("eth_estimateGas", [call]) for call in calls)) if calls else []
+        estimates = _estimates(network, node, parts, network.multisend)
         if wrong := next((error for _, error in estimates if error is not None), None):
-            raise PayoutRefused(f"expected payments that go through, got {wrong}{_why_not(network, node, payments)}")
+            check_balance(slip, payments, balance)
+            alone = _refused_alone(network, node, payments)
+            if not alone:
+                raise PayoutRefused(
+                    f"expected payments that go through, got {wrong}{_why_not(network, node, payments)}"
+                )
+            return SlipDraft(slip, 0, 0, _unless_all(alone, payments))
         gas = [math.ceil(int(found, 16) * HEAD_ROOM) for found, _ in estimates]
         transfers = tuple(
             Transfer(part, nonce=nonce + place, gas=units)
@@ -170,6 +178,27 @@ def _on_evm(slip: Slip, network: NetworkSettings, node: EvmNode) -> PayingAccoun
 
     coins = node.number("eth_getBalance", network.payer, "latest")
     return PayingAccount(draft, balance, coins, WEI_DECIMALS, nonce)
+
+
+def _estimates(
+    network: NetworkSettings, node: EvmNode, parts: Sequence[Sequence[Payment]], multisend: str | None
+) -> list[tuple[Any, str | None]]:
+    """Return what each part takes as one transaction, or what is wrong with it."""
+    calls = [
+        {"from": network.payer, "to": multisend or network.token, "data": evm.data_of(part, network.token, multisend)}
+        for part in parts
+    ]
+    return node.ask_together(*(("eth_estimateGas", [call]) for call in calls)) if calls else []
+
+
+def _refused_alone(network: NetworkSettings, node: EvmNode, payments: Sequence[Payment]) -> dict[str, str]:
+    """Return payee -> what the token says to a transfer to that one alone, where it would revert it."""
+    alone = _estimates(network, node, [[payment] for payment in payments], None)
+    return {
+        payment.payee: _REFUSES.format(quote(error))
+        for payment, (_, error) in zip(payments, alone, strict=True)
+        if error is not None and _REVERTED.search(error)
+    }
 
 
 def _why_not(network: NetworkSettings, node: EvmNode, payments: Sequence[Payment]) -> str:
@@ -227,16 +256,23 @@ def _on_tron(slip: Slip, network: NetworkSettings, node: TronNode) -> PayingAcco
         head = node.ask("wallet/getnowblock")
         block, stamp = str(head["blockID"]), int(head["block_header"]["raw_data"]["timestamp"])
         transfers, burnt, energy_left = [], 0, left
+        refused, dear = dict[str, str](), dict[str, str]()
         for place, payment in enumerate(payments):
-            _, energy = node.view(
-                network.payer, network.token, "transfer(address,uint256)", tron.call_data(payment.to, payment.units)[8:]
-            )
+            try:
+                _, energy = node.view(
+                    network.payer, network.token, "transfer(address,uint256)",
+                    tron.call_data(payment.to, payment.units)[8:],
+                )  # fmt: skip
+            except CallReverted as reverted:
+                refused[payment.payee] = _REFUSES.format(reverted)
+                continue
             most = math.ceil(energy * HEAD_ROOM) * prices["getEnergyFee"]
             if most > units_of(network.max_fee_trx, 6):
-                raise PayoutRefused(
-                    f"expected a transfer that burns at most {network.max_fee_trx} TRX (networks.{slip.network}."
-                    f"max_fee_trx), got {most / SUN:g}: rent energy, or raise it"
+                dear[payment.payee] = (
+                    f"its transfer may burn {most / SUN:g} TRX, more than networks.{slip.network}.max_fee_trx, "
+                    f"{network.max_fee_trx}: rent energy, or raise it"
                 )
+                continue
             transfer = Transfer(
                 (payment,), gas=most, ref_block_bytes=block[12:16], ref_block_hash=block[16:32],
                 expiration_ms=stamp + EXPIRES_HOURS * 3_600_000, timestamp_ms=stamp + place,
@@ -246,6 +282,10 @@ def _on_tron(slip: Slip, network: NetworkSettings, node: TronNode) -> PayingAcco
             energy_left = max(0, energy_left - math.ceil(energy * HEAD_ROOM))
             burnt += paid * prices["getEnergyFee"]
             burnt += tron.bandwidth_of(tron.raw_data(slip, transfer)) * prices["getTransactionFee"]
+        if refused:
+            check_balance(slip, payments, balance)
+        if refused or dear:
+            return SlipDraft(slip, 0, 0, {**_unless_all(refused, payments), **dear})
         return SlipDraft(replace(slip, transfers=tuple(transfers)), burnt, in_tokens(burnt, SUN_DECIMALS, network))
 
     account = node.ask("wallet/getaccount", address=tron.address_bytes(network.payer).hex())
@@ -256,6 +296,35 @@ def _resources(network: NetworkSettings, node: TronNode) -> int:
     """Return the energy that the payer has from its stake or rent."""
     found = node.ask("wallet/getaccountresource", address=tron.address_bytes(network.payer).hex())
     return max(0, int(found.get("EnergyLimit", 0)) - int(found.get("EnergyUsed", 0)))
+
+
+#: Why a payee waits whose transfer alone would be reverted.
+_REFUSES = "the token refuses its address: {}"
+
+
+def _unless_all(refused: dict[str, str], payments: Sequence[Payment]) -> dict[str, str]:
+    """Return who cannot be paid, unless nobody can: then it is the token or the payer, and no address.
+
+    Raises:
+        PayoutRefused: With what the token says.
+    """
+    if len(refused) == len(payments) > 1:
+        raise PayoutRefused(f"expected payments that go through, got none that does: {next(iter(refused.values()))}")
+    return refused
+
+
+def check_balance(slip: Slip, payments: Sequence[Payment], balance: int) -> None:
+    """Refuse payments of more than the payer has.
+
+    Raises:
+        PayoutRefused: With both amounts.
+    """
+    units = sum(payment.units for payment in payments)
+    if units > balance:
+        raise PayoutRefused(
+            f"expected {tokens_in_full(units, slip.decimals)} tokens with the payer, got "
+            f"{tokens_in_full(balance, slip.decimals)}: send it some"
+        )
 
 
 def _check_decimals(slip: Slip, decimals: int) -> None:

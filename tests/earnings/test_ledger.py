@@ -22,7 +22,7 @@ from fleet.models import BotResult
 from fleet.roster import Checkout, Roster
 from fleet.store import keys, payout_keys
 from fleet.store.client import Store, connect
-from tests.earnings.test_rows import EVM, result, settings
+from tests.earnings.test_rows import EVM, OWNER, PAYER, result, settings
 from tests.engine.conftest import StartWorker, fleet_env, start_worker
 from tests.every import every
 from tests.waiting import wait_until
@@ -104,7 +104,7 @@ def test_without_payouts_nothing_of_them_is_loaded_or_written(redis_url: str, cl
 
 def test_amounts_beyond_what_redis_adds_up_are_exact(redis_url: str, client: redis.Redis) -> None:
     dear = settings(payouts={"earn": [{"price": "12345678901234567890.000000000000000001"}], "pay_simulated": True},
-                    payees={"alice": {"bots": ["*"], "network": "bsc", "address": EVM}})  # fmt: skip
+                    payees={"alice": {"bots": ["*"], "network": "bsc", "address": OWNER}})  # fmt: skip
     finish(redis_url, *(at_now(task_id=str(number)) for number in range(7)), of=dear)
     assert total(client) == 7 * 12345678901234567890_000000000000000001
 
@@ -145,11 +145,11 @@ price = "0.01"
 pay_simulated = true
 [networks.bsc]
 token = "{EVM}"
-payer = "{EVM}"
+payer = "{PAYER}"
 [payees.alice]
 bots = ["*"]
 network = "bsc"
-address = "{EVM}"
+address = "{OWNER}"
 """
 
 

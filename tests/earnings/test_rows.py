@@ -15,13 +15,16 @@ from fleet.errors import ConfigurationError
 from fleet.models import BotResult
 
 EVM, TRON = "0x" + "11" * 20, "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t"
+#: Addresses of owners of bots, and of who pays them.
+OWNER, PAYER = "0x" + "33" * 20, "0x" + "22" * 20
+TRON_OWNER, TRON_PAYER = (tron_address(b"\x41" + bytes([number]) * 20) for number in (3, 2))
 NETWORKS = {
-    "bsc": {"token": EVM, "payer": EVM},
-    "tron": {"kind": "tron", "token": TRON, "payer": TRON, "decimals": 6},
+    "bsc": {"token": EVM, "payer": PAYER},
+    "tron": {"kind": "tron", "token": TRON, "payer": TRON_PAYER, "decimals": 6},
 }
 PAYEES = {
-    "alice": {"bots": ["research-00*"], "network": "bsc", "address": EVM},
-    "bob": {"bots": ["research-*"], "network": "tron", "address": TRON},
+    "alice": {"bots": ["research-00*"], "network": "bsc", "address": OWNER},
+    "bob": {"bots": ["research-*"], "network": "tron", "address": TRON_OWNER},
 }
 EARN = [
     {"pool": "research", "kind": "essay", "price": "0.5"},

@@ -58,6 +58,8 @@ class FakeEvm:
     states: int = 2**64
     #: Counts and blocks that it was asked for by number.
     asked: list[int] = field(default_factory=list)
+    #: What the node says to an estimate of what the token refuses.
+    reverts_with: str = "execution reverted"
     #: Nonces of transactions that the node does not take.
     objected_nonces: set[int] = field(default_factory=set)
 
@@ -124,7 +126,9 @@ class FakeEvm:
     def _eth_estimateGas(self, call: dict[str, str]) -> str:
         moves = self._moves(call["to"].lower(), call["data"])
         if moves is None or any(to in self.refused for to, _ in moves):
-            raise ValueError("execution reverted")
+            raise ValueError(self.reverts_with)
+        if sum(units for _, units in moves) > self.state()[0][self.payer.lower()]:
+            raise ValueError("execution reverted: too little")
         return hex(25_000 + 35_000 * len(moves))
 
     def _eth_sendRawTransaction(self, raw: str) -> str:

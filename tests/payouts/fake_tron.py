@@ -102,7 +102,11 @@ class FakeTron:
             return self._constant(self.balances()[self._address(words[0])], 1000)
         to = self._address(words[0])
         if to in self.refused:
-            return {"result": {"code": "CONTRACT_EXE_ERROR", "message": b"REVERT opcode executed".hex()}}
+            return {
+                **self._constant(0, 900), "constant_result": ["08c379a0" + "00" * 64],
+                "result": {"result": True, "message": b"REVERT opcode executed".hex()},
+                "transaction": {"ret": [{"ret": "FAILED"}]},
+            }  # fmt: skip
         return self._constant(1, ENERGY if self.balances()[to] else ENERGY_OF_NEW)
 
     def _getchainparameters(self, *, is_final: bool) -> Any:

@@ -24,7 +24,7 @@ from fleet.payouts.slip import read_slip, write_slip
 from fleet.store import payout_keys
 from tests.payouts.evm_place import ADDRESSES, CENT, Place
 from tests.payouts.fake_evm import MULTISEND, TOKEN
-from tests.payouts.purse import PAYER, fleet
+from tests.payouts.purse import PAYER, fleet, payees
 
 
 def changed(place: Place, **values: Any) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def test_nonces_count_by_payer_and_chain_whatever_a_network_is_called(place: Pla
     place.earn(prefix="later")
     fleet("prepare", "other", "-o", place.folder / "renamed.json", "--now")
     assert [one.nonce for one in read_slip(place.folder / "renamed.json").transfers] == [1]
-    place.configure(network={"payer": ADDRESSES[0]}, address_wait_hours=0)
+    place.configure(network={"payer": payees(5)[4]}, address_wait_hours=0)
     place.earn(prefix="third")
     told = fleet("prepare", "test", "-o", place.folder / "third.json", "--now", code=1)
     assert "expected somebody to pay" not in told and "tokens with the payer" in told, "another payer counts anew"

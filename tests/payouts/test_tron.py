@@ -23,7 +23,7 @@ from fleet.payouts.netting import dues
 from fleet.payouts.slip import Payment, Slip, Transfer, read_slip
 from fleet.store.client import connect
 from tests.every import every
-from tests.payouts.fake_tron import BLOCK_MS, FINAL_DEPTH, TOKEN, FakeTron
+from tests.payouts.fake_tron import BLOCK_MS, FINAL_DEPTH, TOKEN, FakeTron, TronSent
 from tests.payouts.faulty import Door, door_to
 from tests.payouts.purse import PAYER, PAYER_KEY, Dying, Round, earn, fleet, key_file, write_settings
 
@@ -100,9 +100,6 @@ def test_what_a_node_has_lost_is_sent_again_until_it_expires_and_then_it_is_due_
 
 
 def test_what_the_contract_reverts_is_due_again_and_the_others_are_paid(place: Place) -> None:
-    place.chain.refused.add(ADDRESSES[1])
-    assert "REVERT opcode executed" in fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
-    place.chain.refused.clear()
     place.sent()
     place.chain.refused.add(ADDRESSES[1])
     place.chain.mine(FINAL_DEPTH + 1)
@@ -111,10 +108,36 @@ def test_what_the_contract_reverts_is_due_again_and_the_others_are_paid(place: P
     assert (row["payee"], row["tokens"]) == ("p002", "0.1")
 
 
+def test_who_cannot_be_paid_waits_and_the_others_do_not(place: Place) -> None:
+    place.chain.refused.add(ADDRESSES[1])
+    place.chain.blocks[-1].append(TronSent("0" * 64, ADDRESSES[0], 1, 0))  # who has none of the token costs more
+    place.configure(max_fee_trx="10")
+    fleet("prepare", "test", "-o", place.folder / "a.json", "--now")
+    assert [one.payee for one in read_slip(place.folder / "a.json").payments] == ["p001"]
+
+
+def test_an_address_that_the_token_refuses_is_named_and_waits_alone(place: Place) -> None:
+    place.chain.refused.add(ADDRESSES[1])
+    told = json.loads(fleet("prepare", "test", "-o", place.folder / "slip.json", "--now", "--json"))["waiting"]
+    assert (
+        list(told) == ["p002"] and "the token refuses its address" in told["p002"] and "REVERT opcode" in told["p002"]
+    )
+    assert [one.payee for one in read_slip(place.folder / "slip.json").payments] == ["p001", "p003"]
+
+
+def test_a_token_that_refuses_everybody_accuses_nobody(place: Place) -> None:
+    place.chain.refused.update(ADDRESSES)
+    told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+    assert "expected payments that go through, got none" in told and not (place.folder / "x.json").exists()
+    place.chain.supply = CENT
+    told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+    assert "got 0.01: send it some" in told
+
+
 def test_energy_is_estimated_and_bounded_and_what_is_staked_costs_nothing(place: Place) -> None:
     place.configure(max_fee_trx="10")
     told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
-    assert "expected a transfer that burns at most 10 TRX" in told and "got 16.2857: rent energy" in told
+    assert "its transfer may burn 16.2857 TRX, more than networks.test.max_fee_trx, 10: rent energy" in told
     place.configure(native_price="0.3")
     assert "its fees would take" in fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
     place.configure(native_price="0.00001")

@@ -73,17 +73,22 @@ def prepare(network: str, output: Path, ignore_schedule: bool, nonce: int | None
     keyfiles = extra()
     with _state() as (client, settings):
         known = _network(network, settings)
-        addresses = [payee.address for payee in settings.payees.values() if payee.network == network]
-        for address in (*addresses, known.token, known.payer) if known.kind == "evm" else ():
-            if wrong := keyfiles.checksum_error(address):
+        error_of = keyfiles.checksum_error if known.kind == "evm" else lambda _: None
+        for address in (known.token, known.payer, known.multisend or known.payer):
+            if wrong := error_of(address):
                 raise ConfigurationError(wrong)
         slip, found = office.prepare(
-            client, settings, network, by=_name(), ignore_schedule=ignore_schedule, nonce=nonce
-        )
+            client, settings, network, by=_name(), ignore_schedule=ignore_schedule, nonce=nonce,
+            misspelt={
+                payee: wrong for payee, one in settings.payees.items()
+                if one.network == network and (wrong := error_of(one.address))
+            },
+        )  # fmt: skip
         write_slip(slip, output)
         _record(client, slip.id, network, "prepared")
     if as_json:
-        click.echo(json.dumps({"payout": slip.id, "slip": str(output), "digest": slip.digest}))
+        waiting = {one.payee: one.waits for one in found if one.waits}
+        click.echo(json.dumps({"payout": slip.id, "slip": str(output), "digest": slip.digest, "waiting": waiting}))
         return
     _show_dues(found, as_json=False)
     say(f"payout {slip.id} pays {tokens_in_full(slip.units, slip.decimals)}; sign {output}, then send it")

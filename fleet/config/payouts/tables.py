@@ -218,7 +218,7 @@ def check_payouts(
                 f"payees.{name}.network: expected a table of [networks], got {quote(payee.network)}; "
                 f"{nearest(payee.network, networks)}"
             )
-        if wrong := wrong_address(network.kind, payee.address):
+        if wrong := wrong_address(network.kind, payee.address) or _not_an_owners(network, payee.address):
             raise ValueError(f"payees.{name}.address: {wrong}")
         for where, amount in (
             *(("payouts.earn.price", line.price) for line in payouts.earn),
@@ -228,6 +228,17 @@ def check_payouts(
                 units_of(amount, network.decimals)
             except ValueError as error:
                 raise ValueError(f"{where}: {error} on network {payee.network}") from None
+
+
+def _not_an_owners(network: NetworkSettings, address: str) -> str | None:
+    """Return what is wrong with an address that no owner of bots has: tokens there are lost, or refused."""
+    zero = tron_address(bytes([_TRON_BYTE]) + bytes(20)) if network.kind == "tron" else f"0x{0:040x}"
+    ours = {zero: "nobody's", network.token: "the token's", network.payer: "the payer's"}
+    ours |= {network.multisend: "the multisend contract's"} if network.multisend else {}
+    small = network.kind == "evm"
+    found = {own.lower() if small else own: whose for own, whose in ours.items()}
+    whose = found.get(address.lower() if small else address)
+    return f"expected the address of an owner of bots, got {whose}, {address}" if whose else None
 
 
 def _check_accounts(networks: Mapping[str, NetworkSettings]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet.cli.setup.payout_checks import payout_checks
 from fleet.config import Settings
-from tests.earnings.test_rows import EARN, EVM, NETWORKS, settings
+from tests.earnings.test_rows import EARN, NETWORKS, OWNER, settings
 
 
 def said(known: Settings) -> list[tuple[str, str]]:
@@ -17,10 +17,10 @@ def test_a_fleet_without_payouts_hears_nothing_of_them() -> None:
 
 def test_bots_that_earn_for_nobody_are_named() -> None:
     pools = {"research": {"bots": 12}}
-    some = {"alice": {"bots": ["research-00*"], "network": "bsc", "address": EVM}}
+    some = {"alice": {"bots": ["research-00*"], "network": "bsc", "address": OWNER}}
     ((level, found),) = said(settings(pools=pools, payees=some))
     assert level == "warn" and "3 bots without a payee, such as research-010: they earn nothing" in found
-    every = {"alice": {"bots": ["*"], "network": "bsc", "address": EVM}}
+    every = {"alice": {"bots": ["*"], "network": "bsc", "address": OWNER}}
     ((level, found),) = said(settings(pools=pools, payees=every, payouts={"earn": [{"price": "1"}]}))
     assert (level, found) == ("ok", "1 payee, each bot that earns has one")
 
