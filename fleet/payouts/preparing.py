@@ -10,7 +10,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from fleet.config.payouts.tables import NetworkSettings, tokens_in_full, units_of
+from fleet.config.payouts.tables import TEST_NETS, NetworkSettings, tokens_in_full, units_of
 from fleet.payouts import evm, tron
 from fleet.payouts.nodes import EvmNode, TronNode, as_answered, url_of
 from fleet.payouts.refusals import CallReverted, NodeAway, PayoutRefused
@@ -27,8 +27,6 @@ EXPIRES_HOURS = 8
 WEI_DECIMALS, SUN_DECIMALS = 18, 6
 #: Smallest units in a gwei, and in a TRX.
 GWEI, SUN = 10**9, 10**6
-#: Id of TRON's main network: the last four bytes of its first block's.
-TRON_MAIN = 0x2B6653DC
 #: What nodes of EVM networks say of a call that the contract ends; anything else is the node's own trouble.
 _REVERTED = re.compile(r"revert|vm execution|invalid opcode", re.IGNORECASE)
 
@@ -240,9 +238,10 @@ def void_of(slip: Slip, network: NetworkSettings, payout: str, now_s: float) -> 
 
 
 def _on_tron(slip: Slip, network: NetworkSettings, node: TronNode) -> PayingAccount:
-    if slip.chain_id == TRON_MAIN and not network.main_net:
+    if slip.chain_id not in TEST_NETS and not network.main_net:
         raise PayoutRefused(
-            f"expected a test network at networks.{slip.network}.url, got the main one; for real money set main_net"
+            f"expected Nile or Shasta, the test networks, at networks.{slip.network}.url, got network {slip.chain_id}; "
+            "for real money set main_net"
         )
     decimals, _ = node.view(network.payer, network.token, "decimals()", "")
     _check_decimals(slip, decimals)

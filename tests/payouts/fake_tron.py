@@ -13,7 +13,6 @@ from eth_keys.datatypes import Signature
 
 from fleet.config.payouts.tables import tron_address
 from fleet.payouts import evm, tron
-from fleet.payouts.preparing import TRON_MAIN
 
 TOKEN = tron_address(b"\x41" + b"\xaa" * 20)
 #: Energy of a transfer, and of one to somebody who has none of the token yet.
@@ -22,6 +21,8 @@ PRICES = {"getEnergyFee": 100, "getTransactionFee": 1000}
 #: Milliseconds between blocks; blocks until one is final.
 BLOCK_MS, FINAL_DEPTH = 3000, 19
 START_MS = 1_790_000_000_000
+#: Ends of the ids of the first blocks of TRON's main network, and of its test network Nile.
+TRON_MAIN, TRON_NILE = 0x2B6653DC, 0xCD8690DC
 
 
 @dataclass
@@ -92,7 +93,8 @@ class FakeTron:
         return self._block(number)
 
     def _getblockbynum(self, *, num: int, is_final: bool) -> Any:
-        return {"blockID": f"{TRON_MAIN:064x}"} if self.main and num == 0 else self._block(num)
+        first = TRON_MAIN if self.main else TRON_NILE
+        return {"blockID": f"{first:064x}"} if num == 0 else self._block(num)
 
     def _triggerconstantcontract(self, *, function_selector: str, parameter: str, is_final: bool, **_: Any) -> Any:
         words = [parameter[start : start + 64] for start in range(0, len(parameter), 64)]

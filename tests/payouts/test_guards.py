@@ -106,7 +106,7 @@ def test_a_void_uses_up_nonces_of_its_payout_and_nothing_else(place: Place) -> N
         assert "uses up nonces of payout" in fleet("send", signed, "--main-net", code=1)
     assert not place.chain.pool
     passphrase = place.folder / "passphrase"
-    told = fleet("sign", place.folder / "void.json", "--key", place.key, "--passphrase-file", passphrase,
+    told = fleet("sign", place.folder / "void.json", "--key", place.key, "--passphrase-file", passphrase, "--pin",
                  "-o", place.folder / "void.signed")  # fmt: skip
     assert f"voids payout {payout.id} and pays nobody: uses up 3 nonces" in told
     place.chain.objected_nonces = {1}
@@ -124,7 +124,7 @@ def test_a_void_uses_up_nonces_of_its_payout_and_nothing_else(place: Place) -> N
 def _signed(place: Place, name: str) -> Any:
     slip = place.folder / name
     words = ("--key", place.key, "--passphrase-file", place.folder / "passphrase", "-o", slip.with_suffix(".signed"))
-    fleet("sign", slip, *words, "--main-net")
+    fleet("sign", slip, *words, "--main-net", "--pin")
     return slip.with_suffix(".signed")
 
 

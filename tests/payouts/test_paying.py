@@ -123,7 +123,9 @@ def test_a_slip_that_was_changed_signed_by_another_or_has_expired_is_not_sent(pl
     other = key_file(place.folder, "0x" + "18" * 32, "other.json")
     words = ("--key", other, "--passphrase-file", place.folder / "passphrase", "-o", place.folder / "o.json")
     assert "expected the key of the payer" in fleet("sign", place.folder / "slip.json", *words, code=1)
-    assert "expected at most 0.2 tokens" in fleet("sign", place.folder / "slip.json", *words, "--most", "0.2", code=1)
+    own = (*words[:1], place.key, *words[2:])
+    told = fleet("sign", place.folder / "slip.json", *own, "--most", "0.2", "--pin", code=1)
+    assert "expected at most 0.2 tokens (--most), got 0.3" in told
     write_slip(replace(slip, main_net=True), place.folder / "main.json")
     assert "expected --main-net" in fleet("sign", place.folder / "main.json", *words, code=1)
     write_slip(replace(slip, expires_s=1), place.folder / "old.json")
@@ -239,7 +241,9 @@ def test_signing_needs_no_network_no_redis_and_no_settings(
     variables = {"PATH": "/usr/bin:/bin", "HOME": str(alone), "FLEET_REDIS__URL": "redis://127.0.0.1:1/0"}
     done = subprocess.run([*apart, *command], cwd=alone, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in alone.iterdir()) == ["passphrase", "payer.json", "signed.json", "slip.json"]
+    assert sorted(path.name for path in alone.iterdir()) == [
+        "passphrase", "payer.json", "payer.json.pins", "signed.json", "slip.json"
+    ]  # fmt: skip
     fleet("send", alone / "signed.json")
     assert place.states() == ["broadcast"]
 

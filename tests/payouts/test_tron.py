@@ -152,7 +152,7 @@ def test_energy_is_estimated_and_bounded_and_what_is_staked_costs_nothing(place:
 def test_the_main_network_is_refused_unless_that_is_said(place: Place) -> None:
     place.chain.main = True
     told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
-    assert "got the main one; for real money set main_net" in told
+    assert "got network 728126428; for real money set main_net" in told
     assert "ends by itself" in fleet("void", place_id(place), "-o", place.folder / "v.json", code=1)
 
 

@@ -78,7 +78,7 @@ class NetworkSettings(Section):
     kind: NetworkKind = Field("evm", description="`evm` (BEP-20 and every ERC-20), or `tron` (TRC-20).")
     url: SecretStr | None = Field(None, description="Of a node: JSON-RPC, or the HTTP API of a full node of TRON.")
     chain_id: int = Field(97, ge=1, description="The network's id: 97 is BSC's test network, 56 BSC. Not for `tron`.")
-    main_net: bool = Field(False, description="Real money: without it, ids of known main networks are refused.")
+    main_net: bool = Field(False, description="Real money: without it, only ids of known test networks are taken.")
     token: str = Field("", description="Address of the token's contract.")
     decimals: int = Field(
         18, ge=0, le=MOST_DECIMALS, description="Places of the token after the point; held against the contract's own."
@@ -103,25 +103,20 @@ class NetworkSettings(Section):
             raise ValueError(f"expected token and payer, got no {'payer' if self.token else 'token'}")
         if self.kind == "tron" and self.multisend:
             raise ValueError("expected no multisend with kind tron: payments there are transfers")
-        if self.kind == "evm" and self.chain_id in MAIN_NETS and not self.main_net:
+        if self.kind == "evm" and self.chain_id not in TEST_NETS and not self.main_net:
+            known = ", ".join(str(one) for one in sorted(TEST_NETS))
             raise ValueError(
-                f"expected the id of a test network such as 97, got {self.chain_id} ({MAIN_NETS[self.chain_id]}); "
-                "real money needs main_net = true"
+                f"expected the id of a known test network ({known}), got {self.chain_id}; all others count as real "
+                "money, which needs main_net = true"
             )
         return self
 
 
-#: Ids of networks whose tokens are surely no money: a slip of any other one is signed as real money.
-TEST_NETS = frozenset({97, 1337, 31_337, 17_000, 80_002, 84_532, 421_614, 11_155_111, 11_155_420})
-#: Ids of networks whose tokens are money.
-MAIN_NETS = {
-    1: "Ethereum",
-    10: "OP Mainnet",
-    56: "BNB Smart Chain",
-    137: "Polygon",
-    8453: "Base",
-    42161: "Arbitrum One",
-}
+#: Ids of networks whose tokens are surely no money; every other network is taken for one of real money. The last two
+#: are TRON's Nile and Shasta: the end of the id of their first block.
+TEST_NETS = frozenset(
+    {97, 1337, 31_337, 17_000, 80_002, 84_532, 421_614, 11_155_111, 11_155_420, 3_448_148_188, 2_494_104_990}
+)
 
 
 class PayeeSettings(Section):
