@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from fleet.config import Settings
 from fleet.config.payouts.tables import tokens_in_full, units_of
 from fleet.earnings.rows import Asset, EarningRow, asset_of
-from fleet.quoting import duration
 
 
 @dataclass(slots=True)
@@ -64,22 +63,22 @@ def dues(
 
 
 def judge(
-    found: list[PayeeDue], settings: Settings, addresses_wait_s: Mapping[str, float], payout_waits: Mapping[str, str]
+    found: list[PayeeDue], settings: Settings, address_waits: Mapping[str, str], payout_waits: Mapping[str, str]
 ) -> None:
     """Say of each payee why it has to wait, if it has to.
 
     Args:
         found: As `dues` returns it; changed in place.
         settings: Thresholds, payees, networks.
-        addresses_wait_s: Payee -> seconds for which its new address is not paid yet.
+        address_waits: Payee -> why its address is not paid yet.
         payout_waits: Network -> why no payout begins there now.
     """
     for due in found:
-        due.waits = _wait_of(due, settings, addresses_wait_s, payout_waits)
+        due.waits = _wait_of(due, settings, address_waits, payout_waits)
 
 
 def _wait_of(
-    due: PayeeDue, settings: Settings, addresses_wait_s: Mapping[str, float], payout_waits: Mapping[str, str]
+    due: PayeeDue, settings: Settings, address_waits: Mapping[str, str], payout_waits: Mapping[str, str]
 ) -> str:
     payee = settings.payees.get(due.payee)
     if payee is None:
@@ -91,9 +90,7 @@ def _wait_of(
     if due.units < max(threshold, 1):
         held = f", {tokens_in_full(due.held, due.asset.decimals)} held" if due.held else ""
         return f"below the threshold of {tokens_in_full(threshold, due.asset.decimals)}{held}"
-    if (left_s := addresses_wait_s.get(due.payee, 0.0)) > 0:
-        return f"its address has changed: for {duration(left_s)} still"
-    return payout_waits.get(due.asset.network, "")
+    return address_waits.get(due.payee) or payout_waits.get(due.asset.network, "")
 
 
 def within_fees(chosen: list[PayeeDue], fee_units: int, share: float) -> list[PayeeDue]:

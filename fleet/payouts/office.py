@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import cast
+from typing import NamedTuple
 
 import redis
 
@@ -15,25 +14,33 @@ from fleet.config.payouts.tables import NetworkSettings, tokens_in_full
 from fleet.earnings.ledger import rows_ever
 from fleet.models import bot_name
 from fleet.payouts.book import Netting, PayoutBook, Record, TransferState, read_payouts
+from fleet.payouts.guards import HOUR_S, Guards, read_guards
 from fleet.payouts.netting import PayeeDue, dues, judge, within_fees
 from fleet.payouts.preparing import PayingAccount, SlipDraft, check_balance, known_id, payer_of
 from fleet.payouts.refusals import PayoutRefused
 from fleet.payouts.slip import Payment, Slip
 from fleet.quoting import duration
 from fleet.roster import ENOUGH, health_rows_of
-from fleet.store import keys, payout_keys
+from fleet.store import keys
 
-HOUR_S = 3600.0
 #: Evidence against a bot from which on its earnings are held: half of what sends it into quarantine.
 SUSPICION = ENOUGH / 2
 
 
-def read_dues(client: redis.Redis, settings: Settings, *, ignore_schedule: bool = False) -> list[PayeeDue]:
-    """Return what each payee is due, and why who has to wait has to. Notes addresses that it has not seen before."""
+class Dues(NamedTuple):
+    """What each payee is due, and what guards that."""
+
+    found: list[PayeeDue]
+    guards: Guards
+
+
+def read_dues(client: redis.Redis, settings: Settings, *, ignore_schedule: bool = False) -> Dues:
+    """Return what each payee is due, and why who has to wait has to. Keeps addresses and terms not seen before."""
     now_s = float(client.time()[0])
+    guards = read_guards(client, settings, now_s)
     found = dues(rows_ever(client), PayoutBook(client).netted(), held_bots(client, settings))
-    judge(found, settings, _addresses_wait_s(client, settings, now_s), _waits(client, settings, now_s, ignore_schedule))
-    return found
+    judge(found, settings, guards.waits, _waits(client, settings, now_s, ignore_schedule))
+    return Dues(found, guards)
 
 
 def held_bots(client: redis.Redis, settings: Settings) -> set[tuple[str, str]]:
@@ -50,20 +57,6 @@ def held_bots(client: redis.Redis, settings: Settings) -> set[tuple[str, str]]:
         evidence = health_rows_of(next(found) or b"", settings_of.bots).evidence
         held |= {(pool, bot_name(pool, at)) for at, weight in enumerate(evidence, 1) if weight >= SUSPICION}
     return held
-
-
-def _addresses_wait_s(client: redis.Redis, settings: Settings, now_s: float) -> dict[str, float]:
-    """Return the seconds for which each payee whose address has changed has to wait still."""
-    waits = {}
-    for name, payee in settings.payees.items():
-        known = cast("bytes | None", client.hget(payout_keys.addresses(), name))
-        told = json.loads(known) if known is not None else {}
-        if (told.get("network"), told.get("address")) != (payee.network, payee.address):
-            told = {"network": payee.network, "address": payee.address, "since_s": now_s, "is_first": known is None}
-            client.hset(payout_keys.addresses(), name, json.dumps(told))
-        if not told["is_first"]:
-            waits[name] = told["since_s"] + settings.payouts.address_wait_hours * HOUR_S - now_s
-    return waits
 
 
 def _waits(client: redis.Redis, settings: Settings, now_s: float, ignore_schedule: bool) -> dict[str, str]:
@@ -102,7 +95,8 @@ def prepare(
         PayoutRefused: Nobody is paid now, or the network is not as the settings say.
         NodeAway: The node gave no answer; nothing was taken up.
     """
-    found = [due for due in read_dues(client, settings, ignore_schedule=ignore_schedule) if due.asset.network == name]
+    everybody, guards = read_dues(client, settings, ignore_schedule=ignore_schedule)
+    found = [due for due in everybody if due.asset.network == name]
     for due in found:
         due.waits = due.waits or (misspelt or {}).get(due.payee, "")
     chosen = [due for due in found if not due.waits]
@@ -115,7 +109,7 @@ def prepare(
         )
     now_s = float(client.time()[0])
     payout = f"{datetime.fromtimestamp(now_s, UTC):%Y%m%d}-{name}-{secrets.token_hex(4)}"
-    payer = payer_of(name, settings.networks[name], payout, now_s, confirmers=settings.payouts.confirmers)
+    payer = payer_of(name, settings.networks[name], payout, now_s, confirmers=guards.terms.confirmers)
     _check_nonce(client, settings.networks[name], payer.nonce, nonce)
     chosen, draft = _within_fees(chosen, settings, payer, payout)
     check_balance(draft.slip, list(draft.slip.payments), payer.balance)

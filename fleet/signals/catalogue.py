@@ -206,6 +206,12 @@ PAYOUT_MOVED = Event(
     "info",
     "A payout was prepared, sent, settled, voided or has failed: payout, network, now, by, host.",
 )
+PAYOUT_GUARD = Event(
+    "payout_guard",
+    "warning",
+    "An address was seen for the first time or has changed, or terms that guard payouts change or hold now: what, "
+    "payee, network.",
+)
 BUDGET_CHANGED = Event("budget_changed", "info", "An operator set a budget, or reset it: scope, now, by, host.")
 BILL_RESOLVED = Event(
     "bill_resolved", "info", "An operator gave unknown calls what a provider's export says: file, calls, usd, by, host."
@@ -295,7 +301,8 @@ EVENTS: dict[str, Event] = {
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED, BATCH_TROUBLE,
-        EARNING_REVOKED, PAYOUT_MOVED, BILL_RESOLVED, SCHEDULE_MISSED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_RUN,
+        EARNING_REVOKED, PAYOUT_MOVED, PAYOUT_GUARD,
+        BILL_RESOLVED, SCHEDULE_MISSED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_RUN,
         JOB_CANCELLED, JOB_REPLAYED, CACHE_CLEARED, CONTEXT_ADDED, CONTEXT_REMOVED,
         KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, KEY_DELEGATED, KEY_SCOPED,
         DELEGATION_REVOKED, USE_UNUSUAL, USE_USUAL, DEAD_LETTER, TASK_CANCELLED,

@@ -51,7 +51,7 @@ def parts(payout: str) -> str:
 
 
 def addresses() -> str:
-    """Hash, permanent: payee -> JSON of its address and network, and since when they are known."""
+    """Hash, permanent: payee -> JSON of its address and network, and since when they are known; "": the terms."""
     return f"{TAG}:payouts:addresses"
 
 

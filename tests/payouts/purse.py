@@ -52,7 +52,7 @@ def write_settings(
     folder: Path, network: Mapping[str, Any], addresses: list[str], payouts: Mapping[str, Any] | None = None
 ) -> None:
     """Write a fleet.toml with one network and a payee for each of as many bots."""
-    terms = {"pay_simulated": True, "threshold": "0.05", "every_hours": 0, **(payouts or {})}
+    terms = {"pay_simulated": True, "threshold": "0.05", "every_hours": 0, "address_wait_hours": 0, **(payouts or {})}
     tables: dict[str, Mapping[str, Any]] = {"payouts": terms, "pools.research": {"bots": len(addresses)}}
     tables["networks.test"] = {"native_price": "100", **network}
     for number, address in enumerate(addresses, 1):

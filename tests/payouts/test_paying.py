@@ -63,22 +63,6 @@ def test_earnings_of_a_bot_in_quarantine_are_held_and_what_was_taken_back_is_les
     assert row["units"] == str(-CENT)
 
 
-def test_a_changed_address_waits_a_day(place: Place) -> None:
-    place.earn()
-    fleet("due")
-    ADDRESSES[0], before = payees(4)[3], ADDRESSES[0]
-    try:
-        place.configure()
-        waits = {row["payee"]: row["waits"] for row in json.loads(fleet("due", "--json"))["due"]}
-        assert "its address has changed: for 2" in waits["p001"] and waits["p002"] == ""
-        told = json.loads(place.client.hget(payout_keys.addresses(), "p001"))
-        told["since_s"] -= 86_401
-        place.client.hset(payout_keys.addresses(), "p001", json.dumps(told))
-        assert every(not row["waits"] for row in json.loads(fleet("due", "--json"))["due"])
-    finally:
-        ADDRESSES[0] = before
-
-
 def test_a_schedule_and_fees_make_payees_wait_and_say_so(place: Place) -> None:
     place.earn(3)
     place.configure(threshold="0", network={"native_price": "900"})

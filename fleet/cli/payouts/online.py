@@ -46,8 +46,8 @@ def due(as_json: bool) -> None:
     from fleet.payouts.office import read_dues
 
     with _state() as (client, settings):
-        found = read_dues(client, settings)
-    _show_dues(found, as_json)
+        found, guards = read_dues(client, settings)
+    _show_dues(found, as_json, guards.told)
 
 
 @click.command()
@@ -131,9 +131,11 @@ def check(ctx: click.Context, payout: str | None, as_json: bool) -> None:
       fleet payouts check 20261130-bsc-test-1a2b3c4d
     """
     from fleet.payouts.book import PayoutBook
+    from fleet.payouts.guards import read_guards
 
     extra()
     with _state() as (client, settings):
+        read_guards(client, settings, float(client.time()[0]))
         book = PayoutBook(client)
         records, troubles = [], []
         for one in [payout] if payout else book.under_way().values():
@@ -228,7 +230,7 @@ def list_payouts(as_json: bool) -> None:
 # -- what people see
 
 
-def _show_dues(found: list[PayeeDue], as_json: bool) -> None:
+def _show_dues(found: list[PayeeDue], as_json: bool, changes: str = "") -> None:
     if as_json:
         rows = [
             {
@@ -237,7 +239,7 @@ def _show_dues(found: list[PayeeDue], as_json: bool) -> None:
             }
             for one in found
         ]  # fmt: skip
-        click.echo(json.dumps({"due": rows}, indent=2))
+        click.echo(json.dumps({"due": rows, "changes": changes}, indent=2))
         return
     cells = [
         (
@@ -253,6 +255,8 @@ def _show_dues(found: list[PayeeDue], as_json: bool) -> None:
         click.echo(line)
     if not found:
         say("nobody is due anything")
+    if changes:
+        say(changes)
 
 
 def _show_records(records: list[Record], as_json: bool) -> None:

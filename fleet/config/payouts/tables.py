@@ -60,7 +60,7 @@ class PayoutSettings(Section):
         0.02, gt=0, le=1, description="Share of a payout that its fees may take; who would cost more waits."
     )
     address_wait_hours: float = Field(
-        24.0, ge=0, description="Hours for which a payee whose address has changed is not paid."
+        24.0, ge=0, description="Hours for which a payee whose address is new or has changed is not paid."
     )
     revocable_days: int = Field(
         30, ge=1, le=400, description="Days for which it is known what a task has earned, so that it can be revoked."
@@ -124,7 +124,7 @@ class PayeeSettings(Section):
 
     bots: tuple[str, ...] = Field((), min_length=1, description='Names of bots, `*` for any part: ["research-*"].')
     network: str = Field("", description="Name of a table under [networks].")
-    address: str = Field("", description="Where to; a changed one waits, see payouts.address_wait_hours.")
+    address: str = Field("", description="Where to; a new or changed one waits, see payouts.address_wait_hours.")
     threshold: Amount | None = Field(None, description="Instead of payouts.threshold.")
 
 

@@ -1,0 +1,96 @@
+"""Whoever changes fleet.toml is not paid the same day: addresses wait from first sight, and guards hold on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from fleet.cli.main import main
+from fleet.payouts.guards import HOUR_S, TERMS, PayoutTerms, next_terms
+from fleet.payouts.slip import read_slip
+from fleet.store import payout_keys
+from tests.every import every
+from tests.payouts import evm_place
+from tests.payouts.evm_place import ADDRESSES, Place
+from tests.payouts.purse import fleet, payees
+
+DAY_S = 86_401
+
+
+def waits(place: Place) -> dict[str, str]:
+    return {row["payee"]: row["waits"] for row in json.loads(fleet("due", "--json"))["due"]}
+
+
+def a_day_passes(place: Place) -> None:
+    """Let all that Redis has seen be a day older."""
+    for name, text in place.client.hgetall(payout_keys.addresses()).items():
+        told = json.loads(text)
+        told["since_s"] -= DAY_S
+        place.client.hset(payout_keys.addresses(), name, json.dumps(told))
+
+
+def test_an_address_waits_a_day_from_when_it_was_seen_also_the_first(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.configure(address_wait_hours=24)
+    place.earn()
+    assert every("its address is new: for 24 h" in told for told in waits(place).values())
+    assert "expected somebody to pay" in fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+    a_day_passes(place)
+    assert every(not told for told in waits(place).values())
+    monkeypatch.setattr(evm_place, "ADDRESSES", [payees(4)[3], *ADDRESSES[1:]])
+    place.configure(address_wait_hours=24)
+    told = waits(place)
+    assert "its address has changed: for 24 h" in told["p001"] and told["p002"] == ""
+    place.configure(address_wait_hours=0)
+    told = waits(place)
+    assert "its address has changed" in told["p001"], "the shorter wait is in the same file as the address"
+    assert "payouts.address_wait_hours were changed: the old ones hold for 24 h still" in fleet("due")
+    assert "payout_guard" in CliRunner().invoke(main, ["events", "--json"]).output
+    a_day_passes(place)
+    assert every(not told for told in waits(place).values())
+    assert json.loads(place.client.hget(payout_keys.addresses(), TERMS))["wait_hours"] == 0
+
+
+def test_the_case_of_letters_is_no_change_and_a_clock_that_was_put_back_waits_no_longer_than_a_day(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.configure(address_wait_hours=24)
+    place.earn()
+    waits(place)
+    a_day_passes(place)
+    monkeypatch.setattr(evm_place, "ADDRESSES", [one.lower() for one in ADDRESSES])
+    place.configure(address_wait_hours=24)
+    assert every(not told for told in waits(place).values())
+    told = json.loads(place.client.hget(payout_keys.addresses(), "p001"))
+    place.client.hset(payout_keys.addresses(), "p001", json.dumps({**told, "since_s": told["since_s"] + 10 * DAY_S}))
+    assert "for 24 h still" in waits(place)["p001"]
+
+
+def test_confirmers_that_were_changed_before_a_slip_is_prepared_do_not_hold_yet(place: Place) -> None:
+    place.configure(address_wait_hours=24, confirmers=[ADDRESSES[0]])
+    place.earn()
+    waits(place)
+    a_day_passes(place)
+    place.configure(address_wait_hours=24, confirmers=[ADDRESSES[1]])
+    assert "payouts.confirmers were changed" in json.loads(fleet("due", "--json"))["changes"]
+    fleet("prepare", "test", "-o", place.folder / "slip.json", "--now")
+    assert read_slip(place.folder / "slip.json").confirmers == (ADDRESSES[0].lower(),)
+
+
+def test_terms_that_are_stricter_hold_at_once_and_others_after_the_wait_that_held() -> None:
+    day = 24 * HOUR_S
+    first = next_terms(None, 24, ("0xa", "0xb"), 0)
+    assert not first.changes and next_terms(first, 24, ("0xa", "0xb"), 5) == first
+    assert next_terms(first, 48, ("0xa",), 5) == PayoutTerms(48, ("0xa",), 48, ("0xa",), 5)
+    for hours, confirmers in ((1, ("0xa", "0xb")), (24, ()), (24, ("0xa", "0xb", "0xc")), (24, ("0xc",)), (0, ())):
+        later = next_terms(first, hours, confirmers, 5)
+        assert (later.wait_hours, later.confirmers) == (24, ("0xa", "0xb")) and later.changes
+        assert next_terms(later, hours, confirmers, 4 + day) == later
+        assert next_terms(later, hours, confirmers, 5 + day) == PayoutTerms(hours, confirmers, hours, confirmers, 5)
+        other = next_terms(later, hours, ("0xd",), 4 + day)
+        assert other.since_s == 4 + day, "another change waits anew"
+    assert next_terms(next_terms(None, 24, (), 0), 24, ("0xa",), 5).confirmers == ("0xa",)
+    assert next_terms(PayoutTerms(24, (), 0, (), 99), 0, (), 5).since_s == 5, "no change was seen in the future"
