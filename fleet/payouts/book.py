@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import redis
+from redis.client import Pipeline
 
 from fleet.earnings.rows import Asset
 from fleet.errors import StoreUnavailable
@@ -18,18 +19,21 @@ from fleet.payouts.refusals import PayoutRefused
 from fleet.payouts.slip import Slip
 from fleet.quoting import quote
 from fleet.store import payout_keys
-from fleet.store.client import Script, run_script
+from fleet.store.client import Script
 
 #: What becomes of a transaction. `broadcast` is written before it is sent: from then on it may have been.
 State = Literal["prepared", "signed", "broadcast", "settled", "failed"]
 #: Nothing moves any more.
 ENDED = ("settled", "failed")
-#: Milliseconds that Redis may take to have a change on its disk.
-DISK_MS = 10_000
+#: Milliseconds that Redis may take to have a change on its disk: less than a client waits for any answer.
+DISK_MS = 4000
+#: Seconds for which the mark is kept by which it is known that Redis writes to its disk.
+MARK_S = 60
 
 _PREPARE = Script.beside(
-    __file__, "prepare.lua", keys="netted payouts open parts", argv="payout network record rows netting*"
-)
+    __file__, "prepare.lua", keys="netted payouts open parts latest",
+    argv="payout network record before_it rows netting*",
+)  # fmt: skip
 _CHANGE = Script.beside(
     __file__, "change.lua", keys="netted payouts open parts", argv="payout network before after closes failed*"
 )
@@ -166,8 +170,18 @@ class PayoutBook:
             )
         return Record.of(text)
 
-    def begin(self, record: Record, netting: Netting) -> None:
+    def latest_on(self, network: str) -> str:
+        """Return the id of the payout that was prepared last on a network, whatever became of it; empty: none was."""
+        found = cast("bytes | None", self._client.hget(payout_keys.latest(), network))
+        return "" if found is None else found.decode()
+
+    def begin(self, record: Record, netting: Netting, *, before_it: str) -> None:
         """Take up earnings into a payout. On Redis' disk when this returns.
+
+        Args:
+            record: The payout.
+            netting: What it takes up.
+            before_it: What `latest_on` said before anything was read that it rests on: rows, schedule, nonce.
 
         Raises:
             PayoutRefused: Somebody else was faster, or another payout is under way on the network.
@@ -176,10 +190,10 @@ class PayoutBook:
         rows = [part for row, (before, more) in netting.rows.items() for part in (row, before, more)]
         parts = [part for payment, taken in netting.parts.items() for part in (payment, json.dumps(dict(taken)))]
         keys, arguments = _PREPARE.call(
-            **_keys(slip.id), payout=slip.id, network=slip.network, record=record.written(),
-            rows=len(netting.rows), netting=[*rows, *parts],
+            **_keys(slip.id), latest=payout_keys.latest(), payout=slip.id, network=slip.network,
+            record=record.written(), before_it=before_it, rows=len(netting.rows), netting=[*rows, *parts],
         )  # fmt: skip
-        code = int(run_script(self._client, _PREPARE, keys, arguments))
+        code, is_on_disk = self._run(_PREPARE, keys, arguments)
         if code == -1:
             raise PayoutRefused(
                 f"expected no payout under way on {slip.network}, got {self.open_on(slip.network)}: send it or void "
@@ -187,7 +201,7 @@ class PayoutBook:
             )
         if code == 0:
             raise PayoutRefused("expected that nobody else prepares a payout now, got one: do it again")
-        self._to_disk(slip)
+        self._check_disk(slip, is_on_disk)
 
     def change(self, before: Record, after: Record) -> Record:
         """Write where a payout stands; what has failed now is due again. On Redis' disk when this returns.
@@ -207,29 +221,55 @@ class PayoutBook:
             **_keys(slip.id), payout=slip.id, network=slip.network, before=before.written(), after=after.written(),
             closes="1" if after.has_ended else "", failed=failed,
         )  # fmt: skip
-        if int(run_script(self._client, _CHANGE, keys, arguments)) == 0:
+        code, is_on_disk = self._run(_CHANGE, keys, arguments)
+        if code == 0:
             raise PayoutRefused(
                 f"expected nobody else at payout {slip.id} now, got a change by another command: do it again"
             )
-        self._to_disk(slip)
+        self._check_disk(slip, is_on_disk)
         return after
 
-    def is_on_disk(self) -> bool | None:
-        """Return whether all that was written so far is in Redis' append-only file; None: there is none."""
-        try:
-            own, others = self._client.waitaof(1, self._replicas, DISK_MS)
-        except redis.ResponseError:
-            return None
-        return bool(own >= 1 and others >= self._replicas)
+    def keeps(self) -> bool | None:
+        """Return whether what is written comes into Redis' append-only file in time; None: there is none."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.set(payout_keys.disk_mark(), 1, ex=MARK_S)
+            return self._waited(pipe)[1]
 
-    def _to_disk(self, slip: Slip) -> None:
-        """Wait until the append-only file has it, where there is one; real money wants one, and replicas theirs."""
-        found = self.is_on_disk()
+    def _run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> tuple[int, bool | None]:
+        """Run a script; return its code, and whether its change is on every disk (None: no server keeps files).
+
+        Both in one request, for WAITAOF speaks of what its own connection has written: after a loss of the connection
+        the next one has written nothing, and all of that is on disk.
+        """
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.eval(script.text, len(keys), *keys, *arguments)
+            code, is_on_disk = self._waited(pipe)
+        if isinstance(code, Exception):
+            code.args = (script.located(str(code)), *code.args[1:])
+            raise code
+        return int(code), is_on_disk
+
+    def _waited(self, pipe: Pipeline) -> tuple[Any, bool | None]:
+        pipe.waitaof(1, self._replicas, DISK_MS)
+        done, kept = pipe.execute(raise_on_error=False)
+        return done, on_every_disk(kept, self._replicas)
+
+    def _check_disk(self, slip: Slip, found: bool | None) -> None:
+        """Refuse to go on where a change is not on disk; without any append-only file only real money is refused."""
         if found is False or (found is None and slip.main_net):
             raise StoreUnavailable(
                 f"expected Redis and {self._replicas} replicas (redis.replicas) to write to their disks within "
-                f"{DISK_MS} ms, got no word of it; they may"
+                f"{DISK_MS} ms (appendonly yes, appendfsync everysec or always), got no word of it; they may have: "
+                "do it again, or see `fleet payouts list`"
             )
+
+
+def on_every_disk(reply: Any, replicas: int) -> bool | None:
+    """Return what WAITAOF has said: on its own disk and those of replicas, or not in time; None: there are no files."""
+    if isinstance(reply, Exception):
+        return None
+    own, others = reply
+    return bool(own >= 1 and others >= replicas)
 
 
 def _keys(payout: str) -> dict[str, str]:

@@ -95,6 +95,7 @@ def prepare(
         PayoutRefused: Nobody is paid now, or the network is not as the settings say.
         NodeAway: The node gave no answer; nothing was taken up.
     """
+    before_it = _book(client, settings).latest_on(name)  # before all that is read, for what is read rests on it
     everybody, guards = read_dues(client, settings, ignore_schedule=ignore_schedule)
     found = [due for due in everybody if due.asset.network == name]
     for due in found:
@@ -102,10 +103,10 @@ def prepare(
     chosen = [due for due in found if not due.waits]
     if not chosen:
         raise PayoutRefused(f"expected somebody to pay on {name} now, got nobody: {_told(found)}")
-    if settings.networks[name].main_net and not _book(client, settings).is_on_disk():
+    if settings.networks[name].main_net and not _book(client, settings).keeps():
         raise PayoutRefused(
-            "expected a Redis of 7.2 or later with `appendonly yes` for real money, got one that cannot say what is on "
-            "its disk: after a crash it would not know what was paid"
+            "expected a Redis of 7.2 or later with `appendonly yes` for real money, got one that does not say in time "
+            "what is on its disk: after a crash it would not know what was paid"
         )
     now_s = float(client.time()[0])
     payout = f"{datetime.fromtimestamp(now_s, UTC):%Y%m%d}-{name}-{secrets.token_hex(4)}"
@@ -120,7 +121,7 @@ def prepare(
         )
     slip = draft.slip
     record = Record(slip, tuple(TransferState(id=known_id(slip, one), since_s=now_s) for one in slip.transfers), by)
-    _book(client, settings).begin(record, _netting(chosen, payout))
+    _book(client, settings).begin(record, _netting(chosen, payout), before_it=before_it)
     return slip, found
 
 

@@ -45,6 +45,16 @@ def open_payouts() -> str:
     return f"{TAG}:payouts:open"
 
 
+def latest() -> str:
+    """Hash, permanent: network -> id of the payout that was prepared last there, whatever became of it."""
+    return f"{TAG}:payouts:latest"
+
+
+def disk_mark() -> str:
+    """String, expires after a minute: written to see whether Redis brings it to its disk in time."""
+    return f"{TAG}:payouts:mark"
+
+
 def parts(payout: str) -> str:
     """Hash, permanent: id of a payment -> JSON of the rows and counts that it pays."""
     return f"{TAG}:payouts:parts:{payout}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,15 +18,19 @@ from fleet.config.payouts.tables import NetworkSettings
 from fleet.earnings.board import read_earnings
 from fleet.earnings.ledger import rows_ever
 from fleet.earnings.rows import day_of
-from fleet.payouts import evm, nodes, office
+from fleet.errors import FleetError, StoreUnavailable
+from fleet.payouts import book, evm, nodes, office
 from fleet.payouts.book import PayoutBook
 from fleet.payouts.nodes import url_of
 from fleet.payouts.refusals import PayoutRefused
 from fleet.payouts.slip import read_slip, write_slip
 from fleet.store import payout_keys
+from fleet.store.client import connect
+from fleet.store.private.server import choose_server
 from tests.payouts.evm_place import ADDRESSES, CENT, Place
 from tests.payouts.fake_evm import MULTISEND, TOKEN
 from tests.payouts.purse import PAYER, fleet, payees
+from tests.redis_server import RedisServer
 
 
 def changed(place: Place, **values: Any) -> dict[str, Any]:
@@ -175,14 +181,68 @@ def test_what_another_has_paid_while_the_node_was_slow_is_not_taken_up_again(
     assert "expected that nobody else prepares a payout now" in told and place.states() == ["settled"]
 
 
+def test_a_payout_that_was_prepared_and_failed_while_the_node_was_slow_counts_as_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its earnings are due again, and no row tells of it: the schedule and the nonce that were read are old."""
+    place.earn()
+    usual = office.payer_of
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        made = usual(*args, **kwargs)
+        monkeypatch.setattr(office, "payer_of", usual)
+        slip = place.prepared("first.json")
+        fleet("void", slip.id, "-o", place.folder / "void.json")
+        fleet("send", place.signed("void.json", "void.signed"))
+        place.chain.mine(4)
+        assert place.check() == ["failed"]
+        return made
+
+    monkeypatch.setattr(office, "payer_of", slow)
+    told = fleet("prepare", "test", "-o", place.folder / "second.json", code=1)
+    assert "expected that nobody else prepares a payout now" in told and place.states() == ["failed"]
+
+
+def test_what_another_connection_has_written_is_not_taken_for_this_one_on_disk(place: Place, tmp_path: Path) -> None:
+    """A server that never brings its file to the disk: WAITAOF of a connection that has written nothing is true."""
+    program = bundled()
+    if program is None:
+        pytest.skip("needs a Redis of 7.2 or later")
+    place.earn()
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "no", program=program)
+    try:
+        with connect(server.url) as client, pytest.MonkeyPatch.context() as patched:
+            patched.setattr(book, "DISK_MS", 300)
+            assert client.waitaof(1, 0, 300) == [1, 0]
+            assert book.PayoutBook(client).keeps() is False
+            client.config_set("appendfsync", "always")
+            assert book.PayoutBook(client).keeps() is True
+            slip = place.prepared()
+            record = book.Record(slip, (book.TransferState(),) * len(slip.transfers), "me")
+            book.PayoutBook(client).begin(record, book.Netting({}, {}), before_it="")
+            client.config_set("appendfsync", "no")
+            with pytest.raises(StoreUnavailable, match="appendonly yes, appendfsync everysec or always"):
+                book.PayoutBook(client).change(record, record.moved(0, book.TransferState("signed")))
+    finally:
+        server.stop()
+
+
+def bundled() -> Path | None:
+    """Return a server that knows WAITAOF; None: the one of the tests is too old, and there is no other."""
+    with contextlib.suppress(FleetError):
+        return choose_server("bundled")[0].program
+    return None
+
+
 def test_a_change_that_is_not_on_every_disk_stops_before_anything_is_sent(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer of WAITAOF is given here: the tests' Redis may be older than 7.2, and has no replica."""
+    usual = book.on_every_disk
     place.configure(network={"main_net": True})
     place.earn()
     with monkeypatch.context() as patched:
-        patched.setattr(redis.Redis, "waitaof", lambda *_: [1, 0])
+        patched.setattr(book, "on_every_disk", lambda _, replicas: usual([1, 0], replicas))
         place.prepared()
         words = ("--key", place.key, "--passphrase-file", place.folder / "passphrase", "--main-net")
         fleet("sign", place.folder / "slip.json", *words, "-o", place.folder / "signed.json")
@@ -191,11 +251,9 @@ def test_a_change_that_is_not_on_every_disk_stops_before_anything_is_sent(
         told = fleet("send", place.folder / "signed.json", "--main-net", code=None)
         assert "expected Redis and 1 replicas" in told and not place.chain.pool
     config.current.cache_clear()
-
-    def unknown(*_: object) -> None:
-        raise redis.ResponseError("unknown command 'WAITAOF'")
-
-    monkeypatch.setattr(redis.Redis, "waitaof", unknown)
+    monkeypatch.setattr(
+        book, "on_every_disk", lambda _, replicas: usual(redis.ResponseError("unknown 'WAITAOF'"), replicas)
+    )
     told = fleet("send", place.folder / "signed.json", "--main-net", code=None)
     assert "expected Redis and 0 replicas" in told and not place.chain.pool
 

@@ -139,5 +139,7 @@ JOBS: dict[str, Holding] = {
 PAYOUTS: dict[str, Holding] = {
     "earned_tasks": Holding("nothing", "expires", "ids of tasks and what each has earned, by `payouts.revocable_days`"),
     "earned_taken": Holding("nothing", "expires", "ids of tasks, and why what each earned was taken back; as long"),
-    **_none("earned_day", "earned_ever", "netted", "payouts", "open_payouts", "parts", "addresses"),
+    **_none(
+        "earned_day", "earned_ever", "netted", "payouts", "open_payouts", "latest", "disk_mark", "parts", "addresses"
+    ),
 }
