@@ -1,8 +1,7 @@
-"""What pages and metrics show of earnings: sums by network, and payouts under way. Never a payee's name."""
+"""What pages and metrics show of earnings: sums by network. Never a payee's name. Payouts: `under_way.py`."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,20 +21,23 @@ class NetworkEarnings:
     Args:
         tasks: That have earned something, less those that were taken back.
         units: Smallest units earned, less what was taken back.
-        payout: Id of the payout that is under way; empty: none is.
-        since_s: Unix time at which that was prepared.
+        netted_units: Those of them that payouts have taken up which have not failed.
     """
 
     asset: Asset
     tasks: int = 0
     units: int = 0
-    payout: str = ""
-    since_s: float = 0.0
+    netted_units: int = 0
 
     @property
     def tokens(self) -> str:
         """The units as people read them."""
         return tokens_in_full(self.units, self.asset.decimals)
+
+    @property
+    def unpaid(self) -> str:
+        """What no payout has taken up, as people read it."""
+        return tokens_in_full(self.units - self.netted_units, self.asset.decimals)
 
 
 def read_earnings(client: redis.Redis, settings: Settings) -> list[NetworkEarnings]:
@@ -44,13 +46,10 @@ def read_earnings(client: redis.Redis, settings: Settings) -> list[NetworkEarnin
         return []
     found = {name: NetworkEarnings(asset_of(name, settings.networks)) for name in sorted(settings.networks)}
     assets = {one.asset: one for one in found.values()}
+    netted = cast("dict[bytes, bytes]", client.hgetall(payout_keys.netted()))
     for row, count in rows_ever(client).items():
         if (network := assets.get(Asset.of(row.asset))) is not None:
             network.units += row.units * count
+            network.netted_units += row.units * int(netted.get(row.spelt.encode(), 0))
             network.tasks += count if row.units > 0 else -count
-    under_way = cast("dict[bytes, bytes]", client.hgetall(payout_keys.open_payouts()))
-    for name, payout in under_way.items():
-        text = cast("bytes | None", client.hget(payout_keys.payouts(), payout.decode()))
-        if (one := found.get(name.decode())) is not None and text is not None:
-            one.payout, one.since_s = payout.decode(), float(json.loads(text)["slip"]["prepared_s"])
     return list(found.values())

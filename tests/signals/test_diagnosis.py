@@ -19,6 +19,7 @@ from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.health_view import ClassDiversity, ScoreView
 from fleet.signals.jobs.view import JobsView, JobView
 from fleet.signals.money.bill_view import BillSums, BillView
+from fleet.signals.money.payout_view import AddressRow, PayoutRow, PayoutsView
 from fleet.signals.rungs import LadderView
 from fleet.signals.unusual.alarms import Alarm
 from fleet.signals.view import EventView, FleetView, PoolView
@@ -108,6 +109,15 @@ RESUMED = "run `fleet keys resume alpha`"
 HELD = Wait("limit", None, ALPHA, f"rpm = 144, for {UNUSUAL}", advice=RESUMED)
 RESTS = Wait("key", None, "[providers.alpha]", f"alpha rests, for {UNUSUAL}", advice=RESUMED)
 FULL = {ago: {**steady()[0], "calls": 100.0} for ago in range(12)}
+
+
+def payout(**fields: Any) -> PayoutRow:
+    """Return a payout that was prepared, and has moved last, at 12:00."""
+    usual = {"network": "bsc", "payout": "p-1", "is_open": True, "payments": 2, "tokens": "3.5",
+             "prepared_at": NOW_S - 7320, "moved_at": NOW_S - 7320, "expires_at": NOW_S + 21_480}  # fmt: skip
+    return PayoutRow.model_validate({**usual, **fields})
+
+
 PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     (
         "provider_down", "critical", "alpha/m-1 is down since 14:01:52 UTC, 43 tasks wait: connection refused",
@@ -432,6 +442,39 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         "keeps it, so most calls send it anew",
         view_of(),
         symptoms_of(reads={("ctx-1", "api/m/a"): (CacheReads(0, 5, 15), CacheReads())}),
+    ),
+    *(
+        (
+            "payout_stuck", severity, sentence,
+            view_of().model_copy(update={"bill": BillView(payouts=PayoutsView(rows=(payout(**fields),)))}),
+            symptoms_of(),
+        )
+        for severity, sentence, fields in (
+            ("warning", "Payout p-1 of 3.5 to 2 payees is not sent since 12:00:00 UTC: it is signed, and expires at "
+             "20:00:00 UTC", {"states": {"signed": 1}}),
+            ("warning", "Payout p-1 of 3.5 to 2 payees has expired and was not sent since 12:00:00 UTC: nobody may "
+             "send it any more", {"states": {"prepared": 1, "broadcast": 1}, "expires_at": NOW_S - 1}),
+            ("warning", "Payout p-1 of 3.5 to 2 payees was sent, and nothing has become of it since 12:00:00 UTC: no "
+             "block has it", {"states": {"broadcast": 2}}),
+            ("critical", "Payout p-1 of 3.5 to 2 payees cannot be settled since 12:00:00 UTC: final, but its logs do "
+             "not pay what the slip says: look at it",
+             {"states": {"broadcast": 1}, "why": "final, but its logs do not pay what the slip says: look at it"}),
+            ("warning", "1 transaction of payout p-1 has failed since 12:00:00 UTC: reverted by the contract; what "
+             "they were to pay is due again",
+             {"states": {"failed": 1, "settled": 3}, "is_open": False, "why": "reverted by the contract"}),
+        )
+    ),
+    (
+        "payout_guard", "warning", "1 changed and 2 new addresses on bsc: paid from 15:00:00 UTC on",
+        view_of().model_copy(update={"bill": BillView(payouts=PayoutsView(
+            addresses=(AddressRow(network="bsc", new=2, changed=1, until=NOW_S + 3480),)
+        ))}),
+        symptoms_of(),
+    ),
+    (
+        "payout_guard", "warning",
+        "payouts.address_wait_hours or payouts.confirmers were changed: that holds from 15:00:00 UTC on",
+        view_of().model_copy(update={"bill": BillView(payouts=PayoutsView(terms_hold_at=NOW_S + 3480))}), symptoms_of(),
     ),
     (
         "schedule_late", "warning", "Schedules stand still: no beat submits the tasks of 2 schedules",

@@ -84,7 +84,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *lesson_checks(settings, facts.lessons),
         *ask_checks(facts.asks),
         *cache_checks(settings, facts.cache),
-        *payout_checks(settings),
+        *payout_checks(settings, facts.redis),
     ]
     return found
 

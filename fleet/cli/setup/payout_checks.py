@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from fleet.cli.setup.check import Check, ok, warn
+from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.config import Settings
 from fleet.models import bot_name
 from fleet.quoting import counted
 
+if TYPE_CHECKING:
+    from fleet.cli.setup.findings import RedisFacts
 
-def payout_checks(settings: Settings) -> Iterator[Check]:
-    """Yield what there is to say about earnings; nothing where nobody earns and nobody is to be paid."""
+
+def payout_checks(settings: Settings, servers: Sequence[RedisFacts] = ()) -> Iterator[Check]:
+    """Yield what there is to say about earnings; nothing where nobody earns and nobody is to be paid.
+
+    Args:
+        settings: Prices, payees, networks.
+        servers: What is known of each Redis.
+    """
     terms, name = settings.payouts, "payouts: bots and payees"
+    for network in sorted(settings.networks):
+        yield from _of_network(network, settings, servers)
     if not terms.earn and not settings.payees:
         return
     if not terms.earn or not settings.payees:
@@ -31,6 +43,31 @@ def payout_checks(settings: Settings) -> Iterator[Check]:
             "earn real money",
             "Remove payouts.pay_simulated: nobody's model has answered.",
         )
+
+
+def _of_network(name: str, settings: Settings, servers: Sequence[RedisFacts]) -> Iterator[Check]:
+    """Yield what keeps a network from being paid on, or its payouts from being remembered."""
+    network, title = settings.networks[name], f"payouts: network {name}"
+    lacks = {"url": network.url is None, "native_price": not Fraction(network.native_price)}
+    missing = [key for key, is_so in lacks.items() if is_so]
+    if missing:
+        found = f"no {' and no '.join(missing)}"
+        yield warn(title, found, f"Set them in [networks.{name}]: `fleet payouts prepare` refuses without.")
+    if not network.main_net:
+        if not missing:
+            yield ok(title, "a test network")
+        return
+    state = servers[-1] if servers else None  # that of the state, where there are two
+    if state is not None and (state.aof is False or state.appendfsync == "no"):
+        found = "real money, and Redis brings nothing to its disk in time"
+        yield fail(title, found, "Set `appendonly yes` and `appendfsync everysec`: what was paid must outlive a crash.")
+    elif not settings.payouts.confirmers or settings.payouts.address_wait_hours == 0:
+        found = "real money, and one person can pay any address" if not settings.payouts.confirmers else (
+            "real money, and a new address is paid at once"
+        )  # fmt: skip
+        yield warn(title, found, "Set payouts.confirmers and payouts.address_wait_hours (docs/payouts.md).")
+    elif not missing:
+        yield ok(title, "real money; Redis keeps files, a second person confirms, addresses wait")
 
 
 def _without_payee(settings: Settings) -> list[str]:

@@ -17,10 +17,6 @@ export function bill({ bill: all }) {
   const hits = all.cache.reduce((sum, row) => sum + row.hits, 0);
   const saved = all.cache.reduce((sum, row) => sum + row.saved_usd_micros, 0);
   if (hits) notes.push(`${dollars(saved)} saved: ${counted(hits, "task")} got the answer of an equal one (fleet cache)`);
-  for (const one of all.earned) {
-    if (one.tasks) notes.push(`${one.tokens} earned by ${counted(one.tasks, "task")} on ${one.network} (fleet payouts)`);
-    if (one.payout) notes.push(`payout ${one.payout} under way since ${new Date(1000 * one.payout_since).toLocaleString()}`);
-  }
   text(by("bill-note"), notes.join(" · "));
   const lost = by("bill-unknown");
   lost.hidden = !(all.ever.unknown_calls || all.day.unpriced_calls);

@@ -2,6 +2,7 @@
 
 import { asks } from "./asks.js";
 import { bill } from "./bill.js";
+import { payouts } from "./payouts.js";
 import { BotDialog } from "./bot.js";
 import { budgets } from "./budgets.js";
 import { contexts } from "./contexts.js";
@@ -85,6 +86,7 @@ function draw() {
   contexts(view);
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
   bill(view);
+  payouts(view);
   jobs(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   asks(view, { store });
   schedules(view, { store });

@@ -60,6 +60,7 @@ from fleet.waits import Wait
 
 if TYPE_CHECKING:
     from fleet.earnings.ledger import Earned
+    from fleet.earnings.paid import Paid
 
 #: Calls of which nobody knows the cost that are looked through for those of a task, and for a page (count).
 LOST, LOST_QUICKLY = 20_000, 2_000
@@ -103,6 +104,7 @@ class Facts:
     tool_waits: tuple[WaitLine, ...] = ()
     lost: tuple[Entry, ...] = ()
     earned: Earned | None = None
+    paid: Paid | None = None
     graded: str = ""
 
     @property
@@ -182,6 +184,7 @@ def gather(
         money = read_task_money(
             where.message, pool, task_id, is_held=held is not None, state=state, settings=settings, now_s=crew.now_s
         )
+    earned, paid = (None, None) if result is None else _earned(state, result, settings, crew.now_s)
     return Facts(
         task_id=task_id,
         now_s=marks.now_s,
@@ -208,19 +211,24 @@ def gather(
         money=money,
         graded=graded,
         lost=tuple(one.entry for one in read_unknown(state, of_task=task_id, most=LOST_QUICKLY if is_quick else LOST)),
-        earned=_earned(state, task_id, settings, crew.now_s) if result is not None else None,
+        earned=earned,
+        paid=paid,
         scaling=scaling_view(state, crew.now_s) if search.found else None,
         tool_waits=tuple(_tool_waits(state, settings, pool or "", crew)) if held and result is None else (),
     )
 
 
-def _earned(state: redis.Redis, task_id: str, settings: Settings, now_s: float) -> Earned | None:
-    """Return what the task has earned the payee of its bot; nothing is asked where tasks earn nothing."""
+def _earned(
+    state: redis.Redis, result: BotResult, settings: Settings, now_s: float
+) -> tuple[Earned | None, Paid | None]:
+    """Return what the task has earned the payee of its bot, and what pays it; nothing is asked where none earns."""
     if not settings.payouts.earn:
-        return None
+        return None, None
     from fleet.earnings.ledger import earned_by
+    from fleet.earnings.paid import paid_by
 
-    return earned_by(state, task_id, settings, now_s)
+    earned = earned_by(state, result.task_id, settings, now_s)
+    return earned, None if earned is None else paid_by(state, earned.row, result.finished_at)
 
 
 def _told_batch(state: redis.Redis, task_id: str) -> str:

@@ -57,6 +57,11 @@ def told_earned(facts: Facts) -> Iterator[str]:
     yield f"it has earned {tokens_in_full(row.units, asset.decimals)} on {asset.network} for {row.payee}, by {row.bot}"
     if (undone := facts.earned.taken_back) is not None:
         yield f"that was taken back by {undone['by']} {stamp(undone['at'])}: {undone['why']}"
+    if (paid := facts.paid) is None:
+        yield "no payout that has not failed has it: `fleet payouts due` says why"
+    else:
+        transaction = f" in transaction {paid.transaction}" if paid.transaction else ""
+        yield f"payout {paid.payout} pays it: {paid.state} since {stamp(paid.since_s)}{transaction}"
 
 
 def _told_before(before: Before) -> str:

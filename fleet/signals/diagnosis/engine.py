@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from fleet.signals.diagnosis import bills, bots, budgets, crew, keys, providers, queues, slowness
+from fleet.signals.diagnosis import bills, bots, budgets, crew, keys, payouts, providers, queues, slowness
 from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Kind, worst_first
 from fleet.signals.diagnosis.symptoms import Case, Symptoms, api_of
 from fleet.signals.view import FleetView, WaitLine
@@ -17,7 +17,8 @@ NEARLY_ALL = 0.9
 RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
     providers.broken, providers.silent, providers.doubted, providers.failing, providers.overdue, providers.refusing,
     slowness.slow,
-    budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown, bills.caches, queues.schedules, queues.jobs,
+    budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown, bills.caches,
+    payouts.stuck, payouts.guards, queues.schedules, queues.jobs,
     keys.unusual, keys.shared,
     bots.bots_out, bots.alike, bots.prompts,
     crew.workers, crew.unserved, crew.clocks, crew.redis, crew.machines, crew.paused,

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from fleet.frozen import Frozen
 from fleet.signals.money.cached import CacheRow
+from fleet.signals.money.payout_view import PayoutsView
 
 
 class BillSums(Frozen):
@@ -70,8 +71,7 @@ class EarnedRow(Frozen):
     network: str
     tasks: int = Field(0, description="That have earned something, less those that were taken back.")
     tokens: str = Field("0", description="Earned, less what was taken back; every digit.")
-    payout: str = Field("", description="Id of the payout that is under way; empty: none is.")
-    payout_since: float | None = Field(None, description="Unix time at which it was prepared.")
+    unpaid: str = Field("0", description="Earned, and taken up by no payout that has not failed.")
 
 
 class BillView(Frozen):
@@ -85,3 +85,4 @@ class BillView(Frozen):
     batches: BatchesView = Field(BatchesView(), description="Tasks in batches, and on their way there.")
     cache: tuple[CacheRow, ...] = Field((), description="What kept answers have done, by deterministic kind.")
     earned: tuple[EarnedRow, ...] = Field((), description="What bots have earned for their payees, by network.")
+    payouts: PayoutsView = Field(PayoutsView(), description="What pays them.")

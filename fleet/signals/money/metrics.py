@@ -9,7 +9,11 @@ from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.cost_view import ComputeView
 from fleet.signals.money.bill_view import BillRow
 from fleet.signals.money.metric import Metric, Sample
+from fleet.signals.money.payout_view import PayoutsView
 from fleet.signals.view import FleetView
+
+#: What becomes of a transaction of a payout.
+PAYOUT_STATES = ("prepared", "signed", "broadcast", "settled", "failed")
 
 BUDGET_USD = Metric(
     "fleet_budget_usd",
@@ -57,11 +61,24 @@ EARNED = Metric("fleet_earned_tokens", "gauge", "Tokens that payees have earned,
 PAYOUT_AGE = Metric(
     "fleet_payout_open_seconds", "gauge", "Seconds since the payout under way was prepared; 0: none is.", ("network",)
 )
+EARNED_UNPAID = Metric(
+    "fleet_earned_unpaid_tokens", "gauge", "Tokens earned that no payout has taken up, or one that has failed.",
+    ("network",),
+)  # fmt: skip
+PAYOUT_TRANSACTIONS = Metric(
+    "fleet_payout_transactions", "gauge",
+    "Transactions of the payout that was prepared last, by what has become of them.", ("network", "state"),
+)  # fmt: skip
+PAYEES_WAITING = Metric(
+    "fleet_payees_waiting", "gauge", "Payees whose address is new or has changed, and is not paid yet.",
+    ("network", "what"),
+)  # fmt: skip
 
 MONEY_METRICS = (
     DAY_COST, SLOT_HOURS, COMPUTE_COST, BUDGET_USD, BUDGET_FULLEST, BILL, BILL_CALLS, BILL_UNPRICED, BILL_UNKNOWN,
     BILL_RESERVED, BATCH_TASKS, CONTEXT_CALLS, CONTEXT_TOKENS, CONTEXT_SAVED,
-    CACHE_TASKS, CACHE_SAVED, EARNED_TASKS, EARNED, PAYOUT_AGE,
+    CACHE_TASKS, CACHE_SAVED, EARNED_TASKS, EARNED, EARNED_UNPAID,
+    PAYOUT_AGE, PAYOUT_TRANSACTIONS, PAYEES_WAITING,
 )  # fmt: skip
 
 
@@ -82,8 +99,24 @@ def money(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     earned = view.bill.earned
     yield EARNED_TASKS, [((row.network,), row.tasks) for row in earned]
     yield EARNED, [((row.network,), float(row.tokens)) for row in earned]
-    yield PAYOUT_AGE, [((row.network,), max(0.0, view.at - (row.payout_since or view.at))) for row in earned]
+    yield EARNED_UNPAID, [((row.network,), float(row.unpaid)) for row in earned]
+    yield from _payouts(view.bill.payouts, view.at)
     yield CACHE_SAVED, [((row.kind,), row.saved_usd_micros / 1e6) for row in view.bill.cache]
+
+
+def _payouts(payouts: PayoutsView, now_s: float) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    yield (
+        PAYOUT_AGE,
+        [((row.network,), max(0.0, now_s - row.prepared_at) if row.is_open else 0.0) for row in payouts.rows],
+    )
+    yield (
+        PAYOUT_TRANSACTIONS,
+        [((row.network, state), row.states.get(state, 0)) for row in payouts.rows for state in PAYOUT_STATES],
+    )
+    found = [
+        (row, what, count) for row in payouts.addresses for what, count in (("new", row.new), ("changed", row.changed))
+    ]
+    yield PAYEES_WAITING, [((row.network, what), count) for row, what, count in found]
 
 
 def _budgets(budgets: Iterable[BudgetScopeView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

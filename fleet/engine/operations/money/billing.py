@@ -24,6 +24,7 @@ from fleet.signals.money.bill_view import (
     EarnedRow,
     ReadsView,
 )
+from fleet.signals.money.payout_view import AddressRow, PayoutRow, PayoutsView
 
 #: Rows from which a reading is kept for a while (count), and for how long (s): reading 10,000 takes 0.1 s of Python.
 MANY, KEPT_S = 500, 10.0
@@ -69,6 +70,7 @@ class Billing:
             rows=tuple(sorted(lines, key=lambda row: (-row.day.usd_picos, -row.ever.usd_picos, row.pool, row.model))),
             batches=_batches(read_board(client)), contexts=_contexts(read_contexts(client, now_s)),
             cache=counts_in(totals, self._settings), earned=_earned(client, self._settings),
+            payouts=_payouts(client, self._settings, now_s),
         )  # fmt: skip
         return self._view
 
@@ -79,11 +81,21 @@ def _earned(client: redis.Redis, settings: Settings) -> tuple[EarnedRow, ...]:
     from fleet.earnings.board import read_earnings  # nobody else pays for it
 
     return tuple(
-        EarnedRow(
-            network=one.asset.network, tasks=one.tasks, tokens=one.tokens, payout=one.payout,
-            payout_since=one.since_s or None,
-        )
+        EarnedRow(network=one.asset.network, tasks=one.tasks, tokens=one.tokens, unpaid=one.unpaid)
         for one in read_earnings(client, settings)
+    )
+
+
+def _payouts(client: redis.Redis, settings: Settings, now_s: float) -> PayoutsView:
+    """Return where payouts stand, also when nothing is earned any more."""
+    if not settings.networks:
+        return PayoutsView()
+    from fleet.earnings.under_way import read_payouts_under_way, read_waiting_addresses
+
+    addresses, terms_hold_at = read_waiting_addresses(client, settings, now_s)
+    return PayoutsView(
+        rows=tuple(PayoutRow(**asdict(one)) for one in read_payouts_under_way(client)),
+        addresses=tuple(AddressRow(**asdict(one)) for one in addresses), terms_hold_at=terms_hold_at,
     )  # fmt: skip
 
 
