@@ -109,6 +109,7 @@ class Gateway:
         self.contexts: Contexts | None = None
         self._unopened: set[str] = set()
         self.ladders = Ladders({**plain(routes), **(ladders or {})}, standing=roads.closed, on_turn=on_turn)
+        roads.steps.know(ladders or {})
 
     def take_lanes(self, lanes: Lanes) -> None:
         """Let calls that say by when they are needed take the lanes that this chooses."""

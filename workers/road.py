@@ -11,6 +11,7 @@ from fleet.errors import GiveUp, MachineExhausted, RateLimited, Relearnt, TierBu
 from fleet.grants import Grant
 from fleet.workers.meter import Meter
 from fleet.workers.ports import Breakers, Limiter
+from fleet.workers.silence.first_steps import FirstSteps
 from fleet.workers.silence.restraint import Restraint
 from fleet.workers.silence.under_way import UnderWay
 
@@ -20,6 +21,7 @@ class Hearers(Protocol):
 
     under_way: UnderWay
     restraint: Restraint
+    steps: FirstSteps
     breakers: Breakers
     clock: Callable[[], float]
     limiter: Limiter
@@ -68,6 +70,7 @@ class Road:
         grant, now = self.grant, asyncio.get_running_loop().time()
         self._roads.under_way.ended(grant.limit, self, now, is_answered=True)
         self._roads.restraint.answered(grant.limit)
+        self._roads.steps.answered(grant.limit)
         let_go(self._roads, grant.limit, now)
         self._roads.breakers.did_well(
             grant.limit, who=who, seconds=now - self._since, output_tokens=output_tokens, place=grant.mark.requests,

@@ -21,6 +21,7 @@ from fleet.workers.meter import Meter
 from fleet.workers.ports import Bill, Breakers, CostShares, Limiter
 from fleet.workers.road import Road, let_go
 from fleet.workers.rungs import together
+from fleet.workers.silence.first_steps import FirstSteps
 from fleet.workers.silence.restraint import Restraint
 from fleet.workers.silence.under_way import Hanging, UnderWay
 
@@ -124,6 +125,7 @@ class Roads:
         self._costs = costs
         self.under_way = UnderWay()
         self.restraint = Restraint(self.under_way, breakers, clock)
+        self.steps = FirstSteps(breakers)
         #: Whom keys serve; None: everybody.
         self.scopes: Scopes | None = None
 
@@ -196,6 +198,8 @@ class Roads:
         waits: tuple[Wait, ...] = ()
         started = loop.time()
         try:
+            if self.steps.are_due(asked.pool, limits):
+                await self.steps.turn(limits[0])
             while True:
                 if len(limits) == 1 and not waits:
                     is_probe = await self.breakers.admit(limits[0])

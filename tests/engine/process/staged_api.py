@@ -44,17 +44,24 @@ class Api:
         self._loop.close()
 
 
-def use(monkeypatch: pytest.MonkeyPatch, apis: Mapping[str, Api], **provider: Any) -> None:
+def use(
+    monkeypatch: pytest.MonkeyPatch, apis: Mapping[str, Api], *, has_ladders: bool = False, **provider: Any
+) -> None:
     """Let this process and its workers have a provider and a pool of 20 bots for each API; nothing judges the bots.
 
     Args:
         monkeypatch: Of the test.
         apis: By the name of provider and pool.
+        has_ladders: Each pool falls back to all other APIs.
         provider: Further settings of each provider.
     """
+    below = {name: [{"provider": other, "model": "m-1"} for other in apis if other != name] for name in apis}
     for name, table in {
         "PROVIDERS": {name: {"kind": "simulator", "base_url": api.url, **provider} for name, api in apis.items()},
-        "POOLS": {name: {"bots": 20, "provider": name, "model": "m-1"} for name in apis},
+        "POOLS": {
+            name: {"bots": 20, "provider": name, "model": "m-1", "fallback": below[name] if has_ladders else []}
+            for name in apis
+        },
         "HEALTH": {"watch": False},
         "DIVERSITY": {"watch": False},
     }.items():

@@ -15,23 +15,27 @@ from tests.engine.process.staged_api import Api, use
 from tests.waiting import wait_until
 
 WAIT_S = 60.0
-#: Tasks a second for each API.
-A_SECOND = {"alpha": 4, "beta": 2, "gamma": 1}
+#: Tasks a second for each API; and all of them in one pool, whose ladder has the others.
+A_SECOND, IN_ONE = {"alpha": 4, "beta": 2, "gamma": 1}, {"alpha": 40, "beta": 0, "gamma": 0}
 #: What issue 16 allows.
 MOST_FAILED = 20
 
 
 @pytest.fixture
-def apis(fleet_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Api]]:
+def apis(request: pytest.FixtureRequest, fleet_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Api]]:
     found = {name: Api(latency_ms=100) for name in A_SECOND}
-    use(monkeypatch, found)
+    use(monkeypatch, found, has_ladders=request.param)
     yield found
     for api in found.values():
         api.stop()
 
 
+@pytest.mark.parametrize(
+    ("apis", "a_second"), [(False, A_SECOND), (True, A_SECOND), (True, IN_ONE)],
+    ids=["each alone", "each with a ladder", "one ladder over all"], indirect=["apis"],
+)  # fmt: skip
 def test_twenty_failed_calls_are_enough_to_know_that_all_of_three_apis_are_down(
-    apis: dict[str, Api], start_worker: StartWorker, redis_url: str
+    apis: dict[str, Api], a_second: dict[str, int], start_worker: StartWorker, redis_url: str
 ) -> None:
     from fleet.engine.tasks import submit_task
 
@@ -42,7 +46,7 @@ def test_twenty_failed_calls_are_enough_to_know_that_all_of_three_apis_are_down(
     def feed(seconds: int, *, until_down: bool) -> None:
         """Submit tasks each second, until that is over or all breakers are open."""
         for _ in range(seconds):
-            for pool, count in A_SECOND.items():
+            for pool, count in a_second.items():
                 for _ in range(count):
                     submit_task.delay(f"What is {next(numbers)}+1?", pool=pool)
             end = time.monotonic() + 1.0
