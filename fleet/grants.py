@@ -73,6 +73,7 @@ class Grant(NamedTuple):
         capped: Under which its key's daily caps have reserved for it; empty: none counts it.
         noted_usd_micros: What the bill enters if nobody learns its cost; 0 without a note.
         is_beyond: A probe beyond the calls at the same time that the limit allows: those under way hang.
+        came: Of a call that is over: what its note says from now on, see `entries.py: packed_end`; empty: as before.
     """
 
     limit: str
@@ -90,3 +91,4 @@ class Grant(NamedTuple):
     capped: str = ""
     noted_usd_micros: float = 0
     is_beyond: bool = False
+    came: str = ""

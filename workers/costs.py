@@ -5,7 +5,7 @@ The longest answer is seldom the usual one: how much of the most that they may c
 
 from __future__ import annotations
 
-from fleet.entries import Entry, State
+from fleet.entries import Entry, State, packed_end
 from fleet.errors import (
     BadRequest,
     ConfigurationError,
@@ -64,11 +64,11 @@ class Line:
         grant: Under which it is sent.
     """
 
-    __slots__ = ("_asked", "_grant", "_picos", "_state", "_tier", "_usage", "is_void")
+    __slots__ = ("_asked", "_entry", "_grant", "_picos", "_state", "_tier", "_usage", "is_void")
 
     def __init__(self, asked: Entry, grant: Grant) -> None:
         reserved = round(grant.noted_usd_micros * PICOS_PER_MICRO) or asked.usd_picos
-        self._asked, self._grant = asked, grant
+        self._asked, self._grant, self._entry = asked, grant, asked
         self._usage, self._tier = asked.usage, asked.tier
         self._picos = None if asked.usd_picos is None else reserved
         self._state: State = "unknown"
@@ -97,19 +97,26 @@ class Line:
         """Note that the provider has surely counted nothing."""
         self.settle(NO_USAGE, 0, self._tier)
 
-    def enter(self, bill: Bill | None, *, at_s: float) -> None:
-        """Write the call, which is over at that Unix time (s), into the bill."""
-        if bill is None:
-            return
+    def over(self, *, at_s: float) -> Grant:
+        """Return the grant as its limiter is to settle it, of a call that is over at that Unix time (s).
+
+        What its provider has counted goes with it: entries reach the bill a moment later, and if this process dies
+        before that, whoever finds the note of the call enters it as it was.
+        """
         asked, grant = self._asked, self._grant
-        if self.is_void:
-            bill.void(asked.limit, grant.ticket)
-            return
-        entry = Entry(
+        self._entry = Entry(
             grant.ticket, asked.task, asked.pool, asked.bot, asked.tenant, asked.kind, asked.run, asked.limit,
             self._tier, self._usage, self._picos, self._state, at_s, grant.reservation,
         )  # fmt: skip
-        bill.enter(entry)
+        is_told = grant.ticket and self._state == "settled" and not self.is_void
+        return grant._replace(came=packed_end(self._entry)) if is_told else grant
+
+    def enter(self, bill: Bill | None) -> None:
+        """Write the call, which is over, into the bill."""
+        if bill is not None and self.is_void:
+            bill.void(self._asked.limit, self._grant.ticket)
+        elif bill is not None:
+            bill.enter(self._entry)
 
 
 def is_free(error: FleetError) -> bool:

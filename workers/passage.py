@@ -356,13 +356,13 @@ class Reckoning:
 
     def _close(self) -> None:
         """Tell limiter, bill and budgets, once."""
-        house, grant = self._house, self._grant
+        house, grant = self._house, self._line.over(at_s=self._house.now_s())
         house.limiter.settle(
             grant, used_tokens=self._used, used_output_tokens=self._output_tokens, cached_tokens=self._cached_tokens,
             cost_usd_micros=self._cost,
         )  # fmt: skip
         house.limiter.observe(grant, self._rates)
-        self._line.enter(house.bill, at_s=house.now_s())
+        self._line.enter(house.bill)
         house.roads.settle_budgets(grant, self._line.counted_picos, is_unknown=self._line.is_unknown, tokens=self._used)
 
     def _count(self, usage: Usage, cost_usd_micros: float) -> None:

@@ -378,6 +378,6 @@ class LocalLimit:
         names = self.keys_for()
         told = SETTLE.call(
             state=names.state, facts=names.facts, log=names.log, leases=names.leases, open=names.open,
-            terms=self.packed, calls=(grant.ticket, f"q:{grant.kind}", settled),
+            terms=self.packed, calls=(grant.ticket, f"q:{grant.kind}", settled, grant.came),
         )  # fmt: skip
         return told, self.spare_s(now) if sent and not is_excess else 0.0

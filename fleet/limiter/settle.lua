@@ -4,17 +4,18 @@
 -- KEYS     state, facts   see limit.lua
 --          log            zset: "ticket:tokens:input:output" -> send time
 --          leases         zset: ticket -> expiry
---          open           hash: ticket -> what the bill enters if nobody settles the call
+--          open           hash: ticket -> what the bill enters if the process of the call dies before it does
 -- ARGV     terms          packed
 --          calls          of each call its ticket; the field of the facts with what its kind of call uses; packed: what was
---                         charged, used and paid; places: `layouts.py`
+--                         charged, used and paid; JSON of what it was settled at, for the note, or '': the note stays as
+--                         it is; places: `layouts.py`
 -- Reply    packed: code, 0, now_us
 -- Codes    1 settled;  0 the limit is not known any more, nothing to settle
 local ENTRY = '%s:%.0f:%.0f:%.0f'
 -- What is set, learnt and seen, and who told of a hold, stands among the facts as well.
 local NO_KINDS = 4
 -- ARGV of a call.
-local EACH = 3
+local EACH = 4
 
 -- The provider counted it some time between its slot and the answer.
 local function correct_window(state, terms, ticket, settled, charged, used)
@@ -119,11 +120,15 @@ if is_new_minute then
   state[MINUTE], state[MINUTE_REQUESTS], state[MINUTE_TOKENS] = minute, 0, 0
 end
 
-local known, keeps_life, taught, unsent = nil, is_new_minute, {}, {}
+local known, keeps_life, taught, unsent, noted, came_of = nil, is_new_minute, {}, {}, {}, {}
 for i = CALLS + 1, #ARGV, EACH do
-  local ticket, kind, settled = ARGV[i], ARGV[i + 1], { struct.unpack(SETTLED_FORMAT, ARGV[i + 2]) }
+  local ticket, kind, settled, came = ARGV[i], ARGV[i + 1], { struct.unpack(SETTLED_FORMAT, ARGV[i + 2]) }, ARGV[i + 3]
   settle(state, terms, ticket, settled)
-  if settled[SENT] == 0 then unsent[#unsent + 1] = ticket end
+  if settled[SENT] == 0 then
+    unsent[#unsent + 1] = ticket
+  elseif came ~= '' then
+    noted[#noted + 1], came_of[ticket] = ticket, came
+  end
   if settled[LEARNS] == 1 and settled[ASKED_TOKENS] > 0 then
     if not uses[kind] then
       known = (known or call('HLEN', KEYS[FACTS])) + 1
@@ -145,4 +150,14 @@ if #written > 0 then
 end
 write_state(KEYS[STATE], state)
 if #unsent > 0 then call('HDEL', KEYS[OPEN], unpack(unsent)) end
+if #noted > 0 then
+  local notes, completed = call('HMGET', KEYS[OPEN], unpack(noted)), {}
+  for n, ticket in ipairs(noted) do
+    if notes[n] then  -- there is none once the bill has the call
+      completed[#completed + 1] = ticket
+      completed[#completed + 1] = string.sub(notes[n], 1, -2) .. ',' .. came_of[ticket] .. ']'
+    end
+  end
+  if #completed > 0 then call('HSET', KEYS[OPEN], unpack(completed)) end
+end
 return reply(1, 0, now)

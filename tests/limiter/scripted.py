@@ -90,7 +90,7 @@ class ScriptedLimit:
         )  # fmt: skip
         return self.settle_together(call)
 
-    def settle_together(self, *calls: tuple[str, str, bytes]) -> int:
+    def settle_together(self, *calls: tuple[str, str, bytes, str]) -> int:
         """Settle calls in one step, and return the time of Redis."""
         flat = [part for call in calls for part in call]
         return _unpack(self._run(SETTLE, terms=self._terms.pack(), calls=flat))[2]
@@ -99,11 +99,11 @@ class ScriptedLimit:
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],
         asked: tuple[int, int] = (0, 0), kind: str = "default", learns: bool = False, reserved_money: float = 0,
         money: float = 0, reserved_day: int | None = None, since_slot_us: float = 1000.0, asked_money: float = 0,
-    ) -> tuple[str, str, bytes]:  # fmt: skip
+    ) -> tuple[str, str, bytes, str]:  # fmt: skip
         """Return a call that is over as the script takes it."""
         day = self.today() if reserved_day is None else reserved_day
         settled = Settled(sent, *charged, *used, *asked, reserved_money, money, day, since_slot_us, learns, asked_money)
-        return ticket, f"q:{kind}", SETTLED.pack(settled)
+        return ticket, f"q:{kind}", SETTLED.pack(settled), ""
 
     def today(self) -> int:
         """Return the day, by Redis."""

@@ -302,9 +302,9 @@ class ToolDesk:
         finally:
             if is_failed:  # `Road.failed` adds the same to the seconds that failed
                 meter.calling_s += clock() - started
-            self._limiter.settle(grant, used_tokens=0, cost_usd_micros=micros)
+            self._limiter.settle(line.over(at_s=self.now_s()), used_tokens=0, cost_usd_micros=micros)
             self._limiter.observe(grant, None)
-            line.enter(self._bill, at_s=self.now_s())
+            line.enter(self._bill)
             self._roads.settle_budgets(grant, line.counted_picos, is_unknown=line.is_unknown)
 
     def _note(self, asker: RawAsker, name: str, error: BaseException | None) -> None:

@@ -66,9 +66,13 @@ class SdkLine:
         if not _UNSENT.isdisjoint(base.__name__ for base in type(error).__mro__):
             self._line.settle_free()
 
-    def enter(self, at_s: float) -> None:
-        """Write it into the bill."""
-        self._line.enter(self._bill, at_s=at_s)
+    def over(self, at_s: float) -> Grant:
+        """Return the grant to settle, of a call that is over at that Unix time (s)."""
+        return self._line.over(at_s=at_s)
+
+    def enter(self) -> None:
+        """Write it into the bill, once it is over."""
+        self._line.enter(self._bill)
 
 
 def picos(usd_micros: float | None) -> int | None:

@@ -193,7 +193,7 @@ class _Outcome:
             limiter.penalise(self.grant.limit, retry_after_s=self.hold_s)
         used, cost = self.used, self.cost_usd_micros
         limiter.settle(
-            self.grant,
+            self.grant if self.told is None else self.told.over(time.time()),
             used_tokens=self.grant.reserved_tokens if used is None else used.total_tokens,
             used_output_tokens=self.grant.reserved_output_tokens if used is None else used.output_tokens,
             cached_tokens=None if used is None else used.cached_tokens,
@@ -201,7 +201,7 @@ class _Outcome:
         )
         limiter.observe(self.grant, self.rates)
         if self.told is not None:
-            self.told.enter(time.time())
+            self.told.enter()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
--- Enter one call whose process is gone as unknown, unless it is in the bill already.
+-- Enter one call whose process is gone, unless it is in the bill already.
 --
 -- KEYS     writer    string: see bill.lua                                                              TTL 8 days
 --          unknown   hash: id of a call -> JSON of its unknown entry, or when that was resolved         TTL 400 days
@@ -8,7 +8,7 @@
 --          ever      hash: rows of all time                                                             TTL 401 days
 -- ARGV     number    of the last batch of its process when the note of the call was read; 0: none
 --          id        of the call
---          entry     JSON
+--          entry     JSON of its unknown entry; `-` and the Unix time: it was settled
 --          rows      of the hash (1 hour, 2 day, 3 bots, 4 ever), name, packed; one row after the other
 -- Reply    code
 -- Codes    1 entered;  0 it was in the bill;  -1 its process has sent another batch since: it lives, look again

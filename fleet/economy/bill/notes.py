@@ -1,7 +1,7 @@
-"""The note that the limiter keeps with a grant until its call is in the bill: what to enter if nobody settles it. Pure.
+"""The note that the limiter keeps with a grant until its call is in the bill: what to enter if its process dies. Pure.
 
 `acquire.lua` puts two numbers before it: when the call may leave, in microseconds, and what is taken to be its cost, in
-micro-dollars.
+micro-dollars. `settle.lua` adds what its provider has counted, once that is known.
 """
 
 from __future__ import annotations
@@ -45,13 +45,23 @@ def lives(process: str, living: Collection[str], gone: Collection[str] = ()) -> 
     return process.partition(_OF)[0] in living and process not in gone
 
 
+class CameTo(NamedTuple):
+    """What a call was settled at: `entries.py: packed_end`."""
+
+    usd_picos: int | None
+    tier: str
+    at_s: float
+    usage: Usage
+
+
 class Note(NamedTuple):
-    """What is known of a call before it is sent.
+    """What is known of a call before it is sent, and what its provider has counted.
 
     Args:
         writer: Id of the writer that is to enter it.
         process: Id by which its worker reports, or of a child of it; empty: it does not report.
         is_priced: False: its model has no price.
+        came: What it was settled at; None: it is under way, or nobody knows.
     """
 
     writer: str
@@ -65,9 +75,10 @@ class Note(NamedTuple):
     tier: str
     is_priced: bool
     reservation: str
+    came: CameTo | None = None
 
     def entry(self, *, ticket: str, limit: str, sent_us: float, usd_micros: float) -> Entry:
-        """Return what is entered when nobody settles the call.
+        """Return what is entered when its process does not enter the call.
 
         Args:
             ticket: Of its grant.
@@ -76,10 +87,11 @@ class Note(NamedTuple):
             usd_micros: What is taken to be its cost.
         """
         picos = round(usd_micros * PICOS_PER_MICRO) if self.is_priced else None
-        return Entry(
+        entry = Entry(
             ticket, self.task, self.pool, self.bot, self.tenant, self.kind, self.run, limit, self.tier, _NO_USAGE,
             picos, "unknown", sent_us / 1e6, self.reservation,
         )  # fmt: skip
+        return entry if self.came is None else entry._replace(state="settled", **self.came._asdict())
 
 
 def packed_note(asked: Entry, *, writer: str, process: str) -> str:
@@ -101,6 +113,10 @@ def read_note(text: bytes) -> tuple[Note, float, float] | None:
     sent_us, _, rest = text.partition(b" ")
     usd_micros, _, packed = rest.partition(b" ")
     try:
-        return Note(*json.loads(packed)), float(sent_us), float(usd_micros)
+        note = Note(*json.loads(packed))
+        if note.came is not None:
+            usd_picos, tier, at_s, usage = note.came
+            note = note._replace(came=CameTo(usd_picos, tier, at_s, Usage.model_validate(usage)))
+        return note, float(sent_us), float(usd_micros)
     except (ValueError, TypeError):
         return None

@@ -1,4 +1,6 @@
-"""Calls that were granted and whose process is gone: they are entered as unknown, from the notes beside their limits.
+"""Calls that were granted and whose process is gone: they are entered from the notes beside their limits.
+
+One that was settled is entered as that, the others as unknown.
 
 A sweep may die anywhere, and several may run at once: `enter_lost.lua` enters a call once. What a process sends late,
 because it was only cut off, takes the place of its unknown entry (`writer.py`).
@@ -43,6 +45,8 @@ STEP = 500
 TIDY_EVERY_S = 3600.0
 #: Life of the list of limits that have notes, in seconds.
 LIMITS_LIFE_S = 30 * DAY_S
+#: What is logged of calls that were entered, by their state.
+_EVENTS = {"unknown": "calls_unknown", "settled": "calls_entered_late"}
 
 logger = logging.getLogger("fleet.bill")
 
@@ -139,7 +143,7 @@ class Sweeper:
         return bool(await self._store.command("GET", bill_keys.turn()) != crew.encode())
 
     async def sweep(self, living: Collection[str]) -> int:
-        """Enter what was left behind as unknown.
+        """Enter what was left behind.
 
         Args:
             living: Ids of the processes that report.
@@ -154,9 +158,11 @@ class Sweeper:
             entered += await self._enter_all(limit, left)
         if entered and self._export is not None:
             await asyncio.to_thread(self._export.write, entered)
-        if entered:
-            picos = sum(entry.usd_picos or 0 for entry in entered)
-            logger.warning("calls_unknown count=%d usd=%.6f: their workers are gone", len(entered), dollars_of(picos))
+        for state, event in _EVENTS.items():
+            some = [entry.usd_picos or 0 for entry in entered if entry.state == state]
+            if some:
+                usd = dollars_of(sum(some))
+                logger.warning("%s count=%d usd=%.6f: their workers are gone", event, len(some), usd)
         return young
 
     def _left(
@@ -201,9 +207,10 @@ class Sweeper:
 
     async def _enter(self, call: Left, number: str) -> int:
         hashes, rows = arguments_of(summed([call.entry]))
+        entry, settled = call.entry, f"{unknown.RESOLVED}{call.entry.at_s:.0f}"  # its own process may only be late
         told = ENTER_LOST.call(
             writer=bill_keys.writer(call.note.writer), unknown=bill_keys.unknown(), number=number, id=call.ticket,
-            entry=unknown.written(call.entry), rows=rows, **hashes,
+            entry=unknown.written(entry) if entry.state == "unknown" else settled, rows=rows, **hashes,
         )  # fmt: skip
         return int(await self._store.run(ENTER_LOST, *told))
 

@@ -141,7 +141,9 @@ def _under_way(
     for limit, sample in samples.items():
         noted = [note for text in sample[1::2] if (note := read_note(text)) is not None]
         ages = tuple(
-            now_s - sent_us / 1e6 for note, sent_us, _ in noted if not note.process or lives(note.process, living)
+            now_s - sent_us / 1e6
+            for note, sent_us, _ in noted
+            if note.came is None and (not note.process or lives(note.process, living))
         )
         if ages:
             found[limit] = OpenCalls(len(ages) if len(noted) < OPEN_CALLS else max(len(ages), in_hand[limit]), ages)

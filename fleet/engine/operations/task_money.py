@@ -105,7 +105,7 @@ def _under_way(state: redis.Redis, settings: Settings, pool: str, task_id: str) 
     for name, timeout_s in timeouts.items():
         for text in _notes_of_keys(state, settings.limit_names(*name.split("/", 1)), task_id.encode()):
             noted = read_note(text)
-            if noted is not None and noted[0].task == task_id:
+            if noted is not None and noted[0].task == task_id and noted[0].came is None:
                 note, sent_us, micros = noted
                 yield CallUnderWay(
                     api=name,

@@ -18,7 +18,7 @@ from fleet.economy.bill.sweep import GRACE_S, LONGEST_CALL_S, Sweeper, longest_c
 from fleet.economy.bill.unknown import read_unknown
 from fleet.economy.bill.writer import Batch, ScriptCall, Writer
 from fleet.economy.exports.checking import resolve
-from fleet.entries import Entry
+from fleet.entries import Entry, packed_end
 from fleet.grants import Grant
 from fleet.limiter import Limiter
 from fleet.limiter.layouts import STATE, At
@@ -87,6 +87,13 @@ class Fleet:
 
     def settled(self, grant: Grant) -> Entry:
         return entry(id=grant.ticket, at_s=self.now_s())
+
+    async def over(self, grant: Grant) -> Entry:
+        """Settle a call under its limit: the limiter hears of it at once, the bill a moment later."""
+        told = self.settled(grant)
+        self.limiter.settle(grant._replace(came=packed_end(told)), used_tokens=told.usage.total_tokens)
+        await self.mine.command("PING")
+        return told
 
     async def die(self, *, before: str = "", after: str = "") -> None:
         """Send what is entered, and die there."""
@@ -158,6 +165,50 @@ def test_a_writer_that_dies_at_a_step_neither_loses_nor_doubles(
         await fleet.die(**point)
         await fleet.sweep()
         assert fleet.total() == bill and await fleet.notes() == 0
+
+    run(redis_url, body)
+
+
+@pytest.mark.parametrize(
+    "point", [{"before": "bill.lua"}, {"after": "bill.lua"}, {"before": "HDEL"}, {"after": "HDEL"}]
+)
+def test_a_call_that_was_settled_is_never_unknown_wherever_its_process_dies(
+    redis_url: str, point: dict[str, str]
+) -> None:
+    async def body(fleet: Fleet) -> None:
+        under_way = await fleet.granted()
+        fleet.writer.enter(await fleet.over(await fleet.granted()))
+        await fleet.die(**point)
+        await fleet.sweep()
+        await fleet.sweep()
+        assert fleet.total() == RESERVED + SETTLED and await fleet.notes() == 0
+        with connect(redis_url) as client:
+            assert [one.entry.id for one in read_unknown(client)] == [under_way.ticket]
+
+    run(redis_url, body)
+
+
+def test_what_was_settled_and_is_sent_after_a_sweep_has_entered_it_counts_once(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        told = await fleet.over(await fleet.granted())
+        await fleet.sweep()
+        assert fleet.total() == SETTLED
+        fleet.writer.enter(told)  # it had only been cut off
+        fleet.writer.enter(entry(7, at_s=fleet.now_s()))
+        await fleet.writer.close()
+        await fleet.sweep()
+        assert fleet.total() == SETTLED + SETTLED
+
+    run(redis_url, body)
+
+
+def test_a_call_that_is_settled_after_the_bill_has_it_leaves_no_note(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        grant = await fleet.granted()
+        fleet.writer.enter(fleet.settled(grant))
+        await fleet.writer.close()
+        await fleet.over(grant)
+        assert await fleet.notes() == 0
 
     run(redis_url, body)
 
