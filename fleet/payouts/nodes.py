@@ -36,7 +36,7 @@ def as_answered() -> Iterator[None]:
     """
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError) as error:
         raise NodeAway(
             f"expected a whole answer of the node, got one that cannot be read: {type(error).__name__}: "
             f"{quote(str(error))}"
@@ -65,7 +65,12 @@ def post(url: str, body: object, *, timeout_s: float = TIMEOUT_S) -> Any:
     try:
         with _OPENER.open(request, timeout=timeout_s) as answer:
             return json.loads(answer.read(MOST_BYTES))
-    except (OSError, ValueError, urllib.error.HTTPError) as error:  # also a cut connection: http.client's are OSErrors
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        urllib.error.HTTPError,
+    ) as error:  # also a cut connection: http.client's are OSErrors
         raise NodeAway(
             f"expected an answer of the node at {_place(url)}, got {type(error).__name__}: {quote(str(error))}"
         ) from None

@@ -168,7 +168,8 @@ def _netting(chosen: Sequence[PayeeDue], payout: str) -> Netting:
 def _check_nonce(client: redis.Redis, network: NetworkSettings, nonce: int | None, told: int | None) -> None:
     """Refuse a payer that has made transactions which this book does not know: Redis may be an older copy.
 
-    They count by payer and chain, as the chain does, whatever the network was called as they were prepared.
+    They count by payer and chain, as the chain does, whatever the network was called as they were prepared. A node
+    that knows fewer than the book is behind: payouts end only when the network has used up their nonces.
 
     Raises:
         PayoutRefused: With both numbers.
@@ -185,6 +186,11 @@ def _check_nonce(client: redis.Redis, network: NetworkSettings, nonce: int | Non
             f"expected {expected} transactions of payer {network.payer} on chain {network.chain_id}, as the book "
             f"knows, got {nonce}: a payout that an older copy of Redis has forgotten may have been paid. If not, say "
             f"--nonce {nonce}"
+        )
+    if nonce < max(known, default=0):
+        raise PayoutRefused(
+            f"expected {max(known)} transactions of payer {network.payer} on chain {network.chain_id}, as the book "
+            f"knows, got {nonce}: the node is behind, or of another network with the same id; do it again later"
         )
 
 

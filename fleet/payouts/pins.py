@@ -97,7 +97,7 @@ class Pins:
 
     def _write(self) -> None:
         beside = self.path.with_name(f".{self.path.name}.anew")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump({"format": FORMAT, "pins": [one._asdict() for one in self._pins]}, file, indent=1)
             file.flush()

@@ -270,7 +270,7 @@ def write_slip(slip: Slip, path: Path) -> None:
     if path.exists() and not _is_copy(slip, path):
         raise PayoutRefused(f"expected a name that no file has but a copy of slip {slip.id}, got {path}")
     beside = path.with_name(f".{path.name}.anew")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(slip.as_data(), file, indent=1)
         file.flush()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -68,6 +71,36 @@ def test_an_error_that_may_pass_makes_no_block_final(
     answers.by_method = {"eth_getBlockByNumber": final, "eth_blockNumber": latest}
     with pytest.raises(NodeAway):
         evm_node.final_block(15)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "9" * 5000, "", '{"id": 1, "result": NaN'])
+def test_bytes_that_are_no_json_are_no_answer(text: str) -> None:
+    with odd_server(text) as url, pytest.raises(NodeAway, match="expected an answer of the node at 127"):
+        EvmNode(url).ask("eth_chainId")
+
+
+@contextmanager
+def odd_server(text: str) -> Iterator[str]:
+    """Serve the same bytes to whoever asks."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_preparing_takes_odd_answers_for_none() -> None:

@@ -181,28 +181,6 @@ def test_what_another_has_paid_while_the_node_was_slow_is_not_taken_up_again(
     assert "expected that nobody else prepares a payout now" in told and place.states() == ["settled"]
 
 
-def test_a_payout_that_was_prepared_and_failed_while_the_node_was_slow_counts_as_one(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its earnings are due again, and no row tells of it: the schedule and the nonce that were read are old."""
-    place.earn()
-    usual = office.payer_of
-
-    def slow(*args: Any, **kwargs: Any) -> Any:
-        made = usual(*args, **kwargs)
-        monkeypatch.setattr(office, "payer_of", usual)
-        slip = place.prepared("first.json")
-        fleet("void", slip.id, "-o", place.folder / "void.json")
-        fleet("send", place.signed("void.json", "void.signed"))
-        place.chain.mine(4)
-        assert place.check() == ["failed"]
-        return made
-
-    monkeypatch.setattr(office, "payer_of", slow)
-    told = fleet("prepare", "test", "-o", place.folder / "second.json", code=1)
-    assert "expected that nobody else prepares a payout now" in told and place.states() == ["failed"]
-
-
 def test_what_another_connection_has_written_is_not_taken_for_this_one_on_disk(place: Place, tmp_path: Path) -> None:
     """A server that never brings its file to the disk: WAITAOF of a connection that has written nothing is true."""
     program = bundled()
@@ -292,6 +270,42 @@ def test_nonces_count_by_payer_and_chain_whatever_a_network_is_called(place: Pla
     place.earn(prefix="third")
     told = fleet("prepare", "test", "-o", place.folder / "third.json", "--now", code=1)
     assert "expected somebody to pay" not in told and "tokens with the payer" in told, "another payer counts anew"
+
+
+def test_a_node_that_is_behind_prepares_nothing(place: Place) -> None:
+    place.earn()
+    place.prepared()
+    fleet("send", place.signed())
+    place.chain.mine(4)
+    assert place.check() == ["settled"]
+    place.earn(prefix="later")
+    whole, place.chain.blocks = place.chain.blocks, place.chain.blocks[:1]
+    told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+    assert "expected 1 transactions of payer" in told and "got 0: the node is behind" in told
+    place.chain.blocks = whole
+    place.prepared("second.json")
+
+
+def test_files_that_were_cut_off_sign_and_send_nothing_and_no_link_is_followed(place: Place) -> None:
+    place.earn()
+    place.prepared()
+    words = ("--passphrase-file", place.folder / "passphrase", "-o", place.folder / "o.json")
+    whole = (place.folder / "slip.json").read_bytes()
+    for size in (0, 1, len(whole) // 2, len(whole) - 2):
+        (place.folder / "cut.json").write_bytes(whole[:size])
+        for command in (("sign", place.folder / "cut.json", "--key", place.key, *words),
+                        ("send", place.folder / "cut.json")):  # fmt: skip
+            assert "expected a slip in" in fleet(*command, code=1)
+    key = place.key.read_bytes()
+    for size in (0, 1, len(key) // 2, len(key) - 2):
+        (place.folder / "cut.key").write_bytes(key[:size])
+        told = fleet("sign", place.folder / "slip.json", "--key", place.folder / "cut.key", *words, code=1)
+        assert "expected an encrypted key file" in told
+    (place.folder / "signed.cut").write_bytes((place.signed()).read_bytes()[:-40])
+    assert "expected a slip in" in fleet("send", place.folder / "signed.cut", code=1)
+    (place.folder / ".o.json.anew").symlink_to(place.key)
+    assert fleet("sign", place.folder / "slip.json", "--key", place.key, *words, code=None)
+    assert place.key.read_bytes() == key and place.states() == ["prepared"]
 
 
 def test_two_networks_of_one_chain_and_payer_are_refused() -> None:

@@ -17,7 +17,7 @@ from eth_account import Account
 from fleet import config
 from fleet.config.payouts.tables import tron_address
 from fleet.earnings.ledger import rows_ever
-from fleet.payouts import keyfiles, preparing, tron
+from fleet.payouts import keyfiles, office, preparing, tron
 from fleet.payouts.book import PayoutBook, read_payouts
 from fleet.payouts.netting import dues
 from fleet.payouts.slip import Payment, Slip, Transfer, read_slip
@@ -132,6 +132,26 @@ def test_a_token_that_refuses_everybody_accuses_nobody(place: Place) -> None:
     place.chain.supply = CENT
     told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
     assert "got 0.01: send it some" in told
+
+
+def test_a_payout_that_was_prepared_and_failed_while_the_node_was_slow_counts_as_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its earnings are due again, and no row tells of it: the schedule that was read is old."""
+    usual = office.payer_of
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        made = usual(*args, **kwargs)
+        monkeypatch.setattr(office, "payer_of", usual)
+        place.sent()
+        place.chain.forget()
+        place.chain.mine(8 * 3_600_000 // BLOCK_MS + 600_000 // BLOCK_MS + FINAL_DEPTH + 2)
+        assert place.check() == ["failed"] * 3
+        return made
+
+    monkeypatch.setattr(office, "payer_of", slow)
+    told = fleet("prepare", "test", "-o", place.folder / "second.json", "--now", code=1)
+    assert "expected that nobody else prepares a payout now" in told and len(read_payouts(place.client)) == 1
 
 
 def test_energy_is_estimated_and_bounded_and_what_is_staked_costs_nothing(place: Place) -> None:
