@@ -189,7 +189,7 @@ class Recorder:
             slots: Tasks it can run at once.
             busy: Tasks it runs now.
             most_slots: Tasks it may come to run at once, where that follows what is wanted; None: it is fixed.
-            beat_at: Unix time of the main thread's last turn by this host's clock; None while it starts or stops.
+            beat_at: Unix time of the main thread's last turn by this host's clock; None while none is due.
             apart: How many of those tasks are suspects.
             queues: Those it takes from.
             unanswered: Limits whose calls have no answer for far longer than usual.

@@ -73,7 +73,7 @@ class SlotPool(BasePool):
         self._woken = False
         self._threads = Threads(THREADS_AT_MOST, "fleet-task")
         self._in_slots: dict[str, Slot] = {}
-        self.beat_at: float | None = None  # Unix time of the main thread's last turn; None while it starts or stops
+        self.beat_at: float | None = None  # Unix time of the main thread's last turn; None: none is due
         self.queues = self.app.amqp.queues.consume_from  # as -Q and -X said, and as remote control has it now
         self._in_threads = 0
         self.most_slots: int | None = None  # told by the autoscaler, where there is one
@@ -96,6 +96,7 @@ class SlotPool(BasePool):
         settle_down()
         leases.watch(self)
         self._farewell.listen()
+        self.beat()  # from here on its first turn is due
         self._stall_watch.start()
         atexit.register(self._acknowledge_last)
 

@@ -14,6 +14,7 @@ import pytest
 from fleet import config
 from fleet.cli.setup.stalls import recent_stalls
 from fleet.engine.messages.producer import submit_many
+from fleet.engine.operations.overview import open_overview
 from fleet.engine.process.duties.stall_watch import EXIT_STALLED, LOOK_EVERY_S, PAUSE_S, Stalls
 from fleet.engine.transport.leases import LEASE_S
 from fleet.models import BotResult
@@ -22,6 +23,7 @@ from fleet.store import keys
 from fleet.store.client import connect
 from tests.engine.conftest import StartWorker
 from tests.waiting import wait_until
+from tests.worker_process import WorkerProcess
 
 HANG_S = 20.0
 #: Seconds that a task may take, less than any of the stalls below.
@@ -173,3 +175,28 @@ def test_a_worker_whose_loop_stands_or_whose_gil_is_never_released_ends_with_a_c
 
     assert spins.wait(60) == -signal.SIGVTALRM
     assert 'stalling_bots.py", line' in spins.log and "in spin" in spins.log
+
+
+def test_a_worker_that_stands_before_its_first_turn_is_told_within_15_s_and_ends(
+    stalling: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nfrom celery.signals import worker_ready\n"
+        "worker_ready.connect(lambda **_: time.sleep(90), weak=False)\n"
+    )
+    monkeypatch.setenv("FLEET_WORKER__HANG_S", "25")
+    config.current.cache_clear()
+    worker = WorkerProcess(tmp_path)
+    try:
+        with open_overview(config.current()) as overview:
+
+            def hung() -> list[float]:
+                view = overview.read()
+                return [view.at - (one.since or 0) for one in view.diagnoses if one.kind == "worker_hung"]
+
+            wait_until(hung, 60, lambda: f"it is told; log:\n{worker.log}")
+            assert hung()[0] < 15, "since its first turn was due"
+        assert worker.wait(60) == EXIT_STALLED
+        assert "ends itself: its main thread has stood" in worker.log.splitlines()[-1]
+    finally:
+        worker.kill()
