@@ -204,10 +204,13 @@ def agree_but_for(fleet: Stack, page: Browser, *, in_flight: int) -> None:
     ledgers = [fleet.ledger(name) for name in fleet.ledgers]
     calls, billed = (sum(one[name] for one in ledgers) for name in ("calls", "billed_usd_micros"))
     with open_overview(config.current()) as overview:
+        wait_until(
+            lambda: abs(micros_of(overview.read().bill.ever.usd_picos) - billed) <= 1, 10,
+            "what was settled is what was billed",
+        )  # fmt: skip
         bill = overview.read().bill.ever
     assert (bill.unknown_calls, bill.unknown_usd_picos > 0) == (in_flight, True)
     assert abs(bill.calls - calls) <= in_flight, "calls"
-    assert abs(micros_of(bill.usd_picos) - billed) <= 1, "what was settled is what was billed"
     page.wait(lambda: page.text("#bill-note").startswith(f"{bill.calls:,} calls today"), "the page has every call")
     shown = float(page.text("#bill-day").removeprefix("$"))
     assert abs(shown * PICOS - bill.usd_picos) <= PICOS // 100_000, "both round their last digit"
@@ -563,6 +566,12 @@ HOLES = """const all = [...document.querySelectorAll(".column")].filter((one) =>
 return all.map((one) => Math.max(0, ...[...one.children].slice(1).map((card, i) =>
     card.getBoundingClientRect().top - one.children[i].getBoundingClientRect().bottom)))"""
 
+#: The largest blank foot of a card of each column in pixels.
+FEET = """const all = [...document.querySelectorAll(".column")].filter((one) => one.offsetParent && one.firstChild);
+const end = (node) => node.getBoundingClientRect().bottom;
+return all.map((one) => Math.max(...[...one.children].filter((card) => !card.hidden).map((card) =>
+    end(card) - Math.max(...[...card.children].map(end)))))"""
+
 
 def complaints_of_axe(page: Browser) -> list[str]:
     """Return what axe-core finds on our part of the page: rule, and the element; Flower's own bar aside.
@@ -600,6 +609,7 @@ def test_it_fits_every_control_has_a_name_and_every_text_is_readable(
     assert max(page.script(HOLES)) < 20
     apart_px = 4 if columns < 3 else 420  # the third stands beside the map, and few cards may be too short for it
     page.wait(lambda: max(page.script(ENDS)) - min(page.script(ENDS)) < apart_px, "the columns end at one line")
+    assert max(page.script(FEET)) < 80, "the room that is left is between rows, not below them"
     assert page.script(SCROLLERS) == []
     assert page.script("return document.documentElement.dataset.bsTheme") == theme
     assert page.script("return document.documentElement.scrollWidth") <= width

@@ -4,7 +4,14 @@ import { attribute, by, count, counted, dollars, h, keyed, meter, text } from ".
 
 const micros = (picos) => picos / 1e6;
 
-export function bill({ bill: all }) {
+/** What the sum beside the cost of tasks is made of, so that both add up; nothing where they read the same. */
+function besideCost(billed, charged, unknown) {
+  if (dollars(billed) === dollars(charged)) return [];
+  const less = unknown ? "for calls that are unknown here, or on their way here" : "for calls that are on their way here";
+  return [billed > charged ? `that is the ${dollars(charged)} of Cost, and ${dollars(billed - charged)} for calls in no task's result` : `Cost has ${dollars(charged - billed)} more, ${less}`];
+}
+
+export function bill({ bill: all, cost }) {
   const panel = by("bill-panel");
   const later = all.batches;
   panel.hidden = !(all.ever.calls || later.gathering || later.tasks);
@@ -17,6 +24,7 @@ export function bill({ bill: all }) {
   const hits = all.cache.reduce((sum, row) => sum + row.hits, 0);
   const saved = all.cache.reduce((sum, row) => sum + row.saved_usd_micros, 0);
   if (hits) notes.push(`${dollars(saved)} saved: ${counted(hits, "task")} got the answer of an equal one (fleet cache)`);
+  notes.push(...besideCost(micros(all.ever.usd_picos), cost.total_usd_micros, all.ever.unknown_calls));
   text(by("bill-note"), notes.join(" · "));
   const lost = by("bill-unknown");
   lost.hidden = !(all.ever.unknown_calls || all.day.unpriced_calls);

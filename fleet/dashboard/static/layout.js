@@ -6,7 +6,8 @@ import { gateOf } from "./store.js";
 const THREE = matchMedia("(min-width: 1800px)");
 const TWO = matchMedia("(min-width: 900px)");
 const UNEVEN_PX = 160; // columns that differ by less stay as they are: cards that jump are worse
-const TALLER_PX = 240; // by so much the last card of a column may grow, so that all end at one line
+const ROW_PX = 16; // by so much each row of a column's lists may grow, so that all columns end at one line
+const FOOT_PX = 40; // and by so much the foot of each card, for what is left then
 const CALM_MS = 10000; // between two moves of cards
 const GAP_PX = 13; // between two cards, .8rem
 const MOST_SWAPS = 30;
@@ -15,7 +16,7 @@ const SUMMARY_ROWS = 6;
 let board = null;
 let cards = [];
 let levelling = 0;
-const grown = new Map(); // card -> pixels that it is taller than what stands in it
+const given = new Map(); // card -> pixels by which each of its rows, and its foot, are taller than what stands in them
 let movedAt = -Infinity;
 let shownAs = "";
 let isFresh = false; // columns or cards are others than at the last look, so heights were not those of now
@@ -38,7 +39,18 @@ export function arrange() {
 }
 
 /** Heights of what stands in cards. */
-const heightsOf = (present) => new Map(present.map((card) => [card, heightOf(card) - (grown.get(card) ?? 0)]));
+const heightsOf = (present) => new Map(present.map((card) => [card, heightOf(card) - extraOf(card)]));
+
+function extraOf(card) {
+  const { row, foot } = given.get(card) ?? { row: 0, foot: 0 };
+  return row ? row * rowsOf(card) + foot : foot;
+}
+
+/** Rows of a card's lists that are shown. */
+function rowsOf(card) {
+  const shown = (list) => (list.classList.contains("unfolded") ? list.children.length : Math.min(list.children.length, Number(list.dataset.most)));
+  return [...card.querySelectorAll("[data-most]")].reduce((sum, list) => sum + shown(list), 0);
+}
 
 const isTouched = () => performance.now() - movedAt < CALM_MS || board.matches(":hover") || board.contains(document.activeElement);
 
@@ -53,17 +65,32 @@ function move(wanted, count) {
   wanted.forEach((own, i) => own.forEach((card, k) => board.columns[i].children[k] !== card && board.columns[i].insertBefore(card, board.columns[i].children[k] ?? null)));
 }
 
-/** Let the last card of each column end where the longest column ends. */
+/** Let each column end where the longest one ends: its rows stand a little further apart, and no card has a blank foot. */
 function level(columns, heights) {
   const tall = lengths(columns, heights);
   const most = Math.max(...tall);
-  const wanted = new Map(columns.slice(0, tall.length).map((own, i) => [own.at(-1), Math.min(TALLER_PX, Math.round(most - tall[i]))]));
+  const wanted = new Map(columns.slice(0, tall.length).flatMap((own, i) => spread(own, Math.round(most - tall[i]))));
   for (const card of cards) {
-    const more = wanted.get(card) ?? 0;
-    if (more === (grown.get(card) ?? 0)) continue;
-    card.style.setProperty("--grown", `${more}px`);
-    grown.set(card, more);
+    const { row, foot } = wanted.get(card) ?? { row: 0, foot: 0 };
+    const before = given.get(card);
+    if (row === (before?.row ?? 0) && foot === (before?.foot ?? 0)) continue;
+    card.style.setProperty("--row", `${row}px`);
+    card.style.setProperty("--foot", `${foot}px`);
+    given.set(card, { row, foot });
   }
+}
+
+/** What each card of a column is given of so many pixels. */
+function spread(own, more) {
+  const rows = own.map(rowsOf);
+  const all = rows.reduce((sum, n) => sum + n, 0);
+  const row = all ? Math.min(ROW_PX, Math.floor(more / all)) : 0;
+  let left = Math.min(more - row * all, FOOT_PX * own.length);
+  return own.map((card, i) => {
+    const foot = Math.ceil(left / (own.length - i));
+    left -= foot;
+    return [card, { row, foot }];
+  });
 }
 
 function build() {

@@ -321,7 +321,7 @@ function use(node, used, allowed) {
   text(node.children[2], allowed ? `${short(Math.round(used))} of ${short(allowed)}` : `${short(Math.round(used))}, no limit`);
 }
 
-function cost({ cost: money, bill, budgets, hours, totals, marks }) {
+function cost({ cost: money, budgets, hours, totals, marks }) {
   text(by("cost-hour"), dollars(money.hour_usd_micros));
   text(by("cost-day"), dollars(money.day_usd_micros));
   const level = money.budget_usd_micros_per_hour ? { value: money.budget_usd_micros_per_hour } : null;
@@ -331,7 +331,7 @@ function cost({ cost: money, bill, budgets, hours, totals, marks }) {
   const budget = tight ? `${percent(tight.share)} of today's ${dollars(tight.usd_micros_per_day)} of ${tight.limit}${others.length ? `, the most used of ${count(money.budgets.length)} budgets` : ""}${level ? "; dashed: an even hour" : ""}` : budgets.length ? "budgets have a panel of their own" : "no budget set (budgets.fleet)";
   const cached = totals.cached_tokens ? `, ${percent(totals.cached_tokens / totals.input_tokens)} of the input cached` : "";
   const idle = money.compute ? ` · last day ${money.compute.line}` : "";
-  text(by("cost-note"), `${budget} · in all ${dollars(money.total_usd_micros)}, ${each} per 1,000 tasks${cached}${idle}${bill.ever.unknown_calls ? " · as tasks counted it, also where the bill says unknown" : ""}`);
+  text(by("cost-note"), `${budget} · in all ${dollars(money.total_usd_micros)}, ${each} per 1,000 tasks${cached}${idle}`);
   const most = Math.max(1, ...money.pools.map((pool) => pool.day_usd_micros));
   keyed(by("cost-pools"), money.pools, (pool) => pool.pool, (pool) => h("li", { class: "use" }, h("span", { class: "cut" }, pool.pool), h("div", { class: "meter" }), h("b")), (node, pool) => {
     meter(node.children[1], pool.day_usd_micros, most);
