@@ -91,6 +91,11 @@ def test_answers_are_graded_by_a_known_answer_and_later(folder: Path) -> None:
     assert told == "['7', '14', '21', '28', '35']\ngraded: see `fleet bots show research-001`\n"
 
 
+def test_a_persona_is_tried_and_finished(folder: Path) -> None:
+    told = run(folder, "rollout.py")
+    assert told == "running and no task fails: {'ok'}\n[pools.research]\npersona.archetypes = [\"conservative\"]\n"
+
+
 def test_the_tool_api_is_asked_by_the_worker(folder: Path) -> None:
     assert run(folder, "tool_api.py") == "7 lamps ok\n"
 

@@ -26,6 +26,7 @@ DEPARTMENTS = tuple(
         "economy",
         "jobs",
         "resilience",
+        "rollouts",
         "scaling",
         "schedules",
         "signals",
@@ -82,7 +83,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("fleet.cli.wrong_use",),
     ("fleet.cli.main", "fleet.cli.run", "fleet.cli.stack", "fleet.cli.operate", "fleet.cli.setup"),
-    ("fleet.cli.money", "fleet.cli.keys", "fleet.cli.demo"),
+    ("fleet.cli.money", "fleet.cli.keys", "fleet.cli.demo", "fleet.cli.rollouts"),
     ("fleet.cli.payouts",),
     # The door of `celery -A fleet`, and the lazy one of `import fleet`: nothing below may enter by them.
     ("fleet.door",),

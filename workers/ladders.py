@@ -138,7 +138,8 @@ class Ladders:
     def limits_of(self, pool: str) -> tuple[str, ...]:
         """Return the limits under which the next calls of a pool go: several where its personas have several
         models, or its provider several keys."""
-        own = [rung for rung in self._ladders[pool] if rung.is_own and rung.route and rung.shut is None]
+        ladder = self._ladders[pool]
+        own = [rung for rung in ladder if rung.is_own and not rung.is_candidate and rung.route and rung.shut is None]
         names = [limit for rung in own if rung.route for limit in rung.route.limits]
         open_ones = [name for name in names if self._standing(name) is None] if len(names) > 1 else ()
         return tuple(open_ones) or (self.limit_of(pool),)

@@ -69,7 +69,7 @@ class Rung:
     """One rung of a pool's ladder.
 
     Args:
-        number: Its place; 0 is the pool's own, below that are the other models of its personas.
+        number: Its place; 0 is the pool's own, below that are the other models of its personas, and its candidates.
         route: Where its calls go; None: nowhere, `answer` is the answer.
         answer: A text instead of an answer.
         when: The conditions that it names.
@@ -88,6 +88,11 @@ class Rung:
     def is_own(self) -> bool:
         """True unless it is a fallback."""
         return self.number <= 0
+
+    @property
+    def is_candidate(self) -> bool:
+        """True for a model that a rollout may try: it stands in for none."""
+        return self.number < 0 and not self.when
 
     @property
     def api(self) -> str:
@@ -114,6 +119,7 @@ def ladder_of(
     limits: Mapping[str, LimitSettings],
     shut: Mapping[str, Wait] = NONE_SHUT,
     others: Sequence[Route] = (),
+    candidates: Sequence[Route] = (),
 ) -> tuple[Rung, ...]:
     """Return a pool's ladder as it is configured.
 
@@ -123,6 +129,7 @@ def ladder_of(
         limits: Rates by `provider/model/key`.
         shut: Why this process can make no calls under a limit, by the same names.
         others: Routes to the other models of its personas: each stands in for the others, whatever they wait for.
+        candidates: Routes to the models that a rollout may try: others stand in for them, they for none.
     """
 
     def degrades(route: Route | None) -> bool:
@@ -140,8 +147,13 @@ def ladder_of(
         Rung(-n, route, when=every, degrades=degrades(route), shut=why_shut(route))
         for n, route in enumerate(others, start=1)
     )
-    first = Rung(0, own, when=every if others else frozenset(), degrades=degrades(own), shut=why_shut(own))
-    return (first, *models, *rungs)
+    tried = (
+        Rung(-n, route, degrades=degrades(route), shut=why_shut(route))
+        for n, route in enumerate(candidates, start=1 + len(others))
+    )
+    stands_in = every if others or candidates else frozenset()
+    first = Rung(0, own, when=stands_in, degrades=degrades(own), shut=why_shut(own))
+    return (first, *models, *tried, *rungs)
 
 
 def beginning_with(ladder: tuple[Rung, ...], model: str | None) -> tuple[Rung, ...]:

@@ -132,6 +132,11 @@ COMMANDS = {
         "schedules",
         "Show what is submitted by the clock, and when next; pause it, or run it now.",
     ),
+    "rollout": (
+        "fleet.cli.rollouts.commands",
+        "rollout",
+        "Try a new persona or model on a share of a pool's tasks; it goes back by itself when it is worse.",
+    ),
     "limits": (
         "fleet.cli.operate.limits",
         "limits",

@@ -224,6 +224,9 @@ class PoolSettings(Section):
         None, description='JSON lines {"prompt": ..., "expect": regular expression} to try suspected bots with.'
     )
     persona: PersonaSettings = Field(PersonaSettings(), description="Personas of this pool's bots.")
+    candidates: tuple[str, ...] = Field(
+        (), description="Further models of its provider, which its bots ask in a rollout alone (docs/rollout.md)."
+    )
 
     @property
     def own_bot(self) -> str | None:
@@ -246,6 +249,28 @@ class PoolSettings(Section):
         models, wanted = self.persona.models, "expected different ones, and the pool's `model` among them"
         if models and (self.model not in models or len(set(models)) < len(models)):
             raise ValueError(f"persona.models: {wanted} ({self.model}), got {', '.join(models)}")
+        return self
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of its provider that its bots may ask, its own first, candidates last."""
+        return tuple(dict.fromkeys((self.model, *self.persona.models, *self.candidates)))
+
+    def place_of(self, number: int) -> str:
+        """Return what one of its calls is called, as `Settings.calls_of` has them: empty for its own."""
+        rungs = sum(rung.answer is None for rung in self.fallback)
+        if number <= rungs:
+            return f"fallback {number}" if number else ""
+        return "candidates" if number > rungs + len({*self.persona.models} - {self.model}) else "persona.models"
+
+    @model_validator(mode="after")
+    def _candidates_are_new(self) -> Self:
+        known = {self.model, *self.persona.models}
+        if len({*self.candidates} - known) < len(self.candidates):
+            raise ValueError(
+                f"candidates: expected different models, none that its bots ask ({', '.join(sorted(known))}), got "
+                f"{', '.join(self.candidates)}"
+            )
         return self
 
     @model_validator(mode="after")

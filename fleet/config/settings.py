@@ -149,8 +149,8 @@ class Settings(BaseSettings):
             calls = self.calls_of(name)
             if len(set(calls)) < len(calls):
                 raise ValueError(
-                    f"pools.{name}.fallback: expected rungs of different providers or models, none of persona.models, "
-                    "got one twice; for another key of the same API give it a [providers] table of its own"
+                    f"pools.{name}.fallback: expected rungs of different providers or models, none of persona.models "
+                    "or candidates, got one twice; for another key of the same API give it a [providers] table"
                 )
         return self
 
@@ -219,18 +219,17 @@ class Settings(BaseSettings):
     def calls_of(self, pool: str) -> tuple[tuple[str, str], ...]:
         """Return provider and model of each rung of a pool's ladder that makes calls.
 
-        The pool's own come first, the other models of its personas last.
+        The pool's own come first, the other models of its personas and its candidates last.
         """
         settings = self.pools[pool]
         own = settings.provider, settings.model
         below = ((rung.provider or own[0], rung.model or own[1]) for rung in settings.fallback if rung.answer is None)
-        others = ((own[0], model) for model in settings.persona.models if model != own[1])
+        others = ((own[0], model) for model in settings.models if model != own[1])
         return (own, *below, *others)
 
     def place_of(self, pool: str, number: int) -> str:
         """Return what one of `calls_of` is called in its pool: empty for the pool's own."""
-        rungs = sum(rung.answer is None for rung in self.pools[pool].fallback)
-        return "" if not number else f"fallback {number}" if number <= rungs else "persona.models"
+        return self.pools[pool].place_of(number)
 
     @property
     def limits_in_use(self) -> dict[str, LimitSettings]:

@@ -265,6 +265,13 @@ SCHEDULE_PAUSED = Event("schedule_paused", "warning", "An operator paused a sche
 SCHEDULE_RESUMED = Event("schedule_resumed", "info", "A schedule goes on: schedule, by, host.")
 SCHEDULE_RUN = Event("schedule_run", "info", "An operator had a schedule's tasks submitted: schedule, tasks, by, host.")
 CACHE_CLEARED = Event("cache_cleared", "info", "Kept answers were dropped: kind, answers (count), by, host.")
+ROLLOUT_STARTED = Event(
+    "rollout_started", "info", "An operator tries something in a pool: pool, rollout, what, share, by, host."
+)
+ROLLOUT_BACK = Event("rollout_back", "warning", "What was tried is worse, and ended: pool, rollout, what, why.")
+ROLLOUT_ENDED = Event(
+    "rollout_ended", "info", "An operator stopped or finished a rollout: pool, rollout, what, how, by, host."
+)
 JOB_CANCELLED = Event("job_cancelled", "warning", "Somebody cancelled a job: job (its id), ended, stopped, by, host.")
 JOB_SEALED = Event("job_sealed", "info", "Somebody let an open job get no more tasks: job, by, host.")
 JOB_REPLAYED = Event("job_replayed", "info", "A job's failed tasks were queued again: job, tasks, by, host.")
@@ -303,6 +310,7 @@ EVENTS: dict[str, Event] = {
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED, BATCH_TROUBLE,
         EARNING_REVOKED, PAYOUT_MOVED, PAYOUT_GUARD,
         BILL_RESOLVED, SCHEDULE_MISSED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_RUN,
+        ROLLOUT_STARTED, ROLLOUT_BACK, ROLLOUT_ENDED,
         JOB_CANCELLED, JOB_REPLAYED, CACHE_CLEARED, CONTEXT_ADDED, CONTEXT_REMOVED,
         KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, KEY_DELEGATED, KEY_SCOPED,
         DELEGATION_REVOKED, USE_UNUSUAL, USE_USUAL, DEAD_LETTER, TASK_CANCELLED,

@@ -27,6 +27,7 @@ from fleet.signals.limit_view import LimitView
 from fleet.signals.marks import ChartMark
 from fleet.signals.money.bill_view import BillView
 from fleet.signals.recorder import WorkerReport
+from fleet.signals.rollouts.view import RolloutView
 from fleet.signals.rungs import LadderView
 from fleet.signals.spans import Span, Trends
 from fleet.signals.spread import Verdict
@@ -391,4 +392,5 @@ class FleetView(Frozen):
     verdict: CallVerdict = Field(CallVerdict(), description="Who is behind what fails now, by calls.")
     dead: tuple[DeadGroup, ...] = Field((), description="Dead letters by pool and reason, the most first.")
     jobs: JobsView = Field(JobsView(), description="Many tasks with one end.")
+    rollouts: tuple[RolloutView, ...] = Field((), description="What is tried in pools, and what went back lately.")
     suspects: int = Field(0, description="Tasks whose worker died while they ran: they wait to run apart, or do so.")

@@ -1,4 +1,4 @@
-"""Keys of what answers were worth: who agreed with whom, and who was right. No words of a task.
+"""Keys of what answers were worth: who agreed with whom, who was right, what is tried. No words of a task.
 
 Called as `answer_keys.NAME(...)`, for the reason that `keys.py` tells.
 """
@@ -58,6 +58,21 @@ def told_turn() -> str:
 def recent_asks() -> str:
     """List, expires: the newest asks of all, newest first (`engine/asking/recent.py`)."""
     return f"{TAG}:asks-recent"
+
+
+def rollouts() -> str:
+    """Hash, pool -> JSON: what is tried there; a persona's own words may be in it, never a task's."""
+    return f"{TAG}:rollouts"
+
+
+def rollout(rollout_id: str) -> str:
+    """Hash, expires: tasks, failures, costs and likeness under what is tried, and under what was there."""
+    return f"{TAG}:rollout:{rollout_id}"
+
+
+def past_rollouts() -> str:
+    """List (JSON), expires: the newest rollouts that are over, newest first."""
+    return f"{TAG}:rollouts-past"
 
 
 _BUILDERS = plain_builders(globals(), besides=())

@@ -14,6 +14,7 @@ from fleet.engine.asking.recent import RecentAsk, RecentMember
 from fleet.engine.jobs.job import find_job, open_job, submit_job
 from fleet.engine.outcomes.completion import Finish
 from fleet.models import BotResult, TaskError
+from fleet.rollouts import Rollout, end, read_rollouts, start
 from fleet.store import answer_keys, keys
 from fleet.store.client import connect
 from tests.dashboard.browser import Browser, start_chromium
@@ -64,6 +65,10 @@ def page(tmp_path: Path, redis_url: str, client: redis.Redis, monkeypatch: pytes
     crawl.add(["one", "two"])
     client.hset(f"{keys.TAG}:job:{crawl.id}", mapping={"queued_at": time.time() - 7200, "made": time.time() - 7200})
     client.lpush(answer_keys.recent_asks(), ASK.model_dump_json())
+    tried = Rollout(id="0" * 12, pool="research", persona="creative", share=0.05, since=time.time(), by="ann")
+    start(client, tried)
+    sums = {"new_tasks": 20, "new_failed": 1, "old_tasks": 380, "old_failed": 38}
+    client.hset(answer_keys.rollout(tried.id), mapping=sums)
     driver = start_chromium()
     try:
         with running(tmp_path, redis_url, env={"FLEET_HOME": str(tmp_path)}) as flower:
@@ -110,6 +115,7 @@ def test_jobs_and_schedules_are_told_and_jobs_are_sealed_replayed_and_cancelled(
         "who did it is recorded",
     )
     _asks_are_told_with_their_members(page)
+    _what_is_tried_is_told(page, client)
     page.wait(lambda: "prices" in page.text("#schedules"), "schedules are told")
     assert "every 900 s · next in" in page.text("#schedules")
     assert "no beat" in page.text("#schedules-trouble")
@@ -133,6 +139,16 @@ def _asks_are_told_with_their_members(page: Browser) -> None:
     page.click("#asks .link")
     told = page.text("#asks .letters")
     assert "answer 1" in told and "BadAnswer" in told and "research-002" in told
+
+
+def _what_is_tried_is_told(page: Browser, client: redis.Redis) -> None:
+    told = page.text("#rollouts")
+    assert "persona creative" in told and "5% of the tasks of research" in told
+    assert "20 tasks under it, 380 others; good 95.0% beside 90.0%" in told
+    (state,) = read_rollouts(client)
+    end(client, state.rollout, state.rollout.over("back", at=time.time(), why="its answers are 90% alike"))
+    page.wait(lambda: "went back" in page.text("#rollouts"), "it went back")
+    assert "its answers are 90% alike" in page.text("#rollouts .trouble")
 
 
 def _a_task_leads_to_its_job(page: Browser, task_id: str, job_id: str) -> None:

@@ -20,6 +20,7 @@ from fleet.signals.health_view import ClassDiversity, ScoreView
 from fleet.signals.jobs.view import JobsView, JobView
 from fleet.signals.money.bill_view import BillSums, BillView
 from fleet.signals.money.payout_view import AddressRow, PayoutRow, PayoutsView
+from fleet.signals.rollouts.view import RolloutView
 from fleet.signals.rungs import LadderView
 from fleet.signals.unusual.alarms import Alarm
 from fleet.signals.view import EventView, FleetView, PoolView
@@ -486,6 +487,16 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
             id="0" * 15, key="crawl", word="open", made_at=1.0, moved_at=1.0, queued=9, total=None, ended=2, ok=2,
             degraded=0, failed=0, cancelled=0, trouble="it is open, and has got no task for 2 h",
         ),))),
+        symptoms_of(),
+    ),
+    (
+        "rollout_back", "info",
+        "model m-2 was tried in alpha and went back since 14:01:00 UTC: 40.0% of its tasks have a good first answer",
+        view_of(rollouts=(RolloutView(
+            id="0" * 12, pool="alpha", what="model m-2", word="back", share=0.05, since=1.0, by="ann",
+            ended_at=NOW_S - 60, ended_by="", why="40.0% of its tasks have a good first answer", new_tasks=20,
+            new_failed=12, old_tasks=400, old_failed=2, aspects=(),
+        ),)),
         symptoms_of(),
     ),
     (

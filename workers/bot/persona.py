@@ -178,6 +178,27 @@ def worker_bot_of(name: str, settings: Settings, remedy: Remedy | None = None) -
     return treated(bot, persona, remedy) if remedy else bot
 
 
+def tried_bot_of(bot: Bot, settings: Settings, *, persona: str = "", prompt: str = "", model: str = "") -> Bot | None:
+    """Return a bot under what a rollout tries; None when these settings do not know that persona or model.
+
+    Args:
+        bot: As it is else.
+        settings: Of its pool.
+        persona: Archetype, or what the persona of `prompt` is called; empty: its own.
+        prompt: System prompt of that persona; empty: that of the archetype.
+        model: Of the pool's provider; empty: its own.
+    """
+    pool = settings.pools[bot.pool]
+    own = {str(name): text for name, text in pool.persona.system_prompts.items()}
+    text = prompt or own.get(persona) or SYSTEM_PROMPTS.get(persona, "")
+    if (persona and not text) or (model and model not in pool.models):
+        return None
+    drawn = {"archetype": persona, "system_prompt": text} if persona else {}
+    return bot.model_copy(
+        update={"persona": bot.persona.model_copy(update=drawn | ({"model": model} if model else {})), "remedy": None}
+    )
+
+
 def _place_of(name: str) -> tuple[str, int]:
     pool, _, digits = name.rpartition("-")
     return pool, int(digits) if digits.isascii() and digits.isdigit() else 0

@@ -10,6 +10,7 @@ import { keys } from "./keys.js";
 import { diagnoses } from "./diagnosis.js";
 import { deadLetters } from "./dead.js";
 import { jobs } from "./jobs.js";
+import { rollouts } from "./rollouts.js";
 import { schedules } from "./schedules.js";
 import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
 import { COLOURS, SORTS } from "./colours.js";
@@ -89,6 +90,7 @@ function draw() {
   payouts(view);
   jobs(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   asks(view, { store });
+  rollouts(view);
   schedules(view, { store });
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from fleet.answers.marking import is_right
 from fleet.config import Settings
+from fleet.engine.answers.rollouts import SENT
 from fleet.engine.outcomes.stored import read_result
 from fleet.errors import FleetError
 from fleet.frozen import Frozen
@@ -162,10 +163,11 @@ def tell_here(client: redis.Redis, told: Sequence[Worth]) -> None:
 
 
 def grade_of(result: BotResult, right: bool, *, of: Of = "grades") -> Grade:
-    """Return the grade of a result: an answer of a fallback says nothing of its bot, whose model is another one."""
+    """Return the grade of a result: an answer of a fallback, or under what a rollout tries, says nothing of its bot."""
     cost = result.usage.total_tokens if result.cost_usd_micros is None else result.cost_usd_micros
+    bot = None if result.rung or SENT in result.sent else result.bot
     return Grade(
-        result.task_id, result.kind, right, result.pool or "", None if result.rung else result.bot,
+        result.task_id, result.kind, right, result.pool or "", bot,
         f"{result.provider}/{result.model}" if result.model else "", cost, of,
     )  # fmt: skip
 

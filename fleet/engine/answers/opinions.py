@@ -15,18 +15,15 @@ from typing import Any, Protocol
 
 from fleet.config import Settings
 from fleet.engine.admission.standing import stand
-from fleet.engine.answers.deeds import deed_of, lesson_of
-from fleet.engine.outcomes.completion import BotShare
+from fleet.engine.answers.opinion import Opinion, Opinions
+from fleet.engine.answers.rollouts import Arm, Rollouts
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, HeldUp, StoreError
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms
-from fleet.money import PICOS_PER_MICRO
 from fleet.outcome import NOTHING_BEFORE, Before, Outcome, Parking
-from fleet.roster import Checkout, Deed, Roster, WantedBot
-from fleet.signals.windows import Share
+from fleet.roster import Checkout, Roster, WantedBot
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
-from fleet.usage import Usage
 
 #: Seconds between two looks for bots that were quarantined while they work.
 WATCH_EVERY_S = 1.0
@@ -56,111 +53,6 @@ class Agent(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
-    """What one bot made of a task."""
-
-    checkout: Checkout
-    bot: Bot
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Opinions:
-    """What all bots that were asked made of a task, in order.
-
-    Args:
-        given: What they made of it.
-        stopped: What came of bots that were quarantined meanwhile: nothing but what they have used.
-        most: How many were to be asked at most. When one, it is judged without a second opinion.
-        is_revoked: The task was revoked meanwhile: nobody wants its outcome, only what it has used.
-        parking: The task waits, and there is no outcome: nobody has given an answer yet.
-        asked: The checkouts of all that were asked.
-    """
-
-    given: tuple[Opinion, ...]
-    stopped: tuple[Opinion, ...]
-    most: int
-    is_revoked: bool = False
-    parking: Parking | None = None
-    asked: tuple[Checkout, ...] = ()
-
-    @property
-    def chosen(self) -> Opinion:
-        """The last one with an answer; without any the last one at fault, for that is why others were asked."""
-        if len(self.given) == 1:
-            return self.given[0]
-        with_answer = [one for one in self.given if one.outcome.answer is not None]
-        at_fault = [one for one in self.given if one.outcome.fault is not None]
-        return (with_answer or at_fault or self.given)[-1]
-
-    @property
-    def agree(self) -> bool:
-        """True when several bots were asked, and none did well: the prompt is to blame."""
-        return len(self.given) > 1 and all(one.outcome.fault is not None for one in self.given)
-
-    def outcome(self) -> Outcome:
-        """Return the task's outcome: the chosen one, with what all that were asked have used."""
-        if len(self.given) == 1 and not self.stopped:
-            return self.given[0].outcome
-        chosen = self.chosen.outcome
-        outcomes = [one.outcome for one in (*self.given, *self.stopped)]
-        if chosen.error is not None and self.agree:
-            chosen.error.blame = "prompt"
-        costs = [one.cost_usd_picos for one in outcomes if one.cost_usd_picos is not None]
-        return replace(
-            chosen,
-            usage=sum((one.usage for one in outcomes), Usage()),
-            cost_usd_picos=sum(costs) if costs else None,
-            attempts=sum(one.attempts for one in outcomes),
-            provider_errors=dict(sum((Counter(one.provider_errors) for one in outcomes), Counter[str]())),
-            limited_ms=sum(one.limited_ms for one in outcomes),
-            ran_ms=sum(one.ran_ms for one in outcomes),
-        )
-
-    def other_checkouts(self) -> list[Checkout]:
-        """Return the checkouts of all that were asked, but that of the one whose outcome is the task's."""
-        return [one.checkout for one in self._others()]
-
-    def parts(self) -> list[BotShare]:
-        """Return what the bots whose answer was not taken have used, and what went wrong."""
-        return [
-            BotShare(
-                Share(
-                    one.bot.name,
-                    sum(one.outcome.provider_errors.values()),
-                    (one.outcome.cost_usd_picos or 0) / PICOS_PER_MICRO,
-                    one.outcome.usage.total_tokens,
-                    one.outcome.limited_ms + one.outcome.ran_ms,
-                ),
-                one.outcome.provider_errors,
-                max(one.outcome.bad_answers, int(one.outcome.fault is not None)),
-            )
-            for one in self._others()
-        ]
-
-    def _others(self) -> list[Opinion]:
-        if len(self.given) == 1 and not self.stopped:
-            return []
-        chosen = self.chosen
-        return [one for one in (*self.given, *self.stopped) if one is not chosen]
-
-    def deeds(self) -> tuple[Deed, ...]:
-        """Return what counts for or against each bot: nothing against any while nobody has done better.
-
-        An answer that was too short and stands all the same teaches what is usual.
-        """
-        last = self.given[-1].outcome
-        if self.is_revoked:
-            return ()
-        if last.fault is not None and self.most > 1:
-            chosen = self.chosen
-            return () if chosen.outcome.answer is None else (lesson_of(chosen.bot.name, chosen.outcome),)
-        is_settled = self.most == 1 or last.answer is not None
-        found = [deed_of(one.bot.name, one.outcome) for one in self.given]
-        return tuple([deed for deed in found if deed is not None and (is_settled or deed.fault is None)])
-
-
-@dataclass(frozen=True, slots=True)
 class _Turn:
     """One bot's turn at a task."""
 
@@ -171,6 +63,7 @@ class _Turn:
     left_s: float | None
     spent_picos: int
     stop: asyncio.Event
+    arm: Arm | None = None
 
 
 class Panel:
@@ -183,6 +76,7 @@ class Panel:
         bot_of: Makes a bot by its name.
         norms_of: What is usual for a pool and a task class.
         held: Checkouts that this process renews, by token.
+        rollouts: What is tried in pools.
     """
 
     def __init__(
@@ -194,8 +88,9 @@ class Panel:
         bot_of: Callable[[str], Bot],
         norms_of: Callable[[str, str], Norms | None],
         held: MutableMapping[str, Checkout],
+        rollouts: Rollouts | None = None,
     ) -> None:
-        self._agent = agent
+        self._agent, self._rollouts = agent, rollouts
         self._roster = roster
         self._settings = settings
         self._bot_of = bot_of
@@ -231,18 +126,22 @@ class Panel:
         had, left_s, spent = before, allowed_s - before.ran_ms / 1000, 0
         while checkout is not None:
             self._stops[first.token] = stop = asyncio.Event()
-            turn = _Turn(task, self._bot_of(checkout.bot), checkout, task_id, left_s, spent, stop)
+            turn = self._begin(
+                _Turn(task, self._bot_of(checkout.bot), checkout, task_id, left_s, spent, stop),
+                is_first=not (given or stopped),
+            )
             try:
                 found = await self._turn(turn, had, may_park=not given)
             finally:
                 del self._stops[first.token]
             if isinstance(found, Parking):
                 return Opinions((), tuple(stopped), most, parking=_since(found, before, stopped), asked=tuple(asked))
-            opinion = Opinion(checkout, turn.bot, found)
+            opinion = self._heard(turn, found)
             if first.token in self._revoked:
                 self._revoked.discard(first.token)
                 return Opinions((*given, opinion), tuple(stopped), most, is_revoked=True)
-            if stop.is_set() and found.answer is None:
+            rescued = opinion.is_tried and most > 1 and left_s > 0 and (found.answer is None or found.fault is not None)
+            if (stop.is_set() and found.answer is None) or rescued:
                 stopped.append(opinion)
             else:
                 given.append(opinion)
@@ -251,6 +150,9 @@ class Panel:
             outcomes = [one.outcome for one in (*given, *stopped)]
             had, left_s = NOTHING_BEFORE, allowed_s - sum([one.ran_ms for one in outcomes]) / 1000
             spent = sum([one.cost_usd_picos or 0 for one in outcomes])
+            if rescued:  # no task pays for a rollout: the same bot does it as ever, in all of its time
+                left_s = allowed_s - before.ran_ms / 1000
+                continue
             checkout = await self._another(asked, task, task_id, wanted) if left_s > 0 else None
             if checkout is not None:
                 asked.append(checkout)
@@ -259,6 +161,20 @@ class Panel:
         wait = BotsQuarantined("its bot was quarantined, and there is no other").wait(about=first.pool)
         parking = _since(Parking(wait, NOTHING_BEFORE, is_alone=True), before, stopped)
         return Opinions((), tuple(stopped), most, parking=parking, asked=tuple(asked))
+
+    def _begin(self, turn: _Turn, *, is_first: bool) -> _Turn:
+        """Return a turn as it is under the rollout of its pool, if one runs."""
+        if self._rollouts is None or not is_first:
+            return turn
+        bot, arm = self._rollouts.enter(turn.bot, turn.task_id)
+        return turn if arm is None else replace(turn, bot=bot, arm=arm)
+
+    def _heard(self, turn: _Turn, found: Outcome) -> Opinion:
+        """Return what a turn came to; the rollout of its pool learns it."""
+        if self._rollouts is None or turn.arm is None or (turn.stop.is_set() and found.answer is None):
+            return Opinion(turn.checkout, turn.bot, found)
+        heard = self._rollouts.heard(turn.task, turn.arm, found)
+        return Opinion(turn.checkout, turn.bot, heard, turn.arm.is_new)
 
     async def _turn(self, turn: _Turn, before: Before, *, may_park: bool) -> Outcome | Parking:
         """Let one bot work, in its slot until it has come to something unless it may be parked."""

@@ -17,6 +17,7 @@ from fleet.config import Settings
 from fleet.config.savings import KindSettings
 from fleet.economy.cache.answers import EACH_S, LEASE_S, MB, OTHER_KINDS, RENEW_EVERY_S, AnswerCache, How, Sight, Twin
 from fleet.economy.cache.digest import digest_of, digest_of_pool, reads_metadata
+from fleet.engine.answers.rollouts import SENT
 from fleet.engine.outcomes.results import Done, spent_before
 from fleet.engine.outcomes.stored import read_result, result_meta
 from fleet.engine.transport.parking.opening import open_these
@@ -223,8 +224,9 @@ def _how(result: BotResult | None, wait: Wait | None) -> tuple[How, int]:
 
 
 def may_be_kept(result: BotResult) -> bool:
-    """True for a whole answer of a bot, by its pool's own model, to the whole prompt."""
-    return result.status == "ok" and bool(result.bot) and not (result.rung or result.cut_tokens or result.left_out)
+    """True for a whole answer of a bot, by its pool's own model, to the whole prompt; none that a rollout tries."""
+    is_usual = not (result.rung or result.cut_tokens or result.left_out) and SENT not in result.sent
+    return result.status == "ok" and bool(result.bot) and is_usual
 
 
 def served(kept: BotResult, task: BotTask, task_id: str, *, queued_ms: int | None, before: Before) -> BotResult:

@@ -28,6 +28,7 @@ from fleet.engine.operations.ladders import apis_of
 from fleet.engine.operations.money.billing import Billing
 from fleet.engine.operations.obstacles import PoolStanding, drain_of_pool, headline
 from fleet.engine.operations.paces import LimitPace, finished_a_second, limit_view, paces_of
+from fleet.engine.operations.rollouts.board import rollout_views
 from fleet.engine.operations.sameness import diversity_views
 from fleet.engine.operations.scaling.published import scaling_view
 from fleet.engine.operations.symptoms import read_symptoms
@@ -194,6 +195,7 @@ class Overview:
             diversity=diversity_views(reading.classes),
             dead=read_dead_of(self._state, self._broker, settings, pools),
             jobs=read_jobs(self._state, now_s),
+            rollouts=rollout_views(self._state, now_s),
             suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
         symptoms = read_symptoms(

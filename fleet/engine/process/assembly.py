@@ -30,6 +30,7 @@ from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
 from fleet.engine.answers.peers import ValidatorPeers
+from fleet.engine.answers.rollouts import SENT, Rollouts
 from fleet.engine.answers.shadows import Shadows
 from fleet.engine.answers.twins import Twins
 from fleet.engine.messages.queues import bind_pools
@@ -68,6 +69,7 @@ from fleet.lessons import Notebook
 from fleet.limiter import LearntCosts
 from fleet.models import Bot, BotResult, BotTask, Priority
 from fleet.resilience import Breakers
+from fleet.rollouts import Rollout
 from fleet.roster import Checkout, Roster
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
@@ -77,7 +79,7 @@ from fleet.vault.key_scopes import KeyScopes
 from fleet.vault.keyring import Keyring
 from fleet.waits import Wait
 from fleet.workers.agent import Agent
-from fleet.workers.bot.persona import bot_of, worker_bot_of
+from fleet.workers.bot.persona import bot_of, tried_bot_of, worker_bot_of
 from fleet.workers.bot.window import room_of
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.gateway import Gateway
@@ -126,6 +128,7 @@ class Assembly:
     hanging: Callable[[], Mapping[str, Hanging]]
     batches: BatchDuty
     grader: Grader
+    rollouts: Rollouts
 
     async def settle(self) -> None:
         """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
@@ -244,13 +247,16 @@ async def assemble(
     completion = Finisher(state, settings, broker=other, on_suspect=lambda *who: canaries.suspect(*who))
     canaries = Canaries(state, settings, agent, completion.health, bot_of=bots.of)
     held: dict[str, Checkout] = {}
-    panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)
+    rollouts = Rollouts(state, partial(_tried, settings))
+    panel = Panel(
+        agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held, rollouts=rollouts
+    )
     grader = Grader(state, settings)
     shadows = Shadows(state, settings, agent, grader, bot_of=bots.of)
     plane = DataPlane(
         settings, telemetry, state=state, broker=broker, checkouts=Checkouts(roster, lanes), panel=panel,
         completion=completion, held=held,
-        note=_to_each(likeness.note, grader.note, shadows.note), canvas=Canvas(state), room=room,
+        note=_to_each(grader.note, likeness.note, shadows.note), canvas=Canvas(state), room=room,
     )  # fmt: skip
     return Assembly(
         plane=plane,
@@ -298,6 +304,7 @@ async def assemble(
             process=process or leases.process_id(),
         ),
         grader=grader,
+        rollouts=rollouts,
     )  # fmt: skip
 
 
@@ -308,11 +315,19 @@ def _in_slots(*counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, i
     }
 
 
-def _to_each(*told: Callable[[BotTask, Bot, BotResult], None]) -> Callable[[BotTask, Bot, BotResult], None]:
-    """Return what tells each of several of an answer that stands."""
+def _tried(settings: Settings, bot: Bot, rollout: Rollout) -> Bot | None:
+    """Return a bot under what a rollout tries."""
+    return tried_bot_of(bot, settings, persona=rollout.persona, prompt=rollout.prompt, model=rollout.model)
+
+
+def _to_each(
+    first: Callable[[BotTask, Bot, BotResult], None], *told: Callable[[BotTask, Bot, BotResult], None]
+) -> Callable[[BotTask, Bot, BotResult], None]:
+    """Return what tells each of several of an answer that stands; the first alone of one that a rollout has tried."""
 
     def tell(task: BotTask, bot: Bot, result: BotResult) -> None:
-        for one in told:
+        first(task, bot, result)
+        for one in told if SENT not in result.sent else ():
             one(task, bot, result)
 
     return tell
@@ -335,6 +350,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         assembly = runtime.run(assemble(settings, telemetry, slots, process, most_slots=most))
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(assembly.lessons.load))
+        runtime.run(patiently(assembly.rollouts.load))
         runtime.run(patiently(assembly.breakers.load))
         runtime.run(patiently(partial(assembly.keyring.load, assembly.state)))
         runtime.run(patiently(partial(assembly.delegations.load, assembly.state)))

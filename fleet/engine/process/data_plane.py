@@ -16,7 +16,8 @@ from celery.exceptions import Reject
 
 from fleet.config import KEY_LABEL, Settings
 from fleet.engine.admission.standing import stand
-from fleet.engine.answers.opinions import Opinions, Panel, other_token
+from fleet.engine.answers.opinion import Opinions
+from fleet.engine.answers.opinions import Panel, other_token
 from fleet.engine.answers.twins import served
 from fleet.engine.messages import pool_choice, routing
 from fleet.engine.messages.expiry import check_expiry

@@ -67,7 +67,8 @@ async def make_ladders(
     for pool in settings.pools:
         own, *others = [_of_pool(routes[call], settings.limit_names(*call, pool)) for call in settings.calls_of(pool)]
         below = [(rung, None if rung.answer is not None else others.pop(0)) for rung in settings.pools[pool].fallback]
-        ladders[pool] = ladder_of(own, below, limits, maker.shut, others)
+        most = len(others) - len(settings.pools[pool].candidates)
+        ladders[pool] = ladder_of(own, below, limits, maker.shut, others[:most], others[most:])
     return ladders
 
 

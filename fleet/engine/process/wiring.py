@@ -130,7 +130,7 @@ class Process:
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             partial(assembly.keyring.keep, assembly.state, takes_up),
             partial(assembly.scopes.keep, assembly.state, opens),
-            assembly.lanes.keep, assembly.batches.attend, assembly.grader.keep,
+            assembly.lanes.keep, assembly.batches.attend, assembly.grader.keep, assembly.rollouts.keep,
             assembly.lessons.keep, assembly.spending.keeper.keep, assembly.spending.sweep,
             Overdue(settings, assembly.plane.refuse).attend, assembly.late_binding.run,
             partial(assembly.panel.watch, assembly.roster.read_out),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from fleet.signals.diagnosis import bills, bots, budgets, crew, keys, payouts, providers, queues, slowness
+from fleet.signals.diagnosis import bills, bots, budgets, crew, keys, payouts, providers, queues, rollouts, slowness
 from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Kind, worst_first
 from fleet.signals.diagnosis.symptoms import Case, Symptoms, api_of
 from fleet.signals.view import FleetView, WaitLine
@@ -22,7 +22,7 @@ RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
     keys.unusual, keys.shared,
     bots.bots_out, bots.alike, bots.prompts,
     crew.workers, crew.unserved, crew.clocks, crew.redis, crew.machines, crew.paused,
-    queues.backlogs, queues.dead_letters,
+    queues.backlogs, queues.dead_letters, rollouts.went_back,
 )  # fmt: skip
 
 #: What the tasks of a finding wait for, where it says so. Missing: its tasks have failed, or it does not say.

@@ -32,11 +32,13 @@ NOUNS: dict[str, list[str] | None] = {
     "schedules": None,
     "job": None,
     "asks": None,
+    "rollout": None,
 }
 
 
 #: What the list of a noun is of, where that is not the noun.
-LISTED = {"dead": "letters", "diversity": "classes", "context": "contexts", "cache": "kinds", "job": "jobs"}
+LISTED = {"dead": "letters", "diversity": "classes", "context": "contexts", "cache": "kinds", "job": "jobs",
+          "rollout": "rollouts"}  # fmt: skip
 #: What is said of a task that nobody knows.
 UNKNOWN = "nobody: unknown"
 #: What says in a list that there is nothing, in the words of each noun; the others are never empty.
@@ -44,7 +46,7 @@ EMPTY: dict[str, tuple[str, ...]] = {
     "bots": ("bots", "--find", "zzz"), "lessons": ("lessons",), "alerts": ("alerts",), "tasks": ("tasks",),
     "dead": ("dead", "list"), "diversity": ("diversity",), "events": ("events",),
     "context": ("context",), "cache": ("cache",), "schedules": ("schedules",),
-    "job": ("job",), "asks": ("asks",),
+    "job": ("job",), "asks": ("asks",), "rollout": ("rollout",),
 }  # fmt: skip
 
 

@@ -52,6 +52,7 @@ NOUNS = (
     "schedules",
     "job",
     "asks",
+    "rollout",
 )
 #: Commands that only look.
 LOOK = {
@@ -70,6 +71,9 @@ ELSEWHERE = {
     "schedules pause",
     "schedules resume",
     "schedules run",
+    "rollout start",
+    "rollout stop",
+    "rollout finish",
     "keys add",
     "keys rotate",
     "keys revoke",

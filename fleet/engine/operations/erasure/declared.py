@@ -126,7 +126,7 @@ ASKS: dict[str, Holding] = {
     "asks": Holding("nothing", "expires", "models, and numbers for answers: which of them were the same"),
     "graded": Holding("nothing", "erased", "with the result"),
     "told": Holding("nothing", "expires", "ids of tasks, until a worker learns their grades"),
-    **_none("grades", "classes", "doubted", "models", "told_turn", "ration"),
+    **_none("grades", "classes", "doubted", "models", "told_turn", "ration", "rollouts", "rollout", "past_rollouts"),
 }
 
 #: Function of `fleet/store/job_keys.py` -> what its key holds.

@@ -1,0 +1,1 @@
+"""Rollouts as the page, `fleet rollout`, diagnosis and metrics show them."""
