@@ -27,6 +27,14 @@ class KindSettings(Section):
         0.0, ge=0, le=0.1,
         description="Calls for second answers by other bots, most for suspicious ones: a share of the tasks. 0: none.",
     )  # fmt: skip
+    good_enough: float | None = Field(
+        None, gt=0, lt=1,
+        description="Share of right answers, by the record of grades, from which a model is good enough: the "
+        "cheapest such one of a pool's persona.models is asked. None: bots ask their own.",
+    )  # fmt: skip
+    learning: float = Field(
+        0.05, gt=0, le=1, description="Share of tasks for which bots ask their own models all the same, to be graded."
+    )
     count_by: str | None = Field(
         None, min_length=1, max_length=100,
         description="What of two answers is compared: `.field` of JSON, or the line behind these words. None: all.",

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fleet.config import Settings
 from fleet.engine.admission.standing import stand
+from fleet.engine.answers.choices import ModelChoices
 from fleet.engine.answers.opinion import Opinion, Opinions
 from fleet.engine.answers.rollouts import Arm, Rollouts
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, HeldUp, StoreError
@@ -64,6 +65,7 @@ class _Turn:
     spent_picos: int
     stop: asyncio.Event
     arm: Arm | None = None
+    said: Mapping[str, Any] | None = None
 
 
 class Panel:
@@ -77,6 +79,7 @@ class Panel:
         norms_of: What is usual for a pool and a task class.
         held: Checkouts that this process renews, by token.
         rollouts: What is tried in pools.
+        choices: Which of a pool's models is asked.
     """
 
     def __init__(
@@ -89,8 +92,9 @@ class Panel:
         norms_of: Callable[[str, str], Norms | None],
         held: MutableMapping[str, Checkout],
         rollouts: Rollouts | None = None,
+        choices: ModelChoices | None = None,
     ) -> None:
-        self._agent, self._rollouts = agent, rollouts
+        self._agent, self._rollouts, self._choices = agent, rollouts, choices
         self._roster = roster
         self._settings = settings
         self._bot_of = bot_of
@@ -163,14 +167,17 @@ class Panel:
         return Opinions((), tuple(stopped), most, parking=parking, asked=tuple(asked))
 
     def _begin(self, turn: _Turn, *, is_first: bool) -> _Turn:
-        """Return a turn as it is under the rollout of its pool, if one runs."""
-        if self._rollouts is None or not is_first:
+        """Return a turn as it is under the rollout of its pool, if one runs, and with the model chosen for it."""
+        if not is_first or self._rollouts is None or self._choices is None:
             return turn
-        bot, arm = self._rollouts.enter(turn.bot, turn.task_id)
-        return turn if arm is None else replace(turn, bot=bot, arm=arm)
+        bot, said = self._choices.choose(turn.task, turn.bot, turn.task_id)
+        bot, arm = self._rollouts.enter(bot, turn.task_id)
+        return replace(turn, bot=bot, arm=arm, said=said) if arm is not None or said else turn
 
     def _heard(self, turn: _Turn, found: Outcome) -> Opinion:
         """Return what a turn came to; the rollout of its pool learns it."""
+        if turn.said:
+            found = replace(found, sent={**found.sent, **turn.said})
         if self._rollouts is None or turn.arm is None or (turn.stop.is_set() and found.answer is None):
             return Opinion(turn.checkout, turn.bot, found)
         heard = self._rollouts.heard(turn.task, turn.arm, found)

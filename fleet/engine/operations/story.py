@@ -11,11 +11,11 @@ from typing import Any, Literal
 from celery import states
 
 from fleet.config import tool_of
-from fleet.engine.answers.rollouts import SENT
 from fleet.engine.messages.envelope import QUEUED_AT
 from fleet.engine.messages.expiry import end_in
 from fleet.engine.operations.asks.board import ask_of
 from fleet.engine.operations.obstacles import told_line
+from fleet.engine.operations.rollouts.told import told_setting
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.operations.task_money import CallUnderWay, micros_left
 from fleet.engine.operations.timeline import StoryStep, timeline
@@ -176,8 +176,7 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield _told_result(facts)
     if facts.result is not None:
         yield from _told_missing(facts.result)
-        if SENT in facts.result.sent:
-            yield f"its bot worked under rollout {facts.result.sent[SENT]} (`fleet rollout show {facts.result.pool}`)"
+        yield from told_setting(facts.result)
         if facts.graded:
             yield f"its answer is {facts.graded}, by the record of grades"
     if facts.is_revoked:

@@ -25,6 +25,7 @@ from fleet.economy.contexts.warmth import Warmth
 from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.answers.canaries import Canaries
+from fleet.engine.answers.choices import ModelChoices
 from fleet.engine.answers.grades import Grader
 from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.answers.likeness import LikenessWatch
@@ -129,6 +130,7 @@ class Assembly:
     batches: BatchDuty
     grader: Grader
     rollouts: Rollouts
+    choices: ModelChoices
 
     async def settle(self) -> None:
         """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
@@ -249,8 +251,9 @@ async def assemble(
     held: dict[str, Checkout] = {}
     rollouts = Rollouts(state, partial(_tried, settings))
     panel = Panel(
-        agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held, rollouts=rollouts
-    )
+        agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held, rollouts=rollouts,
+        choices=(choices := ModelChoices(state, settings)),
+    )  # fmt: skip
     grader = Grader(state, settings)
     shadows = Shadows(state, settings, agent, grader, bot_of=bots.of)
     plane = DataPlane(
@@ -305,6 +308,7 @@ async def assemble(
         ),
         grader=grader,
         rollouts=rollouts,
+        choices=choices,
     )  # fmt: skip
 
 
@@ -351,6 +355,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.rollouts.load))
+        runtime.run(patiently(assembly.choices.load))
         runtime.run(patiently(assembly.breakers.load))
         runtime.run(patiently(partial(assembly.keyring.load, assembly.state)))
         runtime.run(patiently(partial(assembly.delegations.load, assembly.state)))

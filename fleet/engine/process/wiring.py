@@ -131,6 +131,7 @@ class Process:
             partial(assembly.keyring.keep, assembly.state, takes_up),
             partial(assembly.scopes.keep, assembly.state, opens),
             assembly.lanes.keep, assembly.batches.attend, assembly.grader.keep, assembly.rollouts.keep,
+            assembly.choices.keep,
             assembly.lessons.keep, assembly.spending.keeper.keep, assembly.spending.sweep,
             Overdue(settings, assembly.plane.refuse).attend, assembly.late_binding.run,
             partial(assembly.panel.watch, assembly.roster.read_out),
