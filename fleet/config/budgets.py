@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from fleet.config.sections import LimitSettings, PoolSettings, Section
 from fleet.quoting import nearest, quote
@@ -26,6 +26,18 @@ EACH = ("tenant", "bot")
 _NAME = r"[A-Za-z0-9_.-]{1,80}"
 #: How scopes are written in fleet.toml.
 SPELLINGS = ("fleet", "pool:NAME", "tenant:NAME", "tenant:*", "bot:NAME", "bot:*")
+
+
+#: Of tenants, as tasks name them.
+TenantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class TenantSettings(Section):
+    """What is known of a tenant: its share of a queue that others wait in (docs/tenants.md). Others weigh 1."""
+
+    weight: float = Field(
+        1.0, ge=0.01, le=1000, description="Takes it gets for one of a tenant that weighs 1, within a priority."
+    )
 
 
 class BudgetSettings(Section):

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings.exceptions import SettingsError
 
 from fleet.config.alerts import AlertSettings
-from fleet.config.budgets import BudgetSettings, budgeted
+from fleet.config.budgets import BudgetSettings, TenantName, TenantSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local
 from fleet.config.payouts.tables import EarnSettings, NetworkSettings, PayeeSettings, PayoutSettings, check_payouts
@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     limits: dict[str, LimitSettings] = Field(default_factory=dict, description='Limits by "provider/model".')
     prices: dict[str, PriceSettings] = Field(default_factory=dict, description='Prices by "provider/model".')
     budgets: dict[str, BudgetSettings] = Field(default_factory=dict, description="What may be spent, by scope.")
+    tenants: dict[TenantName, TenantSettings] = Field(default_factory=dict, description="Who tasks are for, by name.")
     tools: dict[str, ToolSettings] = Field(default_factory=dict, description="APIs that bot functions use, by name.")
     schedules: Schedules = Field(default_factory=dict, description="Tasks that are submitted by the clock, by name.")
     kinds: dict[KindName, KindSettings] = Field(default_factory=dict, description="What is known of task kinds.")
@@ -200,9 +201,7 @@ class Settings(BaseSettings):
     @property
     def simulated(self) -> bool:
         """True when at least one pool is answered by the simulator, if only as a fallback."""
-        return any(
-            self.provider_named(name).kind == "simulator" for pool in self.pools for name, _ in self.calls_of(pool)
-        )
+        return any(self.provider_named(n).kind == SIMULATOR for pool in self.pools for n, _ in self.calls_of(pool))
 
     def is_simulated(self, pool: str) -> bool:
         """True when this pool's answers come from the simulator and not from a real provider, fallbacks aside."""

@@ -19,7 +19,7 @@ from fleet.models import Priority
 from fleet.store import keys
 from fleet.store.address import Address
 from fleet.store.private.embedded import broker_url, state_url
-from fleet.store.sentinel import SENTINEL_TIMEOUT_S
+from fleet.store.running.sentinel import SENTINEL_TIMEOUT_S
 
 #: Attempts to publish through a broker outage before the producer gets an error; 100 x up to 2 s ride out a restart.
 PUBLISH_RETRIES = 100

@@ -23,8 +23,8 @@ from redis.sentinel import Sentinel
 
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
 from fleet.store.address import Address, masked
+from fleet.store.running.sentinel import SENTINEL_TIMEOUT_S, find_master
 from fleet.store.scripts import Script
-from fleet.store.sentinel import SENTINEL_TIMEOUT_S, find_master
 from fleet.store.wire import Connection, Outbox, PendingCommand, Receiver, refused, translate, unanswered
 
 __all__ = ["Script", "Store", "connect", "masked", "store_errors"]

@@ -25,6 +25,7 @@ EXAMPLE_NAMES = {
     "providers": "openai",
     "limits": "openai/gpt-6-luna",
     "budgets": "fleet",
+    "tenants": "acme",
     "prices": "openai/gpt-6-luna",
     "pools": "research",
     "tools": "search",

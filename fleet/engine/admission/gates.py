@@ -16,11 +16,11 @@ from fleet.engine.messages import queues
 from fleet.errors import StoreError
 from fleet.models import Priority
 from fleet.quoting import duration, quote
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script_each
 from fleet.waits import Wait
 
-BACKLOG = Script.beside(__file__, "backlog.lua", keys="lists*", argv="endings*")
+BACKLOG = Script.beside(__file__, "backlog.lua", keys="lists*", argv="fair endings*")
 
 #: Queues that are read in one step (count): half a millisecond of Redis.
 QUEUES_A_STEP = 50
@@ -162,7 +162,10 @@ def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
 def waiting_calls(names: Iterable[str]) -> list[tuple[list[str], list[str]]]:
     """Return KEYS and ARGV of `BACKLOG` for these queues, step by step."""
     endings = [key.removeprefix(keys.lists("")) for key, _ in _LISTS]
-    return [BACKLOG.call(lists=map(keys.lists, some), endings=endings) for some in batched(names, QUEUES_A_STEP)]
+    return [
+        BACKLOG.call(lists=map(keys.lists, some), fair=flow_keys.stem(), endings=endings)
+        for some in batched(names, QUEUES_A_STEP)
+    ]
 
 
 def waiting_in(replies: Iterable[Any]) -> list[Waiting]:

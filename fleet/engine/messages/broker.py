@@ -12,9 +12,10 @@ import redis
 from fleet import config
 from fleet.config import Settings
 from fleet.engine.messages import marks, queues
+from fleet.engine.messages.fair.flows import ENTER
 from fleet.errors import StoreUnavailable
 from fleet.quoting import counted
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script, connect, run_script
 from fleet.store.private.embedded import broker_url
 
@@ -22,8 +23,8 @@ ENQUEUE = Script.beside(
     __file__,
     "enqueue.lua",
     keys="bell epochs unacked parked revoked ends",
-    argv="marker_life_s separator list_prefix waiting_prefix mark_prefix result_prefix messages*",
-    using=[marks.ORPHAN],
+    argv="marker_life_s separator list_prefix waiting_prefix mark_prefix result_prefix fair messages*",
+    using=[marks.ORPHAN, ENTER],
 )
 
 
@@ -65,7 +66,7 @@ def broker() -> Broker:
 def enqueue_call(
     parts: list[Any], settings: Settings, *, marker_life_s: int | None = None
 ) -> tuple[list[Any], list[Any]]:
-    """Return KEYS and ARGV of `enqueue.lua` for the marker key (or ''), list key and message of each message.
+    """Return KEYS and ARGV of `enqueue.lua` for the marker key (or ''), place (`flows.routed`) and message of each.
 
     Args:
         parts: Those, message by message.
@@ -85,6 +86,7 @@ def enqueue_call(
         waiting_prefix=keys.waiting(""),
         mark_prefix=keys.submitted(""),
         result_prefix=marks.result_prefix(settings),
+        fair=flow_keys.stem(),
         messages=parts,
     )
 
@@ -94,7 +96,7 @@ def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> int:
 
     Args:
         client: Of the broker.
-        parts: Marker key (or ''), list key and message of each.
+        parts: Marker key (or ''), place (`flows.routed`) and message of each.
         settings: Where results are, and how many replicas must confirm.
 
     Raises:

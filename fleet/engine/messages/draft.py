@@ -8,7 +8,8 @@ from typing import Any
 from kombu import serialization
 
 from fleet.engine.messages import queues
-from fleet.engine.messages.envelope import envelope
+from fleet.engine.messages.envelope import FLOW, envelope
+from fleet.engine.messages.fair.flows import routed
 
 
 class Draft:
@@ -44,4 +45,4 @@ class Draft:
         message = envelope(
             task_id=correlation_id, queue=routing_key, priority=priority, headers=headers, body=encoded.encode()
         )
-        self.parts += ["", queues.list_key(routing_key, priority), message]
+        self.parts += ["", routed(queues.list_key(routing_key, priority), headers.get(FLOW)), message]

@@ -14,16 +14,18 @@
 --       mark_prefix     of the markers that belong to a task id
 --       result_prefix   of the keys of results ('': they are on another Redis)
 --       waiting_prefix  of the keys that tell which queues have messages (sorted sets, one per priority)
---       mark_prefix     of the keys of marks
---       result_prefix   of the keys of results ('': they are on another Redis)
---       messages        triples: marker key or '', list key, message
+--       fair            what the keys of flows begin with, see flows.py
+--       messages        triples: marker key or '', list key with a newline and the message's flow behind it if it has one,
+--                       message
 -- Reply number of messages queued
 --
 -- Marker and list keys come in triples, not as KEYS: the broker is one Redis, never a cluster, and a batch has
 -- hundreds.
 local WITHDRAWN = '"status": "REVOKED"'
-local marker_life_s, separator, list_prefix, waiting_prefix, mark_prefix, result_prefix = unpack(ARGV)
-local queued, lists, places, ends = 0, {}, {}, {}
+-- What keeps the place of a message that is in a flow (enter.lua).
+local GONE = 'withdrawn'
+local marker_life_s, separator, list_prefix, waiting_prefix, mark_prefix, result_prefix, fair = unpack(ARGV)
+local queued, routes, places = 0, {}, {}
 local are_revoked = redis.call('EXISTS', KEYS[REVOKED]) == 1
 
 -- A revoked task that is submitted again may start, and what who waited was told is no result of it.
@@ -51,28 +53,55 @@ local function may_queue(mark, list)
   return true
 end
 
+-- Where messages of one kind go, looked at once a call: list, queue, priority step, and the flow ('': straight into it).
+local function route_of(place)
+  if routes[place] then return routes[place] end
+  local cut = string.find(place, '\n', 1, true)
+  local list, flow = string.sub(place, 1, cut and cut - 1 or -1), cut and string.sub(place, cut + 1) or ''
+  local base, last = string.find(list, separator, 1, true)
+  local first = string.sub(list, 1, base and base - 1 or -1)
+  if flow == '' and redis.call('EXISTS', fair .. 'has:' .. first) == 1 then flow = '-' end
+  local step = last and string.sub(list, last + 1) or '0'
+  routes[place] = { list = list, flow = flow, queue = string.sub(first, #list_prefix + 1), step = step }
+  return routes[place]
+end
+
+-- Queues one message; returns the list's new epoch if it was empty. The second one of a flow finds its turn given.
+local function put(route, message)
+  local list, flow = route.list, route.flow
+  if flow == '' then return redis.call('LPUSH', list, message) == 1 and redis.call('HINCRBY', KEYS[EPOCHS], list, 1) end
+  if route.is_known then
+    redis.call('LPUSH', fair .. 'flow:' .. flow .. ':' .. list, message)
+    redis.call('LPUSH', list, GONE)
+    return nil
+  end
+  route.is_known = true
+  local side = 'LPUSH'
+  local epoch = enter({ KEYS[EPOCHS] }, { side, list, message, flow, separator, fair, mark_prefix })
+  return epoch ~= 0 and epoch
+end
+
 for i = MESSAGES + 1, #ARGV, 3 do
-  local marker, list, message = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local marker, route, message = ARGV[i], route_of(ARGV[i + 1]), ARGV[i + 2]
+  local list = route.list
   if may_queue(marker, list) then
-    if redis.call('LPUSH', list, message) == 1 then  -- it was empty: whatever a mark says is in it, is not
-      places[list] = 'q|' .. redis.call('HINCRBY', KEYS[EPOCHS], list, 1) .. '|' .. list
+    local epoch = put(route, message)
+    if epoch then  -- it was empty: whatever a mark says is in it, is not
+      places[list] = 'q|' .. epoch .. '|' .. list
       if marker ~= '' and marker_life_s == '' then redis.call('SET', marker, places[list]) end
     end
     queued = queued + 1
-    lists[list] = true
+    route.is_used = true
     local at = string.find(message, '"fleet_expires"', 1, true)
     local over = at and tonumber(string.match(message, '^"fleet_expires": ?([%d.]+)', at))
-    if over then ends[list] = math.min(ends[list] or over, over) end
+    if over then route.ends = math.min(route.ends or over, over) end
     if marker_life_s == '' and marker ~= '' and are_revoked then pardon(string.sub(marker, #mark_prefix + 1)) end
   end
 end
 if queued == 0 then return 0 end
-for list in pairs(lists) do
-  local cut, last = string.find(list, separator, 1, true)
-  local queue = string.sub(list, #list_prefix + 1, cut and cut - 1 or -1)
-  local step = last and string.sub(list, last + 1) or '0'
-  redis.call('ZADD', waiting_prefix .. step, 0, queue)
-  if ends[list] then redis.call('ZADD', KEYS[ENDS], 'LT', string.format('%.3f', ends[list]), queue) end
+for _, route in pairs(routes) do
+  if route.is_used then redis.call('ZADD', waiting_prefix .. route.step, 0, route.queue) end
+  if route.ends then redis.call('ZADD', KEYS[ENDS], 'LT', string.format('%.3f', route.ends), route.queue) end
 end
 redis.call('XADD', KEYS[BELL], 'MAXLEN', 1, '*', 'x', 1)
 return queued

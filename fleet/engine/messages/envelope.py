@@ -33,6 +33,8 @@ BEFORE = "fleet_before"
 EXPIRES = "fleet_expires"
 #: Header of a signed task: its producer's delegation and signature (`fleet/vault/warrant.py`).
 DELEGATION = "fleet_delegation"
+#: Header of a task that has a tenant: the flow in which it waits (`fair/flows.py`).
+FLOW = "fleet_flow"
 #: What stands for a task's arguments in events and logs.
 HIDDEN = "(hidden)"
 
@@ -144,15 +146,17 @@ def envelope(*, task_id: str, queue: str, priority: int, headers: dict[str, Any]
 
 
 @lru_cache(maxsize=1024)
-def _template(queue: str, priority: int, ends: bool, is_signed: bool) -> bytes:
-    """Return `envelope` for a queue and priority, as a bytes format: fields id, at, body; end and signed if it has."""
+def _template(queue: str, priority: int, ends: bool, is_signed: bool, has_flow: bool) -> bytes:
+    """Return `envelope` for a queue and priority, as a bytes format: id, at, body; end, signed and flow if it has."""
     headers = task_headers("@id@") | {QUEUED_AT: "@at@"} | ({EXPIRES: "@end@"} if ends else {})
     headers |= {DELEGATION: "@signed@"} if is_signed else {}
+    headers |= {FLOW: "@flow@"} if has_flow else {}
     whole = envelope(task_id="@id@", queue=queue, priority=priority, headers=headers, body=b"@body@")
     whole = (
         whole.replace(b"%", b"%%")
         .replace(b"@id@", b"%(id)b")
         .replace(b"@signed@", b"%(signed)b")
+        .replace(b"@flow@", b"%(flow)b")
         .replace(b'"@at@"', b"%(at).6f")
         .replace(b'"@end@"', b"%(end).3f")
     )
@@ -161,7 +165,7 @@ def _template(queue: str, priority: int, ends: bool, is_signed: bool) -> bytes:
 
 def fresh_envelope(
     *, task_id: str, queue: str, priority: int, body: bytes, queued_at: float, expires_at: float | None = None,
-    signed: str | None = None,
+    signed: str | None = None, flow: str = "",
 ) -> bytes:  # fmt: skip
     """Return `envelope` with `task_headers`, made from a template: for bulk.
 
@@ -173,11 +177,13 @@ def fresh_envelope(
         queued_at: Unix time in seconds.
         expires_at: The same; None: never.
         signed: Its header by a delegation; None: none.
+        flow: Of its tenant; empty: it has none.
     """
     fields = {b"id": task_id.encode(), b"at": queued_at, b"body": base64.b64encode(body), b"end": expires_at}
+    fields[b"flow"] = flow.encode()
     if signed is not None:
         fields[b"signed"] = signed.encode()
-    return _template(queue, priority, expires_at is not None, signed is not None) % fields
+    return _template(queue, priority, expires_at is not None, signed is not None, bool(flow)) % fields
 
 
 def to_json(value: Any) -> bytes:

@@ -8,8 +8,18 @@ from typing import Any
 
 from fleet.config import Settings
 from fleet.engine.messages import broker, pool_choice, queues
-from fleet.engine.messages.envelope import DELEGATION, EXPIRES, HISTORY, NO_CANVAS, envelope, task_body, task_headers
+from fleet.engine.messages.envelope import (
+    DELEGATION,
+    EXPIRES,
+    FLOW,
+    HISTORY,
+    NO_CANVAS,
+    envelope,
+    task_body,
+    task_headers,
+)
 from fleet.engine.messages.expiry import end_in, end_of
+from fleet.engine.messages.fair.flows import flow_of, routed
 from fleet.models import BotTask
 from fleet.store import keys
 from fleet.store.client import Store
@@ -60,9 +70,11 @@ class Inbox:
         end = end_of(end_in(request, task.expires_at), None, self._settings.pools[pool].expires_s, CLOCK.now_s())
         if end is not None:
             headers[EXPIRES] = end
+        if task.tenant:
+            headers[FLOW] = flow_of(task.tenant)
         body = task_body(task, pool, {name: request.get(name) for name in NO_CANVAS})
         message = envelope(task_id=task_id, queue=queue, priority=task.priority.value, headers=headers, body=body)
-        place = queues.list_key(queue, task.priority.value)
+        place = routed(queues.list_key(queue, task.priority.value), headers.get(FLOW))
         call = broker.enqueue_call(
             [keys.passed_on(task_id), place, message], self._settings, marker_life_s=self._settings.results.expires_s
         )

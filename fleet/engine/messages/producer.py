@@ -23,6 +23,7 @@ from fleet.engine.messages.broker import broker, enqueue
 from fleet.engine.messages.delegated import warrant_of
 from fleet.engine.messages.envelope import fresh_envelope, task_body
 from fleet.engine.messages.expiry import end_of
+from fleet.engine.messages.fair.flows import flow_of, routed
 from fleet.engine.messages.pool_choice import Dispatcher
 from fleet.errors import InvalidTask
 from fleet.models import BotTask
@@ -126,7 +127,7 @@ def _send(checked: Sequence[Chosen], send: Callable[[list[Any]], object], sender
 
 
 def message_of(task: BotTask, pool: str, key: str | None, queued_at: float) -> tuple[str, list[Any]]:
-    """Return a task's id, and marker key (or ''), list key and message as `enqueue.lua` takes them."""
+    """Return a task's id, and marker key (or ''), place and message as `enqueue.lua` takes them."""
     task_id = fresh_id() if key is None else task_id_of(key)
     signed = warrant_of(task_id, task, pool, config.current())
     return task_id, parts_of_message(task_id, task, pool, queued_at, signed=signed, is_marked=bool(key))
@@ -135,7 +136,7 @@ def message_of(task: BotTask, pool: str, key: str | None, queued_at: float) -> t
 def parts_of_message(
     task_id: str, task: BotTask, pool: str, queued_at: float, *, signed: str | None, is_marked: bool
 ) -> list[Any]:
-    """Return marker key (or ''), list key and message of a task whose id is known.
+    """Return marker key (or ''), place and message of a task whose id is known.
 
     Args:
         task_id: A UUID.
@@ -147,11 +148,13 @@ def parts_of_message(
     """
     queue, place = _place(pool, task.priority, keys.lists(""))
     life_s = config.current().pools[pool].expires_s
+    flow = flow_of(task.tenant) if task.tenant else ""
     message = fresh_envelope(
         task_id=task_id, queue=queue, priority=task.priority, body=task_body(task, pool), queued_at=queued_at,
         expires_at=end_of(task.expires_at, None, life_s, queued_at) if task.expires_at or life_s else None,
-        signed=signed,
+        signed=signed, flow=flow,
     )  # fmt: skip
+    place = routed(place, flow)
     if not is_marked:
         return ["", place, message]
     return [keys.submitted(task_id), place, marks.marked(task_id, message)]

@@ -23,6 +23,7 @@ from fleet.store import (
     cache_keys,
     context_keys,
     erasure_keys,
+    flow_keys,
     job_keys,
     keys,
     lane_keys,
@@ -42,8 +43,8 @@ _GUIDE_STEP = ":[1-9]"
 _CONNECTION = ("+@connection", "+@transaction", "+script|load", "+script|exists", "+time", "+wait", "-@dangerous")
 #: The modules with builders of keys.
 KEYS = (
-    keys, answer_keys, bill_keys, cache_keys, context_keys, erasure_keys, job_keys, lane_keys, payout_keys,
-    schedule_keys, vault_keys,
+    keys, answer_keys, bill_keys, cache_keys, context_keys, erasure_keys, flow_keys, job_keys, lane_keys,
+    payout_keys, schedule_keys, vault_keys,
 )  # fmt: skip
 #: All that reads and writes keys, and nothing that reads or changes the server; `FUNCTION FLUSH` is a write to Redis.
 _WORK = ("+@read", "+@write", "+@pubsub", "-@scripting", *_CONNECTION, "-@admin", "+info")
@@ -58,6 +59,10 @@ _SCRIPTS = "(+eval +evalsha +eval_ro +evalsha_ro ~*)"
 #: reads nobody's prompts: what is held it finds by an exact id only, and what is parked likewise.
 PRODUCER: Mapping[str, str] = {
     "lists": "lpush llen exists type",
+    # A task that has a tenant goes into a flow, where it can read as little.
+    "flow_keys.flow": "lpush llen exists type",
+    "flow_keys.ring": "zadd zscore zrange exists",
+    "flow_keys.has": "set get mget exists",
     "result": "get mget exists ttl expire del",
     "bell": "xadd",
     "binding binding_permanent": "sadd smembers sismember exists",

@@ -305,7 +305,10 @@ def _told_queued(facts: Facts) -> Iterator[str]:
     end = end_in(_headers(facts))
     if end is not None and end < facts.now_s:
         yield f"it has expired {duration(facts.now_s - end)} ago: it costs nothing, a worker ends it within a minute"
-    yield f"it waits in {place.queue}, priority {urgency}{since}: {place.place:,} ahead of it{more}"
+    ahead = f"{place.place:,} ahead of it"
+    if place.others is not None:
+        ahead = f"behind {place.place:,} of its tenant, in turns with {place.others:,} of others"
+    yield f"it waits in {place.queue}, priority {urgency}{since}: {ahead}{more}"
 
 
 def _told_obstacles(facts: Facts) -> Iterator[str]:

@@ -17,13 +17,14 @@ import redis
 
 from fleet.config import Settings
 from fleet.engine.messages import queues
-from fleet.engine.messages.envelope import EXPIRES, HISTORY, TASK_NAME, envelope, task_headers
+from fleet.engine.messages.envelope import EXPIRES, FLOW, HISTORY, TASK_NAME, envelope, task_headers
 from fleet.engine.messages.expiry import end_of, said_end, with_end
+from fleet.engine.messages.fair.flows import ENTER, flow_in_body
 from fleet.engine.messages.marks import ORPHAN, mark_of, marked
 from fleet.engine.outcomes.dead_letters import FORGET, DeadLetter, letter_keys
 from fleet.errors import Expired
 from fleet.jobs import reopen_member
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script
 
 OPEN = Script.beside(__file__, "open_dead_letter.lua", keys="result letters bodies", argv="task_id")
@@ -32,8 +33,8 @@ REQUEUE = Script.beside(
     __file__,
     "requeue.lua",
     keys="bell list replayed epochs unacked parked",
-    argv="message replay_life_s mark",
-    using=[ORPHAN],
+    argv="message replay_life_s mark flow separator fair",
+    using=[ORPHAN, ENTER],
 )
 
 #: Letters read in one round trip when all are walked through (count).
@@ -225,6 +226,8 @@ class DeadLetterOffice:
         headers = task_headers(letter.task_id) | letter.headers | {"task": letter.task, HISTORY: history}
         if end is not None:
             headers[EXPIRES] = end
+        if flow := flow_in_body(body):
+            headers[FLOW] = flow
         priority = letter.priority.value
         message = envelope(task_id=letter.task_id, queue=queue, priority=priority, headers=headers, body=body)
         mark = mark_of(letter.task_id)
@@ -238,6 +241,9 @@ class DeadLetterOffice:
             message=marked(letter.task_id, message) if mark else message,
             replay_life_s=self._settings.dead_letters.expires_s,
             mark=mark,
+            flow=headers.get(FLOW, ""),
+            separator=queues.PRIORITY_SEPARATOR,
+            fair=flow_keys.stem(),
         )
         is_queued = bool(run_script(self._broker, REQUEUE, *call))
         if is_queued and end is not None:

@@ -34,6 +34,7 @@ from fleet.engine.answers.peers import ValidatorPeers
 from fleet.engine.answers.rollouts import SENT, Rollouts
 from fleet.engine.answers.shadows import Shadows
 from fleet.engine.answers.twins import Twins
+from fleet.engine.messages.fair.weights import weigh
 from fleet.engine.messages.queues import bind_pools
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.process.batching.duty import BatchDuty
@@ -363,6 +364,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.run(patiently(partial(assembly.spending.load, assembly.broker)))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
         runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
+        runtime.run(patiently(partial(weigh, assembly.broker, settings.tenants)))
     except BaseException:
         runtime.stop()
         raise

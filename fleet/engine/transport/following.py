@@ -20,7 +20,8 @@ from kombu.utils.json import dumps
 from fleet import config
 from fleet.engine.messages.broker import ENQUEUE, enqueue_call
 from fleet.engine.messages.delegated import WARRANTED, sealed, warrant
-from fleet.engine.messages.envelope import DELEGATION, TASK_NAME
+from fleet.engine.messages.envelope import DELEGATION, FLOW, TASK_NAME
+from fleet.engine.messages.fair.flows import flow_in, routed
 from fleet.errors import NotDelegated
 from fleet.store import keys
 from fleet.store.client import run_script
@@ -69,7 +70,8 @@ def put_once(client: redis.Redis, place: str, message: dict[str, Any]) -> bool:
     marker = keys.follows(headers["id"])
     try:
         settings = config.current()
-        call = enqueue_call([marker, place, dumps(message)], settings, marker_life_s=settings.results.expires_s)
+        parts = [marker, routed(place, headers.get(FLOW)), dumps(message)]
+        call = enqueue_call(parts, settings, marker_life_s=settings.results.expires_s)
         run_script(client, ENQUEUE, *call)
     except redis.ResponseError as error:
         raise refused(error) from None
@@ -101,7 +103,8 @@ def _warranted(task_id: str, fields: Mapping[str, Any], pool: str, canvas: Any) 
 class Amqp(AMQP):
     """`amqp_cls` of the Celery app: knows when Celery itself sends what follows a task of the user's own.
 
-    It signs tasks that are submitted by a delegation, and seals those that follow a signed one.
+    It signs tasks that are submitted by a delegation, seals those that follow a signed one, and names the flow of those
+    that have a tenant.
     """
 
     def as_task_v2(self, task_id: str, name: str, *args: Any, **options: Any) -> Any:
@@ -114,6 +117,8 @@ class Amqp(AMQP):
                 header = _warranted(task_id, fields, pool, canvas)
             if header is not None:
                 message.headers[DELEGATION] = header
+            if flow := flow_in(fields):
+                message.headers[FLOW] = flow
         return message
 
     def _retry_publish(self, publish: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -22,9 +22,10 @@ import redis
 from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import TASK_NAME
 from fleet.engine.messages.expiry import ISO_TIME
+from fleet.engine.messages.fair.flows import ENTER, NEXT
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.engine.transport.parking.parked import OPEN
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script
 
 TAKE = Script.beside(
@@ -32,8 +33,8 @@ TAKE = Script.beside(
     "take.lua",
     keys="unacked index bell suspects ours parked openings epochs revoked over waiting*",
     argv="wanted guarded prefix gate_prefix separator list_prefix mark mark_prefix order_prefix waiting_prefix "
-    "most_bytes kept_bytes cut_mark bot_task acks shut rest*",
-    using=[OPEN, ISO_TIME],
+    "most_bytes kept_bytes cut_mark bot_task fair acks shut rest*",
+    using=[OPEN, ISO_TIME, NEXT],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
 LAPSED = Script.beside(__file__, "lapsed.lua", keys="index swept", argv="lease_s most quiet_s")
@@ -41,7 +42,8 @@ RESTORE = Script.beside(
     __file__,
     "restore.lua",
     keys="unacked index bell suspects epochs",
-    argv="lapsed_s life_s mark bot_task now mark_prefix held*",
+    argv="lapsed_s life_s mark bot_task now mark_prefix separator fair held*",
+    using=[ENTER],
 )
 
 #: Seconds after which a message that its worker no longer renews goes back to its queue. With the sweep's interval
@@ -356,7 +358,8 @@ def take_call(
         wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
         list_prefix=keys.lists(""), mark=SUSPECT, mark_prefix=keys.submitted(""), order_prefix=keys.parked_order(""),
         waiting_prefix=keys.waiting(""), most_bytes=weight.MAX_MESSAGE_BYTES, kept_bytes=weight.CUT_BYTES,
-        cut_mark=weight.CUT_MARK, bot_task=f'"{TASK_NAME}"', acks=len(acks), shut=len(closed := tuple(shut)),
+        cut_mark=weight.CUT_MARK, bot_task=f'"{TASK_NAME}"', fair=flow_keys.stem(), acks=len(acks),
+        shut=len(closed := tuple(shut)),
         rest=(*steps, *served, *acks, *closed, *queues),
     )  # fmt: skip
 
@@ -388,6 +391,6 @@ def restore_call(
         unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(),
         epochs=keys.epochs(), mark_prefix=keys.submitted(""),
         lapsed_s=lapsed_s, life_s=keys.STATE_TTL_S, mark=SUSPECT, bot_task=f'"{TASK_NAME}"',
-        now=datetime.now(UTC).isoformat(),
+        now=datetime.now(UTC).isoformat(), separator=PRIORITY_SEPARATOR, fair=flow_keys.stem(),
         held=[part for tag in tags for part in (tag, dead.get(tag, ""))],
     )  # fmt: skip

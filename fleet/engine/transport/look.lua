@@ -15,6 +15,7 @@
 --       binding     what the keys of kombu's bindings begin with
 --       list_prefix before queues, in list keys
 --       is_indexed  '1': find out which queues have messages
+--       fair        what the keys of flows begin with: they are found even where a list has lost their places
 --       foreign     number of endings of foreign lists
 --       rest        priority steps, one per priority; pairs of an ending and the step of what lies there; names of the queues
 -- Reply 1 when it has looked, 2 when there is more to bring home, 0 when somebody else has just done so
@@ -22,7 +23,7 @@
 -- The lists are named by queue, not declared: the broker is one Redis, never a cluster. A queue that has no messages
 -- any more is struck off by take.lua. What is brought home keeps its order, behind what is there.
 local ours, looked, bell = unpack(KEYS)
-local pause_ms, life_s, separator, most, again_ms, binding, list_prefix, is_indexed, foreign = unpack(ARGV)
+local pause_ms, life_s, separator, most, again_ms, binding, list_prefix, is_indexed, fair, foreign = unpack(ARGV)
 local priorities = #KEYS - WAITING
 local foreign_at = REST + priorities
 local queues_at = foreign_at + 2 * foreign
@@ -57,9 +58,9 @@ end
 local function index(queue)
   local lists = {}
   for class = 1, priorities do lists[class] = list_of(queue, ARGV[REST + class]) end
-  if redis.call('EXISTS', unpack(lists)) > 0 then
+  if redis.call('EXISTS', fair .. 'has:' .. list_prefix .. queue, unpack(lists)) > 0 then
     for class = 1, priorities do
-      if redis.call('EXISTS', lists[class]) == 1 then redis.call('ZADD', KEYS[WAITING + class], 0, queue) end
+      if redis.call('EXISTS', lists[class], fair .. 'ring:' .. lists[class]) > 0 then redis.call('ZADD', KEYS[WAITING + class], 0, queue) end
     end
   end
   redis.call('SADD', ours, queue)

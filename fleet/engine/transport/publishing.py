@@ -9,7 +9,10 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
-from fleet.engine.messages.envelope import EXPIRES
+from fleet import config
+from fleet.engine.messages.broker import ENQUEUE, enqueue_call
+from fleet.engine.messages.envelope import EXPIRES, FLOW
+from fleet.engine.messages.fair.flows import routed
 from fleet.engine.transport import leases, suspicion
 from fleet.engine.transport.following import put_once, refused
 from fleet.engine.transport.parking import parked
@@ -21,6 +24,17 @@ from fleet.store.clock import CLOCK
 
 #: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
 REPLIES = ".reply.celery.pidbox"
+
+
+def _end(queue: str, over: float) -> tuple[Any, ...]:
+    return "ZADD", keys.ends(), "LT", over, queue
+
+
+def _announced(queue: str, step: int, over: object) -> list[tuple[Any, ...]]:
+    """Return the commands that tell of a message that is pushed without a script, as `enqueue.lua` does."""
+    waits = [] if queue.endswith(REPLIES) else [("ZADD", keys.waiting(step), 0, queue)]
+    ends = [_end(queue, over)] if isinstance(over, float) else []
+    return [*waits, *ends, ("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)]
 
 
 class Publishing(PrefixedChannel):
@@ -44,32 +58,33 @@ class Publishing(PrefixedChannel):
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         step = self.priority(self._get_message_priority(message, reverse=False))
-        if put_once(self.resident, self._q_for_pri(queue, step), message):
+        place, headers = self._q_for_pri(queue, step), message.get("headers") or {}
+        if put_once(self.resident, place, message):
             return
-        announce: list[tuple[Any, ...]] = [("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)]
-        if not queue.endswith(REPLIES):
-            announce.insert(0, ("ZADD", keys.waiting(step), 0, queue))
-        over = (message.get("headers") or {}).get(EXPIRES)
-        if isinstance(over, float):
-            announce.append(("ZADD", keys.ends(), "LT", over, queue))
-        batch = kwargs.get("_publish_batch")
-        later = parked.time_of(message)
+        batch, later = kwargs.get("_publish_batch"), parked.time_of(message)
         if later is not None:
             self._put_later(queue, step, message, later, batch)
-            if isinstance(over, float):
-                self.resident.execute_command(*announce[-1])
-            return
-        if batch is not None:
+            if isinstance(headers.get(EXPIRES), float):
+                self.resident.execute_command(*_end(queue, headers[EXPIRES]))
+        elif batch is not None and not headers.get(FLOW):
             super()._put(queue, message, **kwargs)
-            for command in announce:
+            for command in _announced(queue, step, headers.get(EXPIRES)):
                 batch.add("execute_command", *command)
+        elif queue.endswith(REPLIES):
+            super()._put(queue, message, **kwargs)
+            self.resident.execute_command(*_announced(queue, step, None)[-1])
+        else:
+            self._put_now(place, message, batch)
+
+    def _put_now(self, place: str, message: dict[str, Any], batch: Any) -> None:
+        """Queue a message in one step: all or nothing, for a refused publish is repeated."""
+        flow = (message.get("headers") or {}).get(FLOW)
+        call = enqueue_call(["", routed(place, flow), dumps(message)], config.current())
+        if batch is not None:
+            batch.add("eval", ENQUEUE.text, len(call[0]), *call[0], *call[1])
             return
-        with self.resident.pipeline(transaction=True) as pipe:  # all or nothing: a refused publish is repeated
-            pipe.lpush(self._q_for_pri(queue, step), dumps(message))
-            for command in announce:
-                pipe.execute_command(*command)
-            with self._repeated_when_refused():
-                pipe.execute()
+        with self._repeated_when_refused():
+            run_script(self.resident, ENQUEUE, *call)
 
     def _put_later(self, queue: str, step: int, message: dict[str, Any], later: tuple[str, float], batch: Any) -> None:
         """Park a message until its time: no worker holds it meanwhile, and none need ask for its time again.

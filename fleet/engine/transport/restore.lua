@@ -12,6 +12,7 @@
 --       bot_task  how a message names the task of bots
 --       now       UTC, as an ISO time
 --       mark_prefix  of the keys of idempotency marks, which tell where a message is (orphan_mark.lua)
+--       separator, fair   see enter.lua
 --       held      pairs, the oldest first: tag; id of the process that died with the task, '?' before it when nobody
 --                 knows whether the task had begun ('': it is no suspect for that)
 -- Reply {messages put back, how many of them as suspects}
@@ -20,9 +21,9 @@
 -- TTL: that would be a way to lose tasks. A message that was taken as a suspect (its tag ends so) goes back as one,
 -- whoever gives it back; no return of a process clears that ('-').
 local unacked, index, bell, suspects, epochs = unpack(KEYS)
-local lapsed_s, life_s, mark, bot_task, now, mark_prefix = unpack(ARGV)
+local lapsed_s, life_s, mark, bot_task, now, mark_prefix, separator, fair = unpack(ARGV)
 local before = redis.call('TIME')[1] - lapsed_s
-local restored, suspected = 0, 0
+local restored, suspected, side, flow = 0, 0, 'RPUSH', ''
 
 -- Whose death makes a message suspect. Bot tasks are known to have begun; another task of Celery's has, unless its
 -- time is still to come.
@@ -34,15 +35,6 @@ local function suspected_of(tag, died, message)
   end
   if died == '' and string.sub(tag, -#mark) == mark then return '-' end
   return died
-end
-
--- Note in its idempotency mark that a message is in a list again, which has `length` messages now.
-local function note_place(message, list, length)
-  local epoch = length == 1 and redis.call('HINCRBY', epochs, list, 1)
-  local id = string.match(message, '^{"mark":"([^"]+)"')
-  if not id then return end
-  epoch = epoch or redis.call('HGET', epochs, list) or '0'
-  redis.call('SET', mark_prefix .. id, 'q|' .. epoch .. '|' .. list, 'XX')
 end
 
 local function put_back(tag, died)
@@ -57,7 +49,7 @@ local function put_back(tag, died)
     redis.call('HSET', suspects, redis.sha1hex(message), died .. ' ' .. list)
     suspected = suspected + 1
   end
-  note_place(message, list, redis.call('RPUSH', list, message))
+  enter({ epochs }, { side, list, message, flow, separator, fair, mark_prefix })
   restored = restored + 1
 end
 

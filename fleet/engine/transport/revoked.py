@@ -13,15 +13,17 @@ import redis
 from celery.worker import state as worker_state
 
 from fleet.engine.messages.envelope import is_usable
+from fleet.engine.messages.fair.flows import ENTER
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script
 
 REVOKE = Script.beside(
     __file__,
     "revoke.lua",
-    keys="revoked parked openings bell ends",
-    argv="life_s order_prefix waiting_prefix separator list_prefix submitted_prefix ids*",
+    keys="revoked parked openings bell ends epochs",
+    argv="life_s order_prefix waiting_prefix separator list_prefix mark_prefix fair ids*",
+    using=[ENTER],
 )
 
 #: Life of a mark whose task nobody has met, in seconds (a year): behind a closed gate a task may wait for long.
@@ -37,8 +39,9 @@ def mark_revoked(broker: redis.Redis, task_ids: Iterable[str]) -> list[str]:
     while batch := list(islice(rest, AT_ONCE)):
         call = REVOKE.call(
             revoked=keys.revoked(), parked=keys.parked(), openings=keys.openings(), bell=keys.bell(),
-            ends=keys.ends(), life_s=MARK_LIFE_S, order_prefix=keys.parked_order(""), waiting_prefix=keys.waiting(""),
-            separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""), submitted_prefix=keys.submitted(""), ids=batch,
+            ends=keys.ends(), epochs=keys.epochs(), life_s=MARK_LIFE_S, order_prefix=keys.parked_order(""),
+            waiting_prefix=keys.waiting(""), separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""),
+            mark_prefix=keys.submitted(""), fair=flow_keys.stem(), ids=batch,
         )  # fmt: skip
         flags = run_script(broker, REVOKE, *call)
         parked += [task_id for task_id, flag in zip(batch, flags, strict=True) if flag]

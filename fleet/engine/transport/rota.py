@@ -13,14 +13,14 @@ from typing import Any
 
 from fleet.engine.messages.queues import FOREIGN_LISTS, PRIORITY_SEPARATOR, queue_of
 from fleet.engine.transport import leases
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script
 
 LOOK = Script.beside(
     __file__,
     "look.lua",
     keys="ours looked bell waiting*",
-    argv="pause_ms life_s separator most again_ms binding list_prefix is_indexed foreign rest*",
+    argv="pause_ms life_s separator most again_ms binding list_prefix is_indexed fair foreign rest*",
 )
 
 #: Most queues that every take names and looks at (count): up to here that is cheaper than to keep an index.
@@ -86,6 +86,7 @@ class Rota:
             binding=keys.binding(""),
             list_prefix=keys.lists(""),
             is_indexed=int(self.is_large),
+            fair=flow_keys.stem(),
             foreign=len(FOREIGN_LISTS),
             rest=(*self._steps, *_FOREIGN, *self._names),
         )

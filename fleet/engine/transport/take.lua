@@ -25,6 +25,7 @@
 --       kept_bytes
 --       cut_mark
 --       bot_task     how a message names the task of bots
+--       fair         what the keys of flows begin with: a queue that has any is served as next_of_flows.lua tells
 --       acks         number of tags to acknowledge
 --       shut         number of queues of which this caller wants none now
 --       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
@@ -64,7 +65,7 @@ local POPPED, QUICK_POPS = 64, 458752
 local GONE = 'withdrawn'
 local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked, over = unpack(KEYS)
 local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, mark_prefix, order_prefix, waiting_prefix,
-  most_bytes, kept_bytes, cut_mark, bot_task, acks, shut = unpack(ARGV)
+  most_bytes, kept_bytes, cut_mark, bot_task, fair, acks, shut = unpack(ARGV)
 wanted, guarded, most_bytes = tonumber(wanted), tonumber(guarded), tonumber(most_bytes)
 local priorities = #KEYS - WAITING
 local served_at = REST + priorities
@@ -82,7 +83,7 @@ if wanted <= 0 then return {} end
 
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds .. '.' .. string.format('%06d', microseconds)
-local gates, rooms, holds, reply, taken, put_aside = {}, {}, {}, {}, 0, 0
+local gates, rooms, holds, flows, reply, taken, put_aside = {}, {}, {}, {}, {}, 0, 0
 local has_quick_pops = (tonumber(redis['REDIS_VERSION_NUM']) or 0) >= QUICK_POPS
 local has_suspects, has_revoked, hold_opens_at
 local is_shut = {}
@@ -124,8 +125,9 @@ end
 local function is_stopped(queue, step, is_turn)
   if gates[queue] == nil then
     local name = gate_prefix .. queue
-    local gate, room, hold = unpack(redis.call('MGET', name, name .. ':room', name .. ':hold'))
-    gates[queue], rooms[queue] = gate, room and {}
+    local flag = fair .. 'has:' .. list_prefix .. queue
+    local gate, room, hold, has_flows = unpack(redis.call('MGET', name, name .. ':room', name .. ':hold', flag))
+    gates[queue], rooms[queue], flows[queue] = gate, room and {}, has_flows
     for number in string.gmatch(room or '', '%S+') do table.insert(rooms[queue], tonumber(number)) end
     if hold then read_hold(queue, hold) end
   end
@@ -209,8 +211,12 @@ local function file(list, message)
   return tag, list .. '\n' .. message
 end
 
--- Takes up to `most` messages off the end of a list. Before Redis 7 a count would walk the whole list.
-local function pop(list, most)
+-- Takes up to `most` messages off the end of a list, or the next one of its flows, where the queue has any. Before Redis 7 a
+-- count would walk the whole list.
+local function pop(queue, list, most)
+  if flows[queue] then
+    return { next_of_flows({ list }, { list_prefix .. queue, separator, fair, priorities }) or nil }
+  end
   if has_quick_pops then return redis.call('RPOP', list, math.min(most, POPPED)) or {} end
   return { redis.call('RPOP', list) or nil }
 end
@@ -234,7 +240,7 @@ local function take_from(queue, class, most, is_turn)
   local entries, renewals, before, is_empty = {}, {}, taken, false
   if rooms[queue] then most = math.min(most, taken + rooms[queue][step + 1]) end
   while taken < most do
-    local messages = pop(list, most - taken)
+    local messages = pop(queue, list, most - taken)
     if #messages == 0 then is_empty = true break end
     for _, message in ipairs(messages) do
       if message == GONE or is_over(message) then
@@ -258,9 +264,12 @@ end
 
 -- True when one of several named queues has a message of a class: one command, where each look would be one.
 local function has_any(class)
-  local lists, step = {}, ARGV[REST + class]
-  for i = 1, queues do lists[i] = list_of(ARGV[queues_at + i], step) end
-  return redis.call('EXISTS', unpack(lists)) > 0
+  local asked, step = {}, ARGV[REST + class]
+  for i = 1, queues do
+    local queue = ARGV[queues_at + i]
+    asked[2 * i - 1], asked[2 * i] = list_of(queue, step), fair .. 'has:' .. list_prefix .. queue
+  end
+  return redis.call('EXISTS', unpack(asked)) > 0
 end
 
 local function serve_named(class, last, most, is_turn)
@@ -297,7 +306,7 @@ end
 local opens_at = first_opening()
 if opens_at and opens_at - now <= 0 then
   open_parked({ parked, openings, bell, epochs }, {
-    now, MOST, order_prefix, waiting_prefix, separator, mark_prefix, priorities,
+    now, MOST, order_prefix, waiting_prefix, separator, mark_prefix, priorities, fair,
   })
   opens_at = first_opening()
 end

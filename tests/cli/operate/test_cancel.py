@@ -14,16 +14,18 @@ from fleet import config
 from fleet.cli.run.collector import open_collector
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import BEFORE, envelope, task_headers
+from fleet.engine.messages.fair.flows import flow_of
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.outcomes import cancelling
 from fleet.engine.outcomes.cancelling import Canceller
 from fleet.engine.outcomes.stored import result_meta
 from fleet.engine.transport.parking import parked
+from fleet.engine.transport.purge import purge
 from fleet.engine.transport.revoked import is_revoked
 from fleet.models import BotResult
 from fleet.outcome import Before
 from fleet.signals import catalogue
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import run_script
 from fleet.usage import Usage
 from tests.cli.operate.test_dead import client, fleet
@@ -145,7 +147,8 @@ def test_tasks_are_cancelled_by_what_they_are_and_nothing_else_is_touched(client
     nightly = submit(300, tenant="acme", metadata={"job": "nightly", "n": 7})
     others = submit(5, tenant="acme") + submit(5, pool="review", tenant="other", metadata={"job": "nightly"})
     (held,) = submit(1, tenant="acme", priority="critical", metadata={"job": "nightly"})
-    client.hset(keys.unacked(), "tag", RESEARCH.encode() + b"\n" + client.rpop(queues.list_key(RESEARCH, 0)))  # type: ignore[operator]
+    taken: Any = client.rpop(flow_keys.flow(flow_of("acme"), queues.list_key(RESEARCH, 0)))
+    client.hset(keys.unacked(), "tag", RESEARCH.encode() + b"\n" + taken)
     later = submit_task.apply_async(("x",), {"pool": "research", "tenant": "acme", "metadata": {"job": "nightly"}},
                                     countdown=600)  # fmt: skip
     args = ("cancel", "--tenant", "acme", "--metadata", "job=nightly")
@@ -175,8 +178,8 @@ def test_what_waits_for_a_pool_that_is_gone_or_in_a_queue_of_its_bare_name_is_ca
     client: redis.Redis,
 ) -> None:
     ids = submit(4, tenant="acme")
-    wanted = client.lrange(queues.list_key(RESEARCH, 2), 0, -1)
-    client.delete(queues.list_key(RESEARCH, 2))
+    wanted = client.lrange(flow_keys.flow(flow_of("acme"), queues.list_key(RESEARCH, 2)), 0, -1)
+    purge(client, RESEARCH, is_meant=True)
     gone = keys.queue("gone")
     client.lpush(
         queues.list_key(gone, 2), *(text.replace(b'"pool":"research"', b'"pool":"gone"') for text in wanted[:2])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fleet import config
 from fleet.config import Settings
 from fleet.engine.jobs.reading import JobResults
-from fleet.engine.messages import queues
+from fleet.engine.messages.fair.flows import PLACE
 from fleet.engine.messages.follower import Follower, follower_id
 from fleet.engine.operations.erasure.state_walk import StateWalk
 from fleet.engine.outcomes.cancelling import Selection
@@ -26,6 +26,7 @@ from fleet.engine.outcomes.revocation import store_revoked
 from fleet.engine.outcomes.stored import result_meta, revoked_meta
 from fleet.engine.process.duties import uncounted
 from fleet.engine.process.duties.followers import Followers
+from fleet.engine.transport.withdrawal.message_search import waiting_lists
 from fleet.errors import StoreUnavailable
 from fleet.jobs import END_MEMBER, ENDED_AS, JobLedger, JobState, end_call, job_id_of, member_id, membership_of
 from fleet.models import BotResult, BotTask
@@ -93,8 +94,8 @@ def order(client: redis.Redis) -> list[int]:
 
 
 def queued_followers(client: redis.Redis) -> int:
-    lists = [queues.list_key(keys.queue(pool), priority) for pool in config.current().pools for priority in range(5)]
-    messages = [json.loads(one) for name in lists for one in client.lrange(name, 0, -1)]
+    lists = [place for _, (place, _) in waiting_lists(client, config.current())]
+    messages = [json.loads(one) for name in lists for one in client.lrange(name, 0, -1) if one != PLACE]
     return sum(message["headers"]["id"] == follower_id(JOB) for message in messages)
 
 

@@ -220,7 +220,9 @@ def test_a_mark_of_the_previous_release_holds_until_it_expires(client: redis.Red
     assert waiting(client) == 0
 
 
-def test_a_batch_costs_two_more_commands_for_its_marks_and_revokes(redis_url: str, client: redis.Redis) -> None:
+def test_a_batch_costs_three_more_commands_for_its_marks_revokes_and_tenants(
+    redis_url: str, client: redis.Redis
+) -> None:
     submit("first", "second")
     with client.monitor() as monitor:
         submit("k", "l", "m")
@@ -231,4 +233,4 @@ def test_a_batch_costs_two_more_commands_for_its_marks_and_revokes(redis_url: st
                 break
             if told["client_type"] == "lua":
                 said.append(told["command"].split()[0])
-    assert sorted(said) == sorted(["EXISTS", "HGET", *["SET", "LPUSH"] * 3, "ZADD", "XADD"])
+    assert sorted(said) == sorted(["EXISTS", "EXISTS", "HGET", *["SET", "LPUSH"] * 3, "ZADD", "XADD"])

@@ -10,7 +10,7 @@
 --       order_prefix    of the sorted sets beside the queues
 --       waiting_prefix  of the keys that tell which queues have messages
 --       separator       kombu's, in list keys
---       mark_prefix     of the keys of marks: a message that begins with {"mark":"ID" has one, which gets `q|epoch|list`
+--       mark_prefix, fair   see enter.lua
 --       priorities      of a queue (count)
 -- Reply number of messages opened
 --
@@ -18,20 +18,15 @@
 -- hold opens: takes have struck it off meanwhile (take.lua), and find it again by this.
 local QUEUES = 16
 local parked, openings, bell, epochs = unpack(KEYS)
-local now, most, order_prefix, waiting_prefix, separator, mark_prefix, priorities = unpack(ARGV)
-local opened = 0
+local now, most, order_prefix, waiting_prefix, separator, mark_prefix, priorities, fair = unpack(ARGV)
+local opened, flow = 0, ''
 
 -- Puts one message into its list, if it belongs to this end of it: a reason that says so goes to the head.
-local function open(queue, entry, end_of_list)
+local function open(queue, entry, side)
   local list, reason, message = string.match(entry, '^([^\n]*)\n([^\n]*)\n(.*)$')
-  if not list or (string.find(reason, '"to": "head"', 1, true) and 'RPUSH' or 'LPUSH') ~= end_of_list then return end
+  if not list or (string.find(reason, '"to": "head"', 1, true) and 'RPUSH' or 'LPUSH') ~= side then return end
   local _, last = string.find(list, separator, 1, true)
-  local epoch = redis.call(end_of_list, list, message) == 1 and redis.call('HINCRBY', epochs, list, 1)
-  local marked = string.match(message, '^{"mark":"([^"]+)"')
-  if marked then
-    epoch = epoch or redis.call('HGET', epochs, list) or '0'
-    redis.call('SET', mark_prefix .. marked, 'q|' .. epoch .. '|' .. list, 'XX')
-  end
+  enter({ epochs }, { side, list, message, flow, separator, fair, mark_prefix })
   redis.call('ZADD', waiting_prefix .. (last and string.sub(list, last + 1) or '0'), 0, queue)
 end
 

@@ -14,8 +14,9 @@ import redis
 
 from fleet.engine.messages.envelope import is_usable
 from fleet.engine.messages.eta import eta_s
+from fleet.engine.messages.fair.flows import ENTER
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR, queue_of
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script
 
 PARK = Script.beside(__file__, "park.lua", keys="parked openings order", argv="queue id at entry mark_prefix")
@@ -23,14 +24,15 @@ OPEN = Script.beside(
     __file__,
     "open_parked.lua",
     keys="parked openings bell epochs",
-    argv="now most order_prefix waiting_prefix separator mark_prefix priorities",
+    argv="now most order_prefix waiting_prefix separator mark_prefix priorities fair",
+    using=[ENTER],
 )
 PUBLISH_LATER = Script.beside(
     __file__,
     "publish_later.lua",
-    keys="parked openings order list waiting bell",
-    argv="queue id at reason mark_prefix message",
-    using=[PARK],
+    keys="parked openings order list waiting bell epochs",
+    argv="queue id at reason mark_prefix message separator fair",
+    using=[PARK, ENTER],
 )
 PARK_HELD = Script.beside(
     __file__,
@@ -72,8 +74,9 @@ def publish_later_call(
     """Return KEYS and ARGV of `publish_later.lua` for a message whose time is `at` (Unix time in seconds)."""
     return PUBLISH_LATER.call(
         parked=keys.parked(), openings=keys.openings(), order=keys.parked_order(queue), list=list_key,
-        waiting=keys.waiting(step), bell=keys.bell(), queue=queue, id=task_id, at=repr(at), reason=REASON_TIME,
-        mark_prefix=keys.submitted(""), message=message,
+        waiting=keys.waiting(step), bell=keys.bell(), epochs=keys.epochs(), queue=queue, id=task_id, at=repr(at),
+        reason=REASON_TIME, mark_prefix=keys.submitted(""), message=message, separator=PRIORITY_SEPARATOR,
+        fair=flow_keys.stem(),
     )  # fmt: skip
 
 

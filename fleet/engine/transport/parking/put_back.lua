@@ -21,11 +21,12 @@
 --       mark      how the tag of a message ends that was taken as a suspect: it goes back as one
 --       mark_prefix   of the keys of marks, see park.lua
 --       life_s    life of the suspects' marks, s
+--       separator, fair   see enter.lua
 -- Reply 1 put back, 0 this worker does not hold it any more: its lease was lost, or this call is a repeated one
 --
 -- Workers are woken only where the message may be taken: not for each of the tasks that a hold sends back.
 local unacked, index, parked, openings, order, suspects, epochs, waiting, bell, revoked, ends, gate, hold = unpack(KEYS)
-local tag, queue, step, id, at, reason, message, mark, mark_prefix, life_s = unpack(ARGV)
+local tag, queue, step, id, at, reason, message, mark, mark_prefix, life_s, separator, fair = unpack(ARGV)
 
 -- True when nothing of this priority may be taken, but for a probe: who sleeps knows when that is due.
 local function is_stopped()
@@ -55,12 +56,8 @@ if at ~= '' then
   entry = list .. '\n' .. reason .. '\n' .. message
   return park({ parked, openings, order }, { queue, id, at, entry, mark_prefix })
 end
-local epoch = redis.call('RPUSH', list, message) == 1 and redis.call('HINCRBY', epochs, list, 1)
-local marked = string.match(message, '^{"mark":"([^"]+)"')
-if marked then
-  epoch = epoch or redis.call('HGET', epochs, list) or '0'
-  redis.call('SET', mark_prefix .. marked, 'q|' .. epoch .. '|' .. list, 'XX')
-end
+local side, flow = 'RPUSH', ''
+enter({ epochs }, { side, list, message, flow, separator, fair, mark_prefix })
 redis.call('ZADD', waiting, 0, queue)
 if not is_stopped() then redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1) end
 return 1

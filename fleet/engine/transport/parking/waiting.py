@@ -11,11 +11,12 @@ from typing import Any
 
 from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import BEFORE
-from fleet.engine.messages.queues import queue_of
+from fleet.engine.messages.fair.flows import ENTER
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR, queue_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.parking.parked import PARK
 from fleet.outcome import Before
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script, Store
 from fleet.store.patience import patiently
 from fleet.waits import Wait
@@ -24,8 +25,8 @@ PUT_BACK = Script.beside(
     __file__,
     "put_back.lua",
     keys="unacked index parked openings order suspects epochs waiting bell revoked ends gate hold",
-    argv="tag queue step id at reason message mark mark_prefix life_s",
-    using=[PARK],
+    argv="tag queue step id at reason message mark mark_prefix life_s separator fair",
+    using=[PARK, ENTER],
 )
 
 #: How the reason of an entry ends whose message opens to the head of its list: its task has only waited.
@@ -74,7 +75,8 @@ async def put_back(broker: Store, gone: PutBack) -> bool:
         bell=keys.bell(), revoked=keys.revoked(), ends=keys.ends(), gate=keys.gate(queue), hold=keys.hold(queue),
         tag=gone.tag, queue=queue, step=step, id=gone.task_id, at="" if gone.at is None else repr(gone.at),
         reason=reason_of(gone), message=b"" if gone.before is None else with_before(message, gone.before),
-        mark=leases.SUSPECT, mark_prefix=keys.submitted(""), life_s=keys.STATE_TTL_S,
+        mark=leases.SUSPECT, mark_prefix=keys.submitted(""), life_s=keys.STATE_TTL_S, separator=PRIORITY_SEPARATOR,
+        fair=flow_keys.stem(),
     )  # fmt: skip
     is_put: int = await patiently(lambda: broker.run(PUT_BACK, *call))
     leases.let_go(gone.tag)

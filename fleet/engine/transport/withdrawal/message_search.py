@@ -16,6 +16,7 @@ import redis
 from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import task_id_in
+from fleet.engine.messages.fair.flows import flows_of, place_of
 from fleet.engine.transport.held import id_texts
 from fleet.engine.transport.withdrawal.reading import read_list
 from fleet.store import keys
@@ -38,12 +39,21 @@ READ_MOST_BYTES = 200_000_000
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A message that waits: `place` others of its list are before it."""
+    """A message that waits.
+
+    Args:
+        queue: Where.
+        priority: Of its list.
+        place: Messages before it, in its list or its flow (count).
+        message: Itself.
+        others: Messages of other flows, which have turns of their own (count); None: it is in no flow.
+    """
 
     queue: str
     priority: int
     place: int
     message: bytes
+    others: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +97,12 @@ def find_at_heads(broker: redis.Redis, task_id: str, settings: Settings, *, most
     texts = id_texts(task_id)
     calls = [FIND_QUEUED.call(list=key, skip=0, count=each, texts=texts) for _, (key, _) in lists]
     looked, is_complete = 0, True
-    for (queue, (_, priority)), (place, message, looked_at, _) in zip(
+    for (queue, (key, priority)), (place, message, looked_at, _) in zip(
         lists, run_script_each(broker, FIND_QUEUED, calls), strict=True
     ):
         looked += looked_at
         if place >= 0 and task_id_in(message) == task_id:
-            return Search(Queued(queue, priority, place, message), looked)
+            return Search(Queued(queue, priority, place, message, _others(broker, key)), looked)
         is_complete = is_complete and place < 0 and looked_at < each
     return Search(None, looked, is_complete)
 
@@ -137,7 +147,7 @@ def find_over(broker: redis.Redis, task_id: str, *, most: int = SEARCH_MOST) -> 
 def waiting_lists(
     broker: redis.Redis, settings: Settings, pool: str | None = None
 ) -> list[tuple[str, tuple[str, int]]]:
-    """Return the lists that there are, as (queue, (list key, priority)), the most urgent first.
+    """Return the lists that there are, and their flows, as (queue, (list key, priority)), the most urgent first.
 
     Those of queues that have only a pool's name, too, and of pools that were taken out of the settings.
 
@@ -148,11 +158,12 @@ def waiting_lists(
     """
     names = _queues_of(broker, settings, pool)
     places = [(name, place) for name in names for place in queues.lists_of(name)]
+    flows = [(name, (flow.key, flow.priority)) for name, some in flows_of(broker, names).items() for flow in some]
     with broker.pipeline(transaction=False) as pipe:
         for _, (key, _) in places:
             pipe.exists(key)
         there = [place for place, exists in zip(places, pipe.execute(), strict=True) if exists]
-    return sorted(there, key=lambda found: found[1][1])
+    return sorted([*flows, *there], key=lambda found: found[1][1])
 
 
 def waiting_queues(broker: redis.Redis, settings: Settings, pool: str | None = None) -> list[str]:
@@ -195,11 +206,17 @@ def _search_list(broker: redis.Redis, key: str, of: Queued, task_id: str, most: 
             return Search(None, skip, complete=not broker.llen(key) > skip)
         place, message, looked_at, size = _stretch(broker, key, task_id, skip, count)
         if place >= 0 and task_id_in(message) == task_id:
-            return Search(replace(of, place=place, message=message), place + 1)
+            return Search(replace(of, place=place, message=message, others=_others(broker, key)), place + 1)
         skip += looked_at
         if place < 0 and looked_at < count:
             return Search(None, skip)
         stretch = min(LONGEST_STRETCH, max(FIRST_STRETCH // 4, STRETCH_BYTES * looked_at // max(1, size)))
+
+
+def _others(broker: redis.Redis, key: str) -> int | None:
+    """Return how many messages of other flows wait in the list of a flow; None: the key is no flow's."""
+    home = place_of(key)
+    return None if home is None else max(0, broker.llen(home) - broker.llen(key))
 
 
 def _stretch(broker: redis.Redis, key: str, task_id: str, skip: int, count: int) -> Any:

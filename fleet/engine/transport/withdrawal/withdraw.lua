@@ -8,6 +8,8 @@
 --       revoked   sorted set: task id -> time at which the mark may go
 --       parked, order   see park.lua; what the queue opens at stays: it is looked at once, for nothing
 -- ARGV  is_parked '1': of the parked set, the next to open first; '0': of the list, from its head
+--       home      list key that is noted with what is withdrawn: that of the list, or of the one whose flow it is, where
+--                 each message of the flow has a place (enter.lua)
 --       skip      messages to skip (count)
 --       count     messages to look at
 --       most      messages to withdraw (count)
@@ -27,7 +29,7 @@
 -- it is left to the caller, once in many steps; takes skip such places.
 local GONE = 'withdrawn'
 local list, unacked, index, suspects, revoked, parked, order = unpack(KEYS)
-local is_parked, skip, count, most, most_bytes, reply_bytes, prefix, mark, mark_prefix, bot_task, wanted = unpack(ARGV)
+local is_parked, home, skip, count, most, most_bytes, reply_bytes, prefix, mark, mark_prefix, bot_task, wanted = unpack(ARGV)
 is_parked, skip, count, most = is_parked == '1', tonumber(skip), tonumber(count), tonumber(most)
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds + microseconds / 1000000
@@ -49,7 +51,7 @@ local function rows()
     end
   elseif redis.call('TYPE', list).ok == 'list' then
     local messages = redis.call('LRANGE', list, -skip - count, -skip - 1)
-    for i = #messages, 1, -1 do found[#found + 1] = { -(skip + #found + 1), list, messages[i] } end
+    for i = #messages, 1, -1 do found[#found + 1] = { -(skip + #found + 1), home, messages[i] } end
   end
   return found
 end
@@ -87,6 +89,7 @@ end
 -- Returns how many empty places are left.
 local function remove()
   if #places == 0 then return 0 end
+  if not is_parked and home ~= list then redis.call('LREM', home, #places, GONE) end
   if is_parked then
     redis.call('HDEL', parked, unpack(places))
     redis.call('ZREM', order, unpack(places))

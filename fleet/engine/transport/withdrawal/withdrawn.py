@@ -16,6 +16,7 @@ import redis
 from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import TASK_NAME, task_id_in
 from fleet.engine.messages.expiry import ISO_TIME
+from fleet.engine.messages.fair.flows import flows_of
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key, lists_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.withdrawal.reading import Stride, peek, peek_parked
@@ -26,7 +27,7 @@ WITHDRAW = Script.beside(
     __file__,
     "withdraw.lua",
     keys="list unacked index suspects revoked parked order",
-    argv="is_parked skip count most most_bytes reply_bytes prefix mark mark_prefix bot_task wanted ids*",
+    argv="is_parked home skip count most most_bytes reply_bytes prefix mark mark_prefix bot_task wanted ids*",
     using=[ISO_TIME],
 )
 CLAIM = Script.beside(__file__, "claim_over.lua", keys="ends", argv="claim_s")
@@ -94,8 +95,8 @@ def withdraw(client: redis.Redis, queue: str, wanted: Wanted, ids: Collection[st
         wanted: Which tasks.
         ids: Of those that are wanted, with "ids".
     """
-    for place, of_parked in _places(queue):
-        yield from _walk(client, queue, place, of_parked, wanted, ids)
+    for place in _places(client, queue):
+        yield from _walk(client, place, wanted, ids)
 
 
 def withdraw_matching(
@@ -105,43 +106,43 @@ def withdraw_matching(
 
     With `is_meant` False they stay: what is found has no tags.
     """
-    for place, of_parked in _places(queue):
+    for place in _places(client, queue):
         skip, gone, stride = 0, 0, Stride()
-        while messages := _peek(client, queue, place, of_parked, skip, stride.count):
+        while messages := _peek(client, place, skip, stride.count):
             chosen = [message for message in messages if matches(message)]
             found: tuple[Withdrawn, ...] = tuple(Withdrawn("", message) for message in chosen)
             if is_meant and chosen:
-                steps = list(_take_back(client, queue, place, of_parked, chosen, skip, stride.count))
+                steps = list(_take_back(client, place, chosen, skip, stride.count))
                 found, left = tuple(one for step in steps for one in step.found), sum(step.left for step in steps)
                 gone, skip = gone + left, skip - len(found) + left
             yield Stretch(found, len(messages), None)
             skip += len(messages)
             stride.read(messages)
             if gone >= GONE_MOST:
-                skip -= _remove_gone(client, place, gone, skip)
+                skip -= _remove_gone(client, place.key, gone, skip)
                 gone = 0
         if gone:
-            _remove_gone(client, place, gone, skip)
+            _remove_gone(client, place.key, gone, skip)
 
 
 def withdraw_over(client: redis.Redis) -> Iterator[Stretch]:
     """Withdraw what takes have put aside because its end has passed, as `withdraw`; several processes may at once."""
     while True:
-        stretch, _ = _step(client, "", keys.over(), False, "all", (), skip=0, count=WITHDRAW_MOST)
+        stretch, _ = _step(client, WaitingPlace("", keys.over(), keys.over()), "all", (), skip=0, count=WITHDRAW_MOST)
         if not stretch.found:
             return
         yield stretch
 
 
 def _take_back(
-    client: redis.Redis, queue: str, place: str, of_parked: bool, chosen: Sequence[bytes], skip: int, read: int
+    client: redis.Redis, place: WaitingPlace, chosen: Sequence[bytes], skip: int, read: int
 ) -> Iterator[Stretch]:
     """Withdraw messages that were `read` behind `skip` others a moment ago; some of those may have been taken since."""
     count = max(1, min(4 * PICKED_MOST, STRETCH_BYTES // max(map(len, chosen))))
     ids = [task_id for message in chosen if (task_id := task_id_in(message)) is not None]
     skip, left = max(0, skip - read), read + min(skip, read)
     while left > 0:
-        stretch, _ = _step(client, queue, place, of_parked, "ids", ids, skip=skip, count=min(left, count))
+        stretch, _ = _step(client, place, "ids", ids, skip=skip, count=min(left, count))
         yield stretch
         if stretch.looked_at == 0:
             return
@@ -149,25 +150,35 @@ def _take_back(
         left -= stretch.looked_at
 
 
-def _peek(client: redis.Redis, queue: str, place: str, of_parked: bool, skip: int, count: int) -> list[bytes]:
-    return peek_parked(client, queue, skip, count) if of_parked else peek(client, place, skip, count)
+@dataclass(frozen=True, slots=True)
+class WaitingPlace:
+    """Where messages of a queue wait: a list, a flow of it (`home` is its list), or what is parked beside it."""
+
+    queue: str
+    key: str
+    home: str
+    is_parked: bool = False
 
 
-def _places(queue: str) -> list[tuple[str, bool]]:
-    """Return a queue's lists, the most urgent first, and last (True) what is parked beside it."""
-    return [*((key, False) for key, _ in lists_of(queue)), (list_key(queue, 0), True)]
+def _peek(client: redis.Redis, place: WaitingPlace, skip: int, count: int) -> list[bytes]:
+    return peek_parked(client, place.queue, skip, count) if place.is_parked else peek(client, place.key, skip, count)
 
 
-def _walk(
-    client: redis.Redis, queue: str, place: str, of_parked: bool, wanted: Wanted, ids: Collection[str]
-) -> Iterator[Stretch]:
+def _places(client: redis.Redis, queue: str) -> Iterator[WaitingPlace]:
+    """Yield a queue's lists, the most urgent first, then their flows, to which messages move, then what is parked."""
+    yield from (WaitingPlace(queue, key, key) for key, _ in lists_of(queue))
+    yield from (WaitingPlace(queue, flow.key, flow.place) for flow in flows_of(client, [queue]).get(queue, ()))
+    yield WaitingPlace(queue, list_key(queue, 0), list_key(queue, 0), is_parked=True)
+
+
+def _walk(client: redis.Redis, place: WaitingPlace, wanted: Wanted, ids: Collection[str]) -> Iterator[Stretch]:
     skip, count, gone = 0, FIRST_STRETCH, 0
     while True:
-        stretch, size = _step(client, queue, place, of_parked, wanted, ids, skip=skip, count=count)
+        stretch, size = _step(client, place, wanted, ids, skip=skip, count=count)
         gone += stretch.left
         skip += stretch.looked_at - len(stretch.found) + stretch.left
         if gone >= GONE_MOST or (gone and not stretch.looked_at):
-            skip -= _remove_gone(client, place, gone, skip)
+            skip -= _remove_gone(client, place.key, gone, skip)
             gone = 0
         if stretch.looked_at == 0:
             return
@@ -189,13 +200,12 @@ def _remove_gone(client: redis.Redis, place: str, count: int, skip: int) -> int:
 
 
 def _step(
-    client: redis.Redis, queue: str, place: str, of_parked: bool, wanted: Wanted, ids: Collection[str], *,
-    skip: int, count: int,
-) -> tuple[Stretch, int]:  # fmt: skip
+    client: redis.Redis, place: WaitingPlace, wanted: Wanted, ids: Collection[str], *, skip: int, count: int
+) -> tuple[Stretch, int]:
     call = WITHDRAW.call(
-        list=place, unacked=keys.unacked(), index=keys.unacked_index(), suspects=keys.suspects(),
-        revoked=keys.revoked(), parked=keys.parked(), order=keys.parked_order(queue),
-        is_parked=int(of_parked), skip=skip, count=count, most=_most(wanted),
+        list=place.key, unacked=keys.unacked(), index=keys.unacked_index(), suspects=keys.suspects(),
+        revoked=keys.revoked(), parked=keys.parked(), order=keys.parked_order(place.queue),
+        is_parked=int(place.is_parked), home=place.home, skip=skip, count=count, most=_most(wanted),
         most_bytes=weight.MAX_MESSAGE_BYTES, reply_bytes=REPLY_BYTES, prefix=leases.Holdings().next_prefix(),
         mark=leases.SUSPECT, mark_prefix=keys.submitted(""), bot_task=f'"{TASK_NAME}"', wanted=wanted, ids=tuple(ids),
     )  # fmt: skip

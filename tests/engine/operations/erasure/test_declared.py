@@ -11,6 +11,7 @@ from fleet.engine.operations.erasure.declared import (
     CACHE,
     CONTEXTS,
     ERASURE,
+    FLOWS,
     JOBS,
     LANES,
     MONEY,
@@ -27,6 +28,7 @@ from fleet.store import (
     cache_keys,
     context_keys,
     erasure_keys,
+    flow_keys,
     job_keys,
     keys,
     lane_keys,
@@ -39,7 +41,7 @@ from tests.every import every
 DECLARED = [
     (keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE), (vault_keys, VAULT), (context_keys, CONTEXTS),
     (lane_keys, LANES), (schedule_keys, SCHEDULES), (answer_keys, ASKS), (cache_keys, CACHE), (job_keys, JOBS),
-    (payout_keys, PAYOUTS),
+    (payout_keys, PAYOUTS), (flow_keys, FLOWS),
 ]  # fmt: skip
 
 

@@ -17,12 +17,13 @@ from celery.exceptions import TaskRevokedError
 
 from fleet import config
 from fleet.engine.messages import queues
+from fleet.engine.messages.fair.flows import flow_of
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.operations.erasure.names import pseudonym_of
 from fleet.engine.outcomes.dead_letters import bury
 from fleet.engine.outcomes.stored import result_meta
 from fleet.models import BotResult, TaskError
-from fleet.store import bill_keys, erasure_keys, keys
+from fleet.store import bill_keys, erasure_keys, flow_keys, keys
 from tests.burials import keep
 from tests.cli.operate.test_cancel import bring_back
 from tests.cli.operate.test_cancel_killed import dies_before
@@ -104,7 +105,9 @@ def left_behind(client: redis.Redis, pool: str, *, at: float) -> str:
     """Move a task that waits to a worker whose lease was renewed at that time, and return its id."""
     (task_id,) = submit(1, pool=pool, tenant=TENANT, priority="bulk")
     place = queues.list_key(keys.queue(pool), 4)
-    client.hset(keys.unacked(), f"tag-{task_id}", place.encode() + b"\n" + client.rpop(place))  # type: ignore[operator]
+    message: Any = client.rpop(flow_keys.flow(flow_of(TENANT), place))
+    client.rpop(place)
+    client.hset(keys.unacked(), f"tag-{task_id}", place.encode() + b"\n" + message)
     client.zadd(keys.unacked_index(), {f"tag-{task_id}": at})
     return task_id
 

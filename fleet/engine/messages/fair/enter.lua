@@ -1,0 +1,59 @@
+-- Puts a message at one end of its list, and tells its mark so. A message that names a flow, and every message while its
+-- queue has flows, goes into the flow instead, and a place holder into the list. O(log flows).
+-- A function inside the scripts that queue messages, or put them back.
+--
+-- KEYS  epochs     hash: list key -> times it was filled from empty
+-- ARGV  side       'LPUSH': behind all others; 'RPUSH': before them, for what was taken before
+--       list       the queue's list of its priority
+--       message
+--       flow       its flow ('': none is known; while the queue has flows, the message's own header is looked at)
+--       separator  kombu's, in list keys
+--       fair       what the keys of flows begin with, see flows.py
+--       mark_prefix   of the keys of marks ('': they are the caller's affair): a message that begins with {"mark":"ID" has one, which gets `q|epoch|list`
+-- Reply the list's new epoch if it was empty, else 0
+--
+-- Lists are named by queue, not declared: the broker is one Redis, never a cluster. What holds messages has no TTL.
+-- What a place holder looks like: as what is left where a message was withdrawn (withdraw.lua), so that whoever knows no
+-- flows passes over it. And where a message's headers are: in the last so many bytes.
+local GONE, HEADERS_BYTES = 'withdrawn', 4096
+local epochs = KEYS[EPOCHS]
+local side, list, message, flow, separator, fair, mark_prefix = unpack(ARGV)
+local cut = string.find(list, separator, 1, true)
+local flag = fair .. 'has:' .. string.sub(list, 1, cut and cut - 1 or -1)
+local has_flows = redis.call('EXISTS', flag) == 1
+
+local function flow_of()
+  if flow ~= '' then return flow end
+  local at = string.find(message, '_flow"', math.max(1, #message - HEADERS_BYTES), true)
+  return at and string.match(message, '^_flow": ?"(%x+)"', at) or '-'
+end
+
+-- Gives a flow its turn: a new one now; one that gets a message back has that turn once more.
+local function give_turn(ring, name)
+  local _, now = unpack(redis.call('ZRANGE', ring, 0, 0, 'WITHSCORES'))
+  local turn = redis.call('ZSCORE', ring, name)
+  if turn and side == 'LPUSH' then return end
+  if turn then
+    local weight = tonumber(redis.call('HGET', fair .. 'weights', name) or 1)
+    turn = math.max(now, turn - 1 / weight)
+  end
+  redis.call('ZADD', ring, turn or now or 0, name)
+end
+
+local function put()
+  if flow == '' and not has_flows then return redis.call(side, list, message) == 1 end
+  local ring, name = fair .. 'ring:' .. list, flow_of()
+  local were_any = has_flows and redis.call('EXISTS', ring) == 1
+  redis.call(side, fair .. 'flow:' .. name .. ':' .. list, message)
+  give_turn(ring, name)
+  if not has_flows then redis.call('SET', flag, '1') end
+  return redis.call(side, list, GONE) == 1 and not were_any
+end
+
+local epoch = put() and redis.call('HINCRBY', epochs, list, 1)
+local marked = string.match(message, '^{"mark":"([^"]+)"')
+if marked and mark_prefix ~= '' then
+  local known = epoch or redis.call('HGET', epochs, list) or '0'
+  redis.call('SET', mark_prefix .. marked, 'q|' .. known .. '|' .. list, 'XX')
+end
+return epoch or 0

@@ -1,0 +1,149 @@
+"""One list with flows as takes and producers see it, and a plain model of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis
+
+from fleet.config import load
+from fleet.engine.messages.broker import enqueue
+from fleet.engine.messages.fair.flows import NOBODYS, flow_of, routed
+from fleet.engine.messages.producer import message_of
+from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
+from fleet.engine.transport import leases
+from fleet.engine.transport.rota import Rota
+from fleet.models import BotTask
+from fleet.store import flow_keys
+from fleet.store.client import run_script
+
+QUEUE = "fleet.research"
+STEP = 2
+PLACE = list_key(QUEUE, STEP)
+SETTINGS = load()
+GONE = b"withdrawn"
+
+
+def parts_of(name: str, tenant: str = "", **fields: Any) -> list[Any]:
+    """Return what `enqueue.lua` takes for one task, whose prompt is its name."""
+    task = BotTask(prompt=name, tenant=tenant, pool="research", priority="normal", **fields)
+    return message_of(task, "research", None, 1.0)[1]
+
+
+def put(client: redis.Redis, *names: str, tenant: str = "") -> None:
+    """Queue tasks of one tenant as `submit_many` does."""
+    enqueue(client, [part for name in names for part in parts_of(name, tenant)], SETTINGS)
+
+
+def put_plainly(client: redis.Redis, name: str, tenant: str = "") -> None:
+    """Queue a task as a release does that knows no flows."""
+    client.lpush(PLACE, parts_of(name, tenant)[2])
+
+
+def take(client: redis.Redis, wanted: int = 1) -> list[tuple[str, str]]:
+    """Take tasks as a worker does; return tag and name of each."""
+    found: list[tuple[str, str]] = []
+    while True:
+        call = Rota([QUEUE], PRIORITY_STEPS).take(
+            wanted=wanted - len(found), guarded=0, prefix=leases.Holdings().next_prefix(), acks=()
+        )
+        reply: Any = run_script(client, leases.TAKE, call[1 : 1 + call[0]], call[1 + call[0] :])
+        if len(reply) == 2:
+            return found
+        found += [(tag.decode(), name_in(text)) for tag, text in zip(reply[::3], reply[2::3], strict=True)]
+        if len(found) == wanted:
+            return found
+
+
+def names(taken: Iterable[tuple[str, str]]) -> list[str]:
+    return [name for _, name in taken]
+
+
+def name_in(message: bytes) -> str:
+    return str(json.loads(base64.b64decode(json.loads(message)["body"]))[1]["prompt"])
+
+
+def restore(client: redis.Redis, tags: Sequence[str]) -> None:
+    """Give messages back, as a worker that stops does."""
+    run_script(client, leases.RESTORE, *leases.restore_call(tags))
+
+
+def weigh(client: redis.Redis, **weights: float) -> None:
+    client.hset(flow_keys.weights(), mapping={flow_of(tenant): weight for tenant, weight in weights.items()})
+
+
+class Model:
+    """What the scripts do, in plain Python. A task is (flow of its header or '', name)."""
+
+    def __init__(self, weights: dict[str, float]) -> None:
+        self.weights = {flow_of(tenant): weight for tenant, weight in weights.items()}
+        self.line: deque[tuple[str, str] | None] = deque()
+        self.flows: dict[str, deque[tuple[str, str]]] = {}
+        self.turns: dict[str, float] = {}
+        self.has_flows = False
+
+    @property
+    def waiting(self) -> int:
+        return sum(one is not None for one in self.line) + sum(map(len, self.flows.values()))
+
+    def put(self, name: str, tenant: str) -> None:
+        self.enter((flow_of(tenant) if tenant else "", name), is_known=True)
+
+    def put_plainly(self, name: str, tenant: str) -> None:
+        self.line.appendleft((flow_of(tenant) if tenant else "", name))
+
+    def enter(self, task: tuple[str, str], *, is_known: bool = False, is_back: bool = False) -> None:
+        flow = task[0] or NOBODYS
+        if not self.has_flows and not (is_known and task[0]):
+            (self.line.append if is_back else self.line.appendleft)(task)
+            return
+        self.has_flows = True
+        messages = self.flows.setdefault(flow, deque())
+        (messages.append if is_back else messages.appendleft)(task)
+        (self.line.append if is_back else self.line.appendleft)(None)
+        now = min(self.turns.values(), default=0.0)
+        if flow not in self.turns:
+            self.turns[flow] = now
+        elif is_back:
+            self.turns[flow] = max(now, self.turns[flow] - 1 / self.weights.get(flow, 1))
+
+    def take(self) -> tuple[str, str] | None:
+        while True:
+            if not self.has_flows:
+                found = self.line.pop() if self.line else None
+                if found is not None or not self.line:
+                    return found
+                continue
+            was_place, found = self.next_of_flows()
+            if found is not None or not was_place:
+                return found
+
+    def next_of_flows(self) -> tuple[bool, tuple[str, str] | None]:
+        was_any = bool(self.line)
+        first = self.line.pop() if was_any else None
+        if first is not None:
+            flow = first[0] or NOBODYS
+            if set(self.turns) <= {flow} and not self.flows.get(flow):
+                self.dissolve()
+                return True, first
+            self.flows.setdefault(flow, deque()).appendleft(first)
+            self.turns.setdefault(flow, min(self.turns.values(), default=0.0))
+        while self.turns:
+            flow = min(self.turns, key=lambda name: (self.turns[name], name))
+            if self.flows.get(flow):
+                self.turns[flow] += 1 / self.weights.get(flow, 1)
+                return True, self.flows[flow].pop()
+            del self.turns[flow]
+        self.dissolve()
+        return was_any, None
+
+    def dissolve(self) -> None:
+        self.turns.clear()
+        self.has_flows = False
+
+
+__all__ = ["GONE", "PLACE", "QUEUE", "SETTINGS", "Model", "routed"]

@@ -1,0 +1,206 @@
+"""Takes are fair over tenants: on a real Redis, against a plain model, and where a process dies in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fleet.engine.messages.fair.flows import flow_of, flows_of
+from fleet.engine.transport import leases
+from fleet.engine.transport.purge import purge
+from fleet.engine.transport.withdrawal.withdrawn import withdraw
+from fleet.store import flow_keys, keys
+from fleet.store.client import connect
+from tests.engine.messages.fair.line import (
+    PLACE,
+    QUEUE,
+    Model,
+    name_in,
+    names,
+    put,
+    put_plainly,
+    restore,
+    take,
+    weigh,
+)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+def left_of_flows(client: redis.Redis) -> list[bytes]:
+    return list(client.scan_iter(f"{flow_keys.stem()}*"))
+
+
+def test_who_comes_behind_many_of_another_tenant_has_every_second_turn(client: redis.Redis) -> None:
+    put(client, *(f"a{n}" for n in range(1000)), tenant="a")
+    put(client, *(f"b{n}" for n in range(10)), tenant="b")
+    first = names(take(client, 20))
+    assert [name for name in first if name[0] == "b"] == [f"b{n}" for n in range(10)]
+    assert [name for name in first if name[0] == "a"] == [f"a{n}" for n in range(10)]  # each in its order
+
+
+def test_a_weight_is_a_share_of_the_takes(client: redis.Redis) -> None:
+    weigh(client, heavy=3.0, light=0.5)
+    for tenant in ("heavy", "light", "usual"):
+        put(client, *(f"{tenant}{n}" for n in range(200)), tenant=tenant)
+    first = names(take(client, 90))
+    counts = {tenant: sum(name.startswith(tenant) for name in first) for tenant in ("heavy", "light", "usual")}
+    assert counts == {"heavy": 60, "light": 10, "usual": 20}
+
+
+def test_what_has_no_tenant_has_turns_like_one(client: redis.Redis) -> None:
+    put(client, *(f"n{n}" for n in range(100)))
+    put(client, *(f"a{n}" for n in range(100)), tenant="a")
+    put(client, "late")
+    first = names(take(client, 10))
+    assert sum(name[0] == "a" for name in first) == 5
+    put(client, "b", tenant="b")
+    assert "b" in names(take(client, 3))
+
+
+def test_a_list_is_as_long_as_there_are_messages_and_its_flows_leave_nothing_behind(client: redis.Redis) -> None:
+    put(client, "n")
+    put(client, "a1", "a2", tenant="a")
+    put(client, "b", tenant="b")
+    for left in (4, 3, 2, 1, 0):
+        assert client.llen(PLACE) == left
+        take(client, 1)
+    assert take(client, 1) == []
+    assert left_of_flows(client) == []
+
+
+def test_a_fleet_without_tenants_asks_redis_for_nothing_more(client: redis.Redis) -> None:
+    put(client, "a", "b")
+    take(client, 1)  # loads the script
+    with client.monitor() as monitor:
+        take(client, 1)
+        client.ping()
+        said = []
+        for told in monitor.listen():
+            if told["command"] == "PING":
+                break
+            if told["client_type"] == "lua":
+                said.append(told["command"])
+    assert not [line for line in said if "fair" in line and not line.startswith("MGET")]
+
+
+def test_nobody_gains_by_queueing_one_task_at_a_time(client: redis.Redis) -> None:
+    put(client, *(f"a{n}" for n in range(100)), tenant="a")
+    taken: list[str] = []
+    for n in range(20):
+        if not any(name == f"b{n - 1}" for name in taken) and n:
+            continue
+        put(client, f"b{n}", tenant="b")
+        taken += names(take(client, 2))
+    assert 0.4 <= sum(name[0] == "b" for name in taken) / len(taken) <= 0.6
+
+
+def test_what_a_dead_worker_held_comes_back_to_the_head_of_its_flow(client: redis.Redis) -> None:
+    put(client, "a0", "a1", "a2", tenant="a")
+    put(client, "b0", "b1", tenant="b")
+    held = take(client, 3)
+    restore(client, [tag for tag, _ in held])
+    again = names(take(client, 5))
+    assert [name for name in again if name[0] == "a"] == ["a0", "a1", "a2"]
+    assert [name for name in again if name[0] == "b"] == ["b0", "b1"]
+    assert set(again[:3]) == set(names(held))
+
+
+def test_a_release_that_knows_no_flows_loses_nothing_and_its_messages_have_turns_too(client: redis.Redis) -> None:
+    put(client, "a0", "a1", "a2", tenant="a")
+    assert client.rpop(PLACE) == client.rpop(PLACE) == b"withdrawn"  # its workers pass over such a place
+    put_plainly(client, "b0", tenant="b")
+    put_plainly(client, "n0")
+    assert sorted(names(take(client, 6))) == ["a0", "a1", "a2", "b0", "n0"]
+    assert left_of_flows(client) == []
+
+
+def test_purging_a_queue_takes_its_flows(client: redis.Redis) -> None:
+    put(client, "a0", "a1", tenant="a")
+    put(client, "n")
+    assert purge(client, QUEUE, is_meant=False) == 3
+    assert purge(client, QUEUE, is_meant=True) == 3
+    assert take(client, 1) == []
+    assert left_of_flows(client) == []
+
+
+def test_what_is_cancelled_leaves_its_flow_and_its_place(client: redis.Redis) -> None:
+    put(client, *(f"a{n}" for n in range(150)), tenant="a")
+    put(client, "b", tenant="b")
+    (flow,) = [one for one in flows_of(client, [QUEUE])[QUEUE] if one.name == flow_of("b")]
+    assert client.llen(flow.key) == 1
+    found = [one for stretch in withdraw(client, QUEUE, "all") for one in stretch.found]
+    assert len(found) == 151
+    assert client.llen(PLACE) == 0
+    restore(client, [one.tag for one in found])  # whoever cancelled them died: they wait where they were
+    assert client.llen(PLACE) == 151
+    assert "b" in names(take(client, 2))
+
+
+def test_one_of_many_is_cancelled_and_its_place_goes(client: redis.Redis) -> None:
+    put(client, "a0", "a1", "a2", tenant="a")
+    key = flow_keys.flow(flow_of("a"), PLACE)
+    task_id = json.loads(client.lindex(key, 1) or b"")["headers"]["id"]
+    list(withdraw(client, QUEUE, "ids", [task_id]))
+    assert client.llen(PLACE) == client.llen(key) == 2
+    assert names(take(client, 3)) == ["a0", "a2"]
+
+
+TENANTS = ["", "a", "b", "c"]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from(TENANTS), st.integers(1, 4)),
+        st.tuples(st.just("plainly"), st.sampled_from(TENANTS), st.just(1)),
+        st.tuples(st.just("take"), st.just(""), st.integers(1, 5)),
+        st.tuples(st.just("back"), st.just(""), st.integers(1, 3)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS, st.fixed_dictionaries({name: st.sampled_from([0.5, 1.0, 2.0, 4.0]) for name in "abc"}))
+def test_the_scripts_do_as_a_plain_model_does(
+    client: redis.Redis, steps: list[tuple[str, str, int]], weights: dict[str, float]
+) -> None:
+    client.flushdb()
+    weigh(client, **weights)
+    model, held, number = Model(weights), list[tuple[str, tuple[str, str]]](), 0
+    for what, tenant, count in [*steps, ("take", "", 400)]:
+        for _ in range(count if what in ("put", "plainly") else 0):
+            number += 1
+            (put if what == "put" else put_plainly)(client, f"{number}", tenant=tenant)
+            (model.put if what == "put" else model.put_plainly)(f"{number}", tenant)
+        if what == "take":
+            expected = [found for _ in range(count) if (found := model.take()) is not None]
+            got = take(client, count)
+            assert names(got) == [name for _, name in expected]
+            held += [(tag, task) for (tag, _), task in zip(got, expected, strict=True)]
+        if what == "back" and held:
+            some, held = held[-count:], held[:-count]
+            restore(client, [tag for tag, _ in some])
+            for _, task in reversed(some):  # the first ends at the head
+                model.enter(task, is_back=True)
+        assert client.llen(PLACE) == model.waiting
+    assert client.llen(PLACE) == 0
+    assert left_of_flows(client) == [flow_keys.weights().encode()]
+
+
+def test_a_reply_that_is_lost_brings_tasks_back_to_their_flows(client: redis.Redis) -> None:
+    put(client, "a", tenant="a")
+    put(client, "b", tenant="b")
+    held = take(client, 2)
+    assert client.hlen(keys.unacked()) == 2
+    holdings = leases.Holdings()
+    holdings.lost_takes.append(held[0][0].rpartition(":")[0] + ":")
+    assert holdings.restore_lost(client, most=4) >= 1
+    assert name_in(client.lindex(flow_keys.flow(flow_of("a"), PLACE), -1) or b"") == "a" or client.llen(PLACE)
