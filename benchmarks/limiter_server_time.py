@@ -50,9 +50,7 @@ def _ask(ticket: str, order: int, number: int) -> tuple[Any, ...]:
         patience_us=-1, beyond=0,
     )  # fmt: skip
     bot = f"bot-{number % 1000}"
-    return tuple(
-        ACQUIRE.arguments(ticket=ticket, bot=bot, kind="q:default", asked=ASKED.pack(asked), note=NOTE, terms=[TERMS])
-    )
+    return tuple(ACQUIRE.arguments(terms=TERMS, calls=(ticket, bot, "q:default", ASKED.pack(asked), NOTE)))
 
 
 def _sample(client: redis.Redis, sha: str, make: Any) -> float:

@@ -6,10 +6,9 @@
 from fleet.grants import Caller, Grant
 from fleet.limiter.alone import LimitedCall, ThreadedLimiter, limited, open_limiter
 from fleet.limiter.call import FRESH_S
-from fleet.limiter.costs import LearntCosts
 from fleet.limiter.limiter import Limiter
 from fleet.limiter.limits import Terms
-from fleet.limiter.snapshot import Crowd, LimitSnapshot
+from fleet.limiter.snapshot import Crowd, LearntCosts, LimitSnapshot
 
 __all__ = [
     "FRESH_S",

@@ -31,6 +31,7 @@ from fleet.limiter.scripts import ACQUIRE, FORGET, NARROW, SETTLE
 from fleet.limiter.sleepers import Sleepers
 from fleet.store import keys
 from fleet.store.limit_keys import LimitKeys
+from fleet.store.wire import Together
 from fleet.waits import Wait
 
 #: Seconds for which a call in flight counts without having been settled: longer than any provider's answer.
@@ -55,8 +56,7 @@ class WaitingCall:
         ticket: Its name in the order.
         number: Its number in this process.
         limits: Candidates.
-        names: Keys of all candidates.
-        terms: Packed terms of all candidates.
+        asking: What its questions have in common with those of other calls.
         asks: The most tokens that it may use.
         cost_usd_micros: The most that it may cost.
         caller: For whom.
@@ -73,8 +73,7 @@ class WaitingCall:
     ticket: str
     number: int
     limits: tuple[LocalLimit, ...]
-    names: list[str]
-    terms: list[bytes]
+    asking: Together
     asks: Tokens
     cost_usd_micros: float
     caller: Caller
@@ -121,8 +120,8 @@ class WaitingCall:
         self.outcome.set_exception(NotSoon(min(waits, key=lambda wait: wait.opens_at or math.inf)))
         return True
 
-    def question(self, now: float, random: float) -> list[Any]:
-        """Return the arguments of `acquire.lua` for its next question."""
+    def question(self, now: float, random: float) -> tuple[Any, ...]:
+        """Return those arguments of `acquire.lua` for its next question that are its own."""
         caller = self.caller
         self.asked_at = now
         asked = pack_asked(
@@ -142,14 +141,7 @@ class WaitingCall:
             patience_us=-1.0 if self.patience_s is None else self.patience_s * 1e6,
             beyond=caller.is_probe,
         )
-        return ACQUIRE.arguments(
-            ticket=self.ticket,
-            bot=caller.bot,
-            kind=f"q:{caller.kind}",
-            asked=asked,
-            note=self.note,
-            terms=self.terms,
-        )
+        return self.ticket, caller.bot, f"q:{caller.kind}", asked, self.note
 
     def taken(self, now: float) -> Grant:
         """Return what it was promised as a grant, and take the promise off it."""
@@ -256,6 +248,8 @@ class LocalLimit:
     #: Looks for changes while nobody asks.
     watch: asyncio.Task[None] | None = None
     _keys: dict[str, LimitKeys] = field(default_factory=dict)
+    _asking: dict[tuple[tuple[LocalLimit, ...], str], Together] = field(default_factory=dict)
+    _settling: Together | None = None
 
     @classmethod
     def of(
@@ -275,6 +269,26 @@ class LocalLimit:
                 self._keys.clear()
             names = self._keys[tenant] = keys.limit_keys(self.name, tenant)
         return names
+
+    def asking(self, limits: tuple[LocalLimit, ...], tenant: str) -> Together:
+        """Return what questions of a tenant for one of these limits have in common; this one is the first of them."""
+        common = self._asking.get((limits, tenant))
+        if common is None:
+            if len(self._asking) > MOST_TENANTS:
+                self._asking.clear()
+            names = tuple(key for one in limits for key in one.keys_for(tenant))
+            common = Together(ACQUIRE, names, (b"".join([one.packed for one in limits]),))
+            self._asking[limits, tenant] = common
+        return common
+
+    @property
+    def settling(self) -> Together:
+        """What settlements have in common."""
+        if self._settling is None:
+            names = self.keys_for()
+            known = {name: getattr(names, name) for name in SETTLE.names.keys.names}
+            self._settling = Together(SETTLE, *map(tuple, SETTLE.call(**known, terms=self.packed, calls=())))
+        return self._settling
 
     def narrow_call(self, most: int) -> tuple[list[Any], list[Any]]:
         """Return KEYS and ARGV of `narrow.lua`; one of the calls under way is the refused one."""
@@ -348,8 +362,8 @@ class LocalLimit:
 
     def settlement(
         self, grant: Grant, now: float, *, sent: int, used_tokens: int = 0, output: int = 0, money: float = 0
-    ) -> tuple[tuple[list[Any], list[Any]], float]:
-        """Return KEYS and ARGV of `settle.lua` for a grant, and how long they may wait for company (s)."""
+    ) -> tuple[tuple[Any, ...], float]:
+        """Return those ARGV of `settle.lua` that are a grant's own, and how long they may wait for company (s)."""
         charged = grant.charged
         output = min(output or max(0, used_tokens - charged.input), used_tokens)
         used = Tokens(used_tokens, used_tokens - output, output)
@@ -375,9 +389,5 @@ class LocalLimit:
             asked_usd_micros=grant.cost_usd_micros,
         )
         is_excess = money > grant.charged_usd_micros or any(map(operator.gt, used, charged))
-        names = self.keys_for()
-        told = SETTLE.call(
-            state=names.state, facts=names.facts, log=names.log, leases=names.leases, open=names.open,
-            terms=self.packed, calls=(grant.ticket, f"q:{grant.kind}", settled, grant.came),
-        )  # fmt: skip
+        told = grant.ticket, f"q:{grant.kind}", settled, grant.came
         return told, self.spare_s(now) if sent and not is_excess else 0.0

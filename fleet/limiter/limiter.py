@@ -29,7 +29,7 @@ from fleet.limiter.layouts import ASK_AGAIN, SEND, Reply
 from fleet.limiter.limits import CALL_CHARGE, MAX_PENALTY_S, MOST_MISSED, Terms
 from fleet.limiter.live import Changes
 from fleet.limiter.observing import Observer
-from fleet.limiter.scripts import ACQUIRE, CALM, FORGET, NARROW, PENALISE, SETTLE
+from fleet.limiter.scripts import CALM, FORGET, NARROW, PENALISE
 from fleet.limiter.snapshot import Crowd, LimitSnapshot, read_crowd, read_snapshot
 from fleet.models import MAX_DEADLINE_S
 from fleet.quoting import quote
@@ -118,8 +118,7 @@ class Limiter:
             ticket=f"{int(time.time() * 1000):011x}-{self._origin}-{number:x}",
             number=number,
             limits=limits,
-            names=[key for one in limits for key in one.keys_for(caller.tenant)],
-            terms=[one.packed for one in limits],
+            asking=first.asking(limits, caller.tenant),
             asks=Tokens(tokens, input_tokens, max(0, tokens - input_tokens)),
             cost_usd_micros=cost_usd_micros or 0,
             caller=caller,
@@ -292,7 +291,7 @@ class Limiter:
         self.questions += 1
         now = asyncio.get_running_loop().time() if now is None else now
         question, call.stood_s = call.question(now, self._draw()), stood_s(call.outcome.get_loop())
-        self._store.ask(ACQUIRE, call.names, question, call)
+        self._store.send_together(call.asking, (), question, receiver=call)
 
     def _heard(self, call: WaitingCall, reply: Reply) -> None:
         """Do what Redis answered: wait for the slot, sleep, or give up."""
@@ -394,7 +393,5 @@ class Limiter:
         if not grant.ticket:
             return
         now = asyncio.get_running_loop().time()
-        settlement, within_s = limit.settlement(
-            grant, now, sent=sent, used_tokens=used_tokens, output=output, money=money
-        )
-        self._store.send_together(SETTLE, *settlement, within_s=within_s)
+        told, within_s = limit.settlement(grant, now, sent=sent, used_tokens=used_tokens, output=output, money=money)
+        self._store.send_together(limit.settling, (), told, within_s=within_s)

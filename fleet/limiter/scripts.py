@@ -23,22 +23,30 @@ _LIMIT = Script.library(
 )
 _LEARNING = Script.library(__file__, "learning.lua", tables={"seen": SEEN}, constants=_numbers("DAY_US"), behind=_LIMIT)
 
+_STANDING = Script.library(
+    __file__,
+    "standing.lua",
+    constants=_numbers(
+        "DAY_US LONG_US SHORT_US URGENT_MEMORY_MS GRACE_US FIRST DEAD_STEPS SWEEP_US LOG_STEPS LEAVE "
+        "MOST_SHARE FIRST_FLIGHT_US CLASS BY_REQUESTS BY_MONEY FULL_SHARE LOWEST_ON_RESERVE"
+    ),
+    behind=_LIMIT,
+)
 ACQUIRE = Script.beside(
     __file__,
     "acquire.lua",
     keys=" ".join(LimitKeys._fields),
-    argv="ticket bot kind asked note terms*",
+    argv="terms calls*",
     tables={"asked": ASKED, "reply": REPLY},
     constants={
         "KEYS_OF_ONE": len(LimitKeys._fields),
         **_numbers(
-            "DAY_US LONG_US SHORT_US URGENT_MEMORY_MS NOTED_EVERY_MS GRACE_US FIRST DEAD_STEPS SWEEP_US LOG_STEPS "
-            "FAR_SHARE EARLY_SHARE EARLY_SPREAD MIN_SLEEP_US MAX_SLEEP_US SLEEP_SPREAD HOPELESS LEAVE MOST_CREDIT "
-            "NEWEST_GRANT MOST_SHARE FIRST_FLIGHT_US CLASS NOW_AND_THEN BY_LIMIT BY_HOLD BY_REQUESTS BY_MONEY "
-            "FULL_SHARE LOWEST_ON_RESERVE RETURNS_US EARLY_PATIENCE NOTED_DEVIATIONS NOTED_US"
+            "NOTED_EVERY_MS FAR_SHARE EARLY_SHARE EARLY_SPREAD MIN_SLEEP_US MAX_SLEEP_US SLEEP_SPREAD HOPELESS "
+            "MOST_CREDIT NEWEST_GRANT NOW_AND_THEN BY_LIMIT BY_HOLD RETURNS_US EARLY_PATIENCE NOTED_DEVIATIONS "
+            "NOTED_US"
         ),
     },
-    behind=_LIMIT,
+    behind=_STANDING,
 )
 SETTLE = Script.beside(
     __file__,

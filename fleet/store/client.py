@@ -12,20 +12,18 @@ import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import hiredis
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
+from fleet.store import wire
 from fleet.store.address import Address, masked
-from fleet.store.running.sentinel import SENTINEL_TIMEOUT_S, find_master
+from fleet.store.running.sentinel import find_master, plain_client
 from fleet.store.scripts import Script
-from fleet.store.wire import Connection, Outbox, PendingCommand, Receiver, refused, translate, unanswered
+from fleet.store.wire import Connection, GrowingCommand, PendingCommand, Receiver, Together, refused, translate
 
 __all__ = ["Script", "Store", "connect", "masked", "store_errors"]
 
@@ -49,7 +47,7 @@ def store_errors(url: str) -> Iterator[None]:
     except _REFUSALS as error:
         raise refused(str(error), url) from error
     except _PASSING as error:
-        raise unanswered(str(error), url) from error
+        raise wire.unanswered(str(error), url) from error
     except redis.ResponseError as error:
         raise translate(str(error), url) from error
 
@@ -63,7 +61,7 @@ def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
         StoreUnavailable: When the server does not answer within `timeout_s`.
         ConfigurationError: When `url` is none, or the server does not let us in.
     """
-    client = _client(Address.parse(url), timeout_s)
+    client = plain_client(Address.parse(url), timeout_s)
     with store_errors(url):
         client.ping()
     return client
@@ -125,22 +123,6 @@ def run_script_each(
     return run_script_each(client, script, calls)
 
 
-def _client(where: Address, timeout_s: float) -> redis.Redis:
-    # No retries: redis-py's default repeats a command that may have been carried out, and takes seconds to fail.
-    patience = {"retry": Retry(NoBackoff(), 0), "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-    login = {"db": where.db, "username": where.username, "password": where.password, "protocol": 2}
-    tls: dict[str, Any] = {} if (checks := where.tls_options()) is None else {"ssl": True, **checks}
-    if where.path is not None:
-        return redis.Redis(**cast(Any, login | patience), unix_socket_path=where.path)
-    options: dict[str, Any] = {**login, **patience, **tls, "socket_keepalive": True}
-    if not where.sentinels:
-        return redis.Redis(host=where.host, port=where.port, **options)
-    brief = {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
-    ask = {**patience, **brief, **tls, "protocol": 2, "password": where.sentinel_password}
-    sentinels: Any = cast(Any, Sentinel)(where.sentinels, sentinel_kwargs=ask, **options)
-    return cast(redis.Redis, sentinels.master_for(where.master_name))
-
-
 class Store:
     """The one pipelined Redis connection of a process, shared by all coroutines of its one asyncio loop.
 
@@ -161,7 +143,7 @@ class Store:
         self._url = url
         self._timeout_s = timeout_s
         self._name = name or f"fleet-{os.getpid()}"
-        self._outbox = Outbox()
+        self._outbox = wire.Outbox()
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -212,24 +194,45 @@ class Store:
         due = loop.time() + self._timeout_s
         self._start(PendingCommand((len(keys), *keys, *args), due, receiver, script), loop, within_s)
 
-    def send_together(self, script: Script, keys: Sequence[str], args: Sequence[Any], *, within_s: float = 0.0) -> None:
-        """Run a script some time soon, as `send`, in one command with its other calls that differ in `calls` alone.
+    def run_together(self, common: Together, keys: Sequence[str], args: Sequence[Any]) -> asyncio.Future[Any]:
+        """Run one of the calls that may go in one command, and return its reply; raises like `run`."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        reply = asyncio.get_running_loop().create_future()
+        self.send_together(common, keys, args, receiver=reply)
+        return reply
+
+    def send_together(
+        self,
+        common: Together,
+        keys: Sequence[str] = (),
+        args: Sequence[Any] = (),
+        *,
+        within_s: float = 0.0,
+        receiver: Receiver | None = None,
+    ) -> None:
+        """Run a script some time soon, as `send`, in one command with those calls that wait already.
 
         A call goes with the first of them: ahead of what was sent in between.
 
         Args:
-            script: Whose last ARGV are `calls*`.
-            keys: Its KEYS.
-            args: Its ARGV, with one call.
+            common: What they have in common.
+            keys: KEYS of this call.
+            args: ARGV of this call.
             within_s: As `send` takes it.
+            receiver: Who gets the reply.
         """
-        common = len(script.names.argv.names) - 1
-        which, loop = (script.sha, *keys, *args[:common]), asyncio.get_running_loop()
-        if self._outbox.grow(which, args[common:]):
+        loop = asyncio.get_running_loop()
+        growing = self._outbox.growing(common)
+        if growing is not None:
+            growing.add(keys, args, receiver)
             self._flush_within(within_s, loop)
-        else:
-            due = loop.time() + self._timeout_s
-            self._start(self._outbox.growing(which, (len(keys), *keys, *args), due, script), loop, within_s)
+            return
+        call = GrowingCommand(common, loop.time() + self._timeout_s)
+        call.add(keys, args, receiver)
+        self._start(call, loop, within_s)
+        if not self._closed:
+            self._outbox.grow(common, call)
 
     def ask(self, script: Script, keys: Sequence[str], args: Sequence[Any], receiver: Receiver) -> None:
         """Run a script some time soon and hand its reply, or the error that `run` would raise, to `receiver`."""

@@ -16,8 +16,8 @@ import hiredis
 from redis.crc import key_slot
 
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
-from fleet.store.client import Script, Store
-from fleet.store.wire import PendingCommand
+from fleet.store.client import Store
+from fleet.store.wire import PendingCommand, Receiver, Together
 
 #: Schemes of a cluster's URL, and of its nodes.
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
@@ -67,9 +67,18 @@ class ClusterStore(Store):
         for node in self._nodes.values():
             await node.close()
 
-    def send_together(self, script: Script, keys: Sequence[str], args: Sequence[Any], *, within_s: float = 0.0) -> None:
+    def send_together(
+        self,
+        common: Together,
+        keys: Sequence[str] = (),
+        args: Sequence[Any] = (),
+        *,
+        within_s: float = 0.0,
+        receiver: Receiver | None = None,
+    ) -> None:
         """Send each call by itself: which of them go to one node is not known here."""
-        self.send(script, keys, args, within_s=within_s)
+        names, arguments = (*common.keys, *keys), (*common.args, *args)
+        self.send(common.script, names, arguments, within_s=within_s, receiver=receiver)
 
     def redirect(self, call: PendingCommand, answer: str) -> None:
         """Send a command where a node said that its slot is: "MOVED slot host:port", or ASK while it moves there."""

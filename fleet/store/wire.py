@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -116,33 +117,75 @@ class PendingCommand:
 MOST_TOGETHER = 32
 
 
-class GrowingCommand(PendingCommand):
-    """A script whose last arguments are any number of calls: while it waits to be sent, it takes more of them.
+@dataclass(frozen=True, slots=True, eq=False)
+class Together:
+    """What calls of a script have in common that may go in one command. Kept by who calls: it is known by itself.
 
     Args:
-        parts: As of `PendingCommand`, with the first call.
-        due: Likewise.
-        script: Likewise.
+        script: Runs all of them, and replies with one reply, or with a list of them when there are several calls.
+        keys: Their KEYS, in front of those of each call.
+        args: Their ARGV, likewise.
     """
 
-    __slots__ = ("_more", "calls")
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[Any, ...]
 
-    def __init__(self, parts: tuple[Any, ...], due: float, script: Script) -> None:
-        super().__init__(parts, due, None, script)
-        self._more: list[Any] = []
-        self.calls = 1
 
-    def grow(self, call: Sequence[Any]) -> None:
-        """Take one more call."""
-        hiredis.pack_command(tuple(call))  # an argument of a wrong type must not spoil the others
-        self._more += call
+class Receivers:
+    """Gets the replies of several calls, and hands each to whom it is for."""
+
+    def __init__(self) -> None:
+        self.each: list[Receiver] = []
+
+    def done(self) -> bool:
+        """True when nobody wants a reply any more."""
+        return not [one for one in self.each if not one.done()]
+
+    def set_result(self, result: Any) -> None:
+        """Hand out the replies."""
+        for one, reply in zip(self.each, result if len(self.each) > 1 else [result], strict=True):
+            if not one.done():
+                one.set_result(reply)
+
+    def set_exception(self, exception: Exception) -> None:
+        """Tell all; one instance each, for a shared one would collect the traceback of every waiter."""
+        for one in self.each:
+            if not one.done():
+                one.set_exception(type(exception)(str(exception)))
+
+
+class GrowingCommand(PendingCommand):
+    """One command for several calls: while it waits to be sent, it takes more of them.
+
+    Args:
+        common: What the calls have in common.
+        due: As of `PendingCommand`.
+    """
+
+    __slots__ = ("_args", "_common", "_keys", "calls")
+
+    def __init__(self, common: Together, due: float) -> None:
+        super().__init__((), due, None, common.script)
+        self._common, self._keys, self._args = common, list[str](), list[Any]()
+        self.calls = 0
+
+    def add(self, keys: Sequence[str], args: Sequence[Any], receiver: Receiver | None) -> None:
+        """Take one more call; all have somebody who gets the reply, or none has."""
+        hiredis.pack_command((*keys, *args))  # an argument of a wrong type must not spoil the others
+        self._keys += keys
+        self._args += args
         self.calls += 1
+        if receiver is not None:
+            if not isinstance(self.future, Receivers):
+                self.future = Receivers()
+            self.future.each.append(receiver)
 
     def pack(self) -> None:
         """Be ready to be sent, with all calls."""
-        if self._more and self.script is not None:
-            self.parts, self._more = (*self.parts, *self._more), []
-            self.packed = hiredis.pack_command(("EVALSHA", self.script.sha, *self.parts))
+        names = (*self._common.keys, *self._keys)
+        self.parts = (len(names), *names, *self._common.args, *self._args)
+        self.packed = hiredis.pack_command(("EVALSHA", self._common.script.sha, *self.parts))
 
 
 class Outbox(list[PendingCommand]):
@@ -150,23 +193,18 @@ class Outbox(list[PendingCommand]):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Those that take more calls, by script, keys and what their calls have in common.
-        self._growing: dict[tuple[Any, ...], GrowingCommand] = {}
+        self._growing: dict[Together, GrowingCommand] = {}
 
-    def grow(self, which: tuple[Any, ...], call: Sequence[Any]) -> bool:
-        """Let a command that waits make one more call; False when none does, or it has enough."""
-        growing = self._growing.get(which)
-        if growing is None or growing.calls >= MOST_TOGETHER:
-            return False
-        growing.grow(call)
-        return True
+    def growing(self, common: Together) -> GrowingCommand | None:
+        """Return the command in here that takes another one of these calls; None: there is none, or it is full."""
+        found = self._growing.get(common)
+        return None if found is None or found.calls >= MOST_TOGETHER else found
 
-    def growing(self, which: tuple[Any, ...], parts: tuple[Any, ...], due: float, script: Script) -> GrowingCommand:
-        """Return a command that takes more calls until it is sent; it is not in the outbox yet."""
-        if (full := self._growing.get(which)) is not None:
+    def grow(self, common: Together, command: GrowingCommand) -> None:
+        """Let a command in here take more calls until it is sent."""
+        if (full := self._growing.get(common)) is not None:
             full.pack()
-        self._growing[which] = command = GrowingCommand(parts, due, script)
-        return command
+        self._growing[common] = command
 
     def take(self) -> list[PendingCommand]:
         """Hand out all of it: none of that grows any more."""

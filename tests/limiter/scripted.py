@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -38,6 +39,26 @@ def ask(limit: ScriptedLimit, number: int, **fields: Any) -> Answer:
     return limit.ask(Question(f"{number:04d}", f"bot-{number}", **fields))
 
 
+def _asked(q: Question) -> Asked:
+    return Asked(
+        priority=q.priority, asked_order=q.order, asked_candidate=1, charge=q.charge, weight=q.weight,
+        by_tenant=q.by_tenant, tokens=q.tokens, input=q.input_tokens, output=q.output_tokens, usd_micros=q.money,
+        max_wait_us=q.max_wait_us, random=q.random, lease_us=q.lease_us, patience_us=q.patience_us, beyond=q.beyond,
+    )  # fmt: skip
+
+
+def _answer(reply: Reply) -> Answer:
+    return Answer(
+        *reply[:9],
+        Tokens(*reply[9:12]),
+        reply.cost_usd_micros,
+        reply.cause,
+        bool(reply.is_own),
+        reply.lowest,
+        bool(reply.is_beyond),
+    )
+
+
 class ScriptedLimit:
     """One limit on Redis."""
 
@@ -55,27 +76,16 @@ class ScriptedLimit:
         return run_script(self._client, script, *script.call(**names, **arguments))
 
     def ask(self, q: Question, note: str = "") -> Answer:
-        asked = Asked(
-            priority=q.priority, asked_order=q.order, asked_candidate=1, charge=q.charge, weight=q.weight,
-            by_tenant=q.by_tenant, tokens=q.tokens, input=q.input_tokens, output=q.output_tokens, usd_micros=q.money,
-            max_wait_us=q.max_wait_us, random=q.random, lease_us=q.lease_us, patience_us=q.patience_us, beyond=q.beyond,
-        )  # fmt: skip
-        reply = Reply.unpack(
-            self._run(
-                ACQUIRE, ticket=q.ticket, bot=q.bot, kind=f"q:{q.kind}", asked=ASKED.pack(asked),
-                note=note, terms=[self._terms.pack()],
-            )
-        )  # fmt: skip
-        self.held_by = reply.held_by
-        return Answer(
-            *reply[:9],
-            Tokens(*reply[9:12]),
-            reply.cost_usd_micros,
-            reply.cause,
-            bool(reply.is_own),
-            reply.lowest,
-            bool(reply.is_beyond),
-        )
+        """Ask once."""
+        return self.ask_together([q], note)[0]
+
+    def ask_together(self, questions: Sequence[Question], note: str = "") -> list[Answer]:
+        """Ask in one step."""
+        calls = [part for q in questions for part in (q.ticket, q.bot, f"q:{q.kind}", ASKED.pack(_asked(q)), note)]
+        found = self._run(ACQUIRE, terms=self._terms.pack(), calls=calls)
+        replies = [Reply.unpack(reply) for reply in (found if len(questions) > 1 else [found])]
+        self.held_by = replies[-1].held_by
+        return [_answer(reply) for reply in replies]
 
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],

@@ -132,6 +132,43 @@ def test_every_script_does_what_its_model_does(client: Any, settings: LimitSetti
         assert real.bots() == model.bots
 
 
+@given(settings=limits, crowds=st.lists(st.lists(asks, min_size=2, max_size=12), max_size=4))
+def test_those_who_ask_together_are_answered_as_one_after_the_other(
+    client: Any, settings: LimitSettings, crowds: list[list[dict[str, Any]]]
+) -> None:
+    terms = Terms.of(settings)
+    real, model = ScriptedLimit(client, next(_names), terms), LimitModel(terms)
+    orders: dict[str, int] = {}
+    for crowd in crowds:
+        waiting = {f"{one['ticket']:03d}": one for one in crowd if orders.get(f"{one['ticket']:03d}", 0) is not None}
+        questions = [
+            Question(
+                ticket=ticket,
+                bot=one["bot"],
+                priority=one["priority"],
+                order=orders.get(ticket, -1),
+                charge=one["charge"],
+                tokens=one["input"] + one["output"],
+                input_tokens=one["input"],
+                output_tokens=one["output"],
+                money=one["money"],
+                random=one["random"],
+                beyond=one["beyond"],
+                max_wait_us=one["max_wait_us"],
+                patience_us=one["patience_us"],
+                by_tenant=one["by_tenant"],
+            )
+            for ticket, one in waiting.items()
+        ]
+        answers = real.ask_together(questions) if questions else []
+        for question, answer in zip(questions, answers, strict=True):
+            assert answer == model.ask(question, answer.now_us)
+            orders[question.ticket] = answer.order if answer.code == ASK_AGAIN else None  # type: ignore[assignment]
+        assert real.state() == pytest.approx(model.state, rel=1e-12, abs=1e-9)
+        assert real.queue() == model.queue
+        assert real.bots() == model.bots
+
+
 def drain(limit: ScriptedLimit, sizes: list[int]) -> list[tuple[int, int]]:
     """Ask once for each size, and once again for those that wait, whatever it says; return (send time, tokens)."""
     sends = []

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fleet.errors import ConfigurationError, StoreError, StoreUnavailable
 from fleet.store.address import Address
 from fleet.store.client import Script, Store, connect, masked, store_errors
-from fleet.store.wire import MOST_TOGETHER
+from fleet.store.wire import MOST_TOGETHER, Together
 from tests.every import every
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
@@ -89,22 +89,29 @@ def test_what_may_wait_leaves_with_the_next_command_or_when_its_time_is_over(red
 
 @pytest.fixture
 def note(tmp_path: Path) -> Script:
-    """A script that appends its calls to a list, in one command, behind a colon and what they have in common."""
-    source = """-- Notes calls. KEYS: list. ARGV: common, calls. Reply: how many there are.
-for i = CALLS + 1, #ARGV do redis.call('RPUSH', KEYS[LIST], ARGV[COMMON] .. ':' .. ARGV[i]) end
-return redis.call('RPUSH', KEYS[LIST], '.')"""
+    """A script that notes calls in a list, each under a key of its own and behind what they have in common."""
+    source = """-- Notes calls. KEYS: list, own. ARGV: common, calls. Reply: of each call, the value of its key.
+local replies = {}
+for i = 1, #ARGV - CALLS do
+  redis.call('RPUSH', KEYS[LIST], ARGV[COMMON] .. ':' .. ARGV[CALLS + i])
+  if KEYS[OWN + i] then replies[i] = redis.call('INCR', KEYS[OWN + i]) end
+end
+redis.call('RPUSH', KEYS[LIST], '.')
+return #replies == 1 and replies[1] or replies"""
     (tmp_path / "note.lua").write_text(source)
-    return Script.beside(str(tmp_path / "any_module.py"), "note.lua", keys="list", argv="common calls*")
+    return Script.beside(str(tmp_path / "any_module.py"), "note.lua", keys="list own*", argv="common calls*")
 
 
 def test_calls_that_may_go_together_leave_in_one_command_until_it_is_full(redis_url: str, note: Script) -> None:
+    one, other = Together(note, ("noted",), ("a",)), Together(note, ("noted",), ("b",))
+
     async def body(store: Store) -> list[bytes]:
         await store.command("PING")
         for number in range(MOST_TOGETHER + 2):
-            store.send_together(note, ["noted"], ["a", number], within_s=60)
-        store.send_together(note, ["noted"], ["b", 0])  # differs in what they have in common
+            store.send_together(one, (), [number], within_s=60)
+        store.send_together(other, (), [0], within_s=60)
         await store.command("PING")
-        store.send_together(note, ["noted"], ["a", "later"])
+        store.send_together(one, (), ["later"])
         found: list[bytes] = await store.command("LRANGE", "noted", 0, -1)
         return found
 
@@ -113,12 +120,29 @@ def test_calls_that_may_go_together_leave_in_one_command_until_it_is_full(redis_
     assert with_store(redis_url, body) == [*full, b".", *rest, b".", b"b:0", b".", b"a:later", b"."]
 
 
+def test_each_of_the_calls_of_one_command_gets_its_own_reply(redis_url: str, note: Script) -> None:
+    common = Together(note, ("noted",), ("a",))
+
+    async def body(store: Store) -> tuple[list[int], int]:
+        await store.command("SET", "k7", 100)
+        replies = [store.run_together(common, [f"k{number}"], [number]) for number in range(MOST_TOGETHER + 5)]
+        replies[3].cancel()
+        found = await asyncio.gather(*replies, return_exceptions=True)
+        return [one for one in found if isinstance(one, int)], await store.run_together(common, ["k7"], ["alone"])
+
+    found, alone = with_store(redis_url, body)
+    assert found == [1] * 6 + [101] + [1] * (MOST_TOGETHER - 3)
+    assert alone == 102
+
+
 def test_a_call_that_may_not_wait_takes_those_along_that_may(redis_url: str, note: Script) -> None:
+    common = Together(note, ("noted",), ("a",))
+
     async def body(store: Store) -> int:
         await store.command("PING")
         writes = store.writes
-        store.send_together(note, ["noted"], ["a", 1], within_s=60)
-        store.send_together(note, ["noted"], ["a", 2])
+        store.send_together(common, (), [1], within_s=60)
+        store.send_together(common, (), [2])
         await a_few_ticks()
         return store.writes - writes
 
@@ -127,29 +151,45 @@ def test_a_call_that_may_not_wait_takes_those_along_that_may(redis_url: str, not
         assert client.lrange("noted", 0, -1) == [b"a:1", b"a:2", b"."]
 
 
-def test_every_call_of_a_command_that_is_lost_is_counted(own_redis: RedisServer, note: Script) -> None:
+def test_calls_whose_command_is_lost_all_hear_of_it_or_are_counted(own_redis: RedisServer, note: Script) -> None:
+    common = Together(note, ("noted",), ("a",))
+
     async def body(store: Store) -> int:
         await store.command("PING")
         own_redis.kill()
         await a_few_ticks()
         for number in range(3):
-            store.send_together(note, ["noted"], ["a", number])
+            store.send_together(common, (), [number])
         with pytest.raises(StoreUnavailable):
             await store.command("PING")
-        store.send_together(note, ["noted"], ["a", "after"])
-        with pytest.raises(StoreUnavailable):
-            await store.command("PING")
+        heard = await asyncio.gather(
+            *(store.run_together(common, ["k"], [number]) for number in range(3)), return_exceptions=True
+        )
+        assert every(isinstance(one, StoreUnavailable) for one in heard) and len({id(one) for one in heard}) == 3
         return store.lost_sends
 
-    assert with_store(own_redis.url, body, timeout_s=0.2) == 4
+    assert with_store(own_redis.url, body, timeout_s=0.2) == 3
+
+
+def test_calls_of_one_command_run_again_after_the_server_forgot_the_script(redis_url: str, note: Script) -> None:
+    common = Together(note, ("noted",), ("a",))
+
+    async def body(store: Store) -> list[int]:
+        await store.run_together(common, ["k"], [0])
+        await store.command("SCRIPT", "FLUSH")
+        return list(await asyncio.gather(*(store.run_together(common, ["k"], [number]) for number in range(3))))
+
+    assert with_store(redis_url, body) == [2, 3, 4]
 
 
 def test_an_argument_of_a_wrong_type_spoils_none_of_the_others(redis_url: str, note: Script) -> None:
+    common = Together(note, ("noted",), ("a",))
+
     async def body(store: Store) -> list[bytes]:
         await store.command("PING")
-        store.send_together(note, ["noted"], ["a", 1])
+        store.send_together(common, (), [1])
         with pytest.raises(TypeError):
-            store.send_together(note, ["noted"], ["a", {}])
+            store.send_together(common, (), [{}])
         found: list[bytes] = await store.command("LRANGE", "noted", 0, -1)
         return found
 

@@ -1,4 +1,4 @@
-"""Who is the master: asked of the Sentinels anew with every connection, as their protocol for clients wants it.
+"""Plain clients, and who is the master: asked of the Sentinels anew with every connection, as their protocol wants it.
 
 https://redis.io/docs/latest/develop/reference/sentinel-clients/. A Sentinel that thinks the master is down is not
 believed, and the next one is asked.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, cast
 
 import hiredis
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from fleet.errors import ConfigurationError, StoreUnavailable
 from fleet.store.address import Address
@@ -75,3 +79,20 @@ async def _ask(where: Address, host: str, port: int) -> Any:
         return errors[0] if errors else replies[-1]
     finally:
         writer.transport.abort()
+
+
+def plain_client(where: Address, timeout_s: float) -> redis.Redis:
+    """Return redis-py's client of a server, or of the master that Sentinels name; nothing is sent yet."""
+    # No retries: redis-py's default repeats a command that may have been carried out, and takes seconds to fail.
+    patience = {"retry": Retry(NoBackoff(), 0), "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    login = {"db": where.db, "username": where.username, "password": where.password, "protocol": 2}
+    tls: dict[str, Any] = {} if (checks := where.tls_options()) is None else {"ssl": True, **checks}
+    if where.path is not None:
+        return redis.Redis(**cast(Any, login | patience), unix_socket_path=where.path)
+    options: dict[str, Any] = {**login, **patience, **tls, "socket_keepalive": True}
+    if not where.sentinels:
+        return redis.Redis(host=where.host, port=where.port, **options)
+    brief = {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
+    ask = {**patience, **brief, **tls, "protocol": 2, "password": where.sentinel_password}
+    sentinels: Any = cast(Any, Sentinel)(where.sentinels, sentinel_kwargs=ask, **options)
+    return cast(redis.Redis, sentinels.master_for(where.master_name))
