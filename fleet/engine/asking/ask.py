@@ -38,6 +38,8 @@ logger = logging.getLogger("fleet.asking")
 
 #: Share of an ask's time after which all members are asked that are left.
 HURRY_SHARE = 0.5
+#: Seconds between two looks whether members wait for bots that are in quarantine.
+LOOK_EVERY_S = 1.0
 #: Seconds that an ask waits at its end until members are cancelled and the record is written.
 TIDY_S = 5.0
 #: Seconds that the user's own function has at least, also when members took all of the time.
@@ -138,6 +140,7 @@ class _Ask:
         #: Bots of the pools for members that fail, and the places of members that are to be asked of them.
         self._replacements = Replacements(question, pools, desk.settings)
         self._again: list[int] = []
+        self._dropped: list[asyncio.Future[None]] = []
 
     def _deal(self) -> list[Member]:
         expires_at = time.time() + (self._members_end - self._started)
@@ -189,7 +192,7 @@ class _Ask:
                     await self._send([*again, *hearing.ask(hurry=hurry)])
             except TimeoutError:  # Redis is away
                 return "deadline"
-            wait_s = self._left() if hurry else max(0.0, hurry_at - time.monotonic())
+            wait_s = min(LOOK_EVERY_S, self._left() if hurry else max(0.0, hurry_at - time.monotonic()))
             done, _ = await asyncio.wait(
                 self._waiting, timeout=min(wait_s, self._left()), return_when="FIRST_COMPLETED"
             )
@@ -197,6 +200,8 @@ class _Ask:
                 self._take(hearing, one)
             if not done and self._left() <= 0:
                 return "deadline"
+            if not done:
+                await self._free_stuck()
 
     async def _send(self, places: Sequence[int]) -> None:
         if not places:
@@ -225,15 +230,32 @@ class _Ask:
             return
         hearing.hear(place, counted, source_of(result))
 
+    async def _free_stuck(self) -> None:
+        """Have other bots asked in the place of members whose bots are all in quarantine."""
+        waiting = {place: self._members[place].task for place, _ in self._waiting.values()}
+        try:
+            async with asyncio.timeout(self._left()):
+                instead = await self._replacements.instead_of_stuck(waiting, self._desk.state)
+        except (TimeoutError, FleetError) as error:
+            logger.warning("quarantined bots not read error=%s: members wait", type(error).__name__)
+            return
+        for one, (place, task_id) in list(self._waiting.items()):
+            if place in instead:
+                one.cancel()
+                del self._waiting[one]
+                self._dropped.append(asyncio.ensure_future(asyncio.to_thread(_revoke, [task_id])))
+                self._members[place] = instead[place]
+                self._again.append(place)
+
     async def _withdraw(self) -> None:
         """Keep members that are not needed any more from starting, and stop those that run."""
         for one in self._waiting:
             one.cancel()
-        if not self._waiting:
-            return
-        ids = [task_id for _, task_id in self._waiting.values()]
-        job = asyncio.ensure_future(asyncio.to_thread(_revoke, ids))
-        await asyncio.wait({job}, timeout=TIDY_S)
+        jobs = self._dropped
+        if ids := [task_id for _, task_id in self._waiting.values()]:
+            jobs.append(asyncio.ensure_future(asyncio.to_thread(_revoke, ids)))
+        if jobs:
+            await asyncio.wait(jobs, timeout=TIDY_S)
 
     async def _conclude(self, hearing: Hearing, rule: Rule | None, why: WhyOver) -> AskOutcome:
         votes = hearing.votes
@@ -263,7 +285,7 @@ class _Ask:
     ) -> AskOutcome:  # fmt: skip
         votes, results = hearing.votes, [result for result, _ in self._results]
         replaced = self._replacements.count - len(self._again)
-        failed = sum(counted is None for _, counted in self._results) - replaced
+        failed = sum(counted is None for _, counted in self._results) - replaced + self._replacements.stuck
         early = would_have(rule, votes) if rule is not None and why == "heard" and votes else None
         is_less = failed or why == "deadline" or self._is_unjudged(counted, sides)
         is_less = is_less or (why == "heard" and bool(self._cancelled))  # by somebody else

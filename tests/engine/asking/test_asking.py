@@ -16,6 +16,7 @@ from fleet.engine.asking.recent import read_recent
 from fleet.engine.messages.envelope import task_id_in
 from fleet.errors import InvalidTask
 from fleet.models import BotResult, BotTask
+from fleet.roster import quarantine, release
 from fleet.store import answer_keys, keys
 from fleet.store.client import connect
 from tests.engine.asking.conftest import SLOW_S, AskStage
@@ -131,6 +132,21 @@ def test_where_all_fail_spare_bots_run_out_and_that_is_told(stage: AskStage) -> 
     assert (found.status, found.replaced, found.failed) == ("failed", 2, 3)
     assert found.error is not None and "got 0: 5 failed with BotFunctionFailed" in found.error.message
     assert len({one.bot for one in found.members}) == 5
+
+
+def test_a_member_whose_only_bot_is_in_quarantine_is_replaced_before_its_time_is_over(stage: AskStage) -> None:
+    with connect(stage.server.url) as client:
+        quarantine(client, "few", "few-001", by="ann")
+        try:
+            found = [
+                fleet.ask_fleet("What is 6 * 7?", n=2, pools=["few"], quorum=2, stop="shadow", deadline_s=40)
+                for _ in range(8)
+            ]
+        finally:
+            release(client, "few", "few-001")
+    assert {(one.status, one.answered, one.failed, one.cancelled) for one in found} == {("ok", 2, 0, 0)}
+    assert {member.bot for one in found for member in one.members} == {"few-002", "few-003"}
+    assert sum(one.replaced for one in found) >= 1 and max(one.took_ms for one in found) < 20_000
 
 
 def test_a_member_that_failed_by_the_question_is_not_replaced(stage: AskStage) -> None:
