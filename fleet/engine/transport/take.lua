@@ -215,7 +215,8 @@ end
 -- count would walk the whole list.
 local function pop(queue, list, most)
   if flows[queue] then
-    return { next_of_flows({ list }, { list_prefix .. queue, separator, fair, priorities }) or nil }
+    local first = list_prefix .. queue
+    return { next_of_flows({ list }, { first, separator, fair, priorities }) or nil }
   end
   if has_quick_pops then return redis.call('RPOP', list, math.min(most, POPPED)) or {} end
   return { redis.call('RPOP', list) or nil }
