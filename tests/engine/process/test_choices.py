@@ -14,6 +14,7 @@ from fleet.cli.operate.why import read_story
 from fleet.engine.local_simulator import stop_simulator
 from fleet.models import BotResult
 from fleet.store.client import connect
+from tests.every import every
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from tests.worker_process import QUICK_LEASES, WorkerProcess
@@ -92,4 +93,4 @@ def test_the_cheapest_model_that_is_right_is_asked_and_a_share_learns(fleet_of_m
     assert {one.model for one in chosen} == {"cheap-1"} and chosen[0].sent["chosen"]["right"] >= 0.8
     story = read_story(chosen[0].task_id, config.current())
     assert any(line.startswith("it was asked of simulator/cheap-1, the cheapest that is") for line in story.lines)
-    assert all("chosen" not in one.sent for one in answered(3, kind="other"))
+    assert every("chosen" not in one.sent for one in answered(3, kind="other"))

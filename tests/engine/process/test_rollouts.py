@@ -29,6 +29,7 @@ from fleet.rollouts import Rollout, read_rollouts
 from fleet.signals.metrics import exposition
 from fleet.store import answer_keys, keys
 from fleet.store.client import connect
+from tests.every import every
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from tests.worker_process import QUICK_LEASES, WorkerProcess
@@ -125,7 +126,7 @@ def test_a_model_that_is_bad_goes_back_and_no_task_pays_for_it(stage: Stage, cli
     stage.kill()  # what was counted and what runs is in Redis
     wait_until(is_over, 90, lambda: str(read_rollouts(client)))
     assert Counter(one.status for one in results) == {"ok": len(results)}
-    assert all(one.answer == str(n * 7) for one in results for n in [round(float(one.answer) / 7)])
+    assert every(one.answer == str(n * 7) for one in results for n in [round(float(one.answer) / 7)])
     (shown,) = [one for one in command("list")["rollouts"] if one["id"] == made["id"]]
     assert shown["word"] == "back" and "of its tasks have a good first answer" in shown["why"]
     assert shown["new_failed"] == shown["new_tasks"] >= 3 and shown["old_failed"] == 0

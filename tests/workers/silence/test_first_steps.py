@@ -10,6 +10,7 @@ import pytest
 
 from fleet.workers.rungs import Route, Rung
 from fleet.workers.silence.first_steps import ANEW_S, DOUBLING_S, FirstSteps
+from tests.every import every
 from tests.workers.fakes import FakeBreakers, FakeProvider
 
 OWN, OTHER = "api-0/m/default", "api-1/m/default"
@@ -103,7 +104,7 @@ def test_after_a_pause_the_next_go_one_by_one_again() -> None:
         await asyncio.gather(*house.go())
         calls = house.go(2)
         await asyncio.sleep(0.1)
-        assert all(call.done() for call in calls), "the road is full by now"
+        assert every(call.done() for call in calls), "the road is full by now"
         house.steps._crowds[OTHER].asked_at -= ANEW_S + 1
         calls = house.go()
         await asyncio.sleep(0.01)
