@@ -244,10 +244,15 @@ def kind_of(class_: str) -> tuple[str, Of]:
     return kind, next(of for of, end in ENDS.items() if end == class_[len(kind) :]) if found else "grades"
 
 
+def read_usual(raw: bytes) -> tuple[float, float]:
+    """Return the right and wrong answers of a class that are remembered, from the head of `answer_keys.grades`."""
+    usual = USUAL.unpack(raw)
+    return usual[_UsualGrades.GOOD], usual[_UsualGrades.BAD]
+
+
 def usual_of(raw: bytes) -> float:
     """Return the share of right answers that is usual in a class, from the head of `answer_keys.grades`."""
-    usual = USUAL.unpack(raw)
-    good, bad = usual[_UsualGrades.GOOD], usual[_UsualGrades.BAD]
+    good, bad = read_usual(raw)
     return good / (good + bad) if good + bad else 0.0
 
 

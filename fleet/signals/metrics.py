@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from fleet.signals import catalogue
 from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Severity
+from fleet.signals.grades.metrics import GRADE_METRICS, grades
 from fleet.signals.jobs.metrics import JOB_METRICS, jobs
 from fleet.signals.limit_view import BreakerState, LimitView
 from fleet.signals.money.metric import Metric, Sample
@@ -177,7 +178,7 @@ FLEET_METRICS = (
     LIMIT_REFUSED, LIMIT_UNANSWERED, LIMIT_DOUBTED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY, KEYS,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
     WANTED_WORKERS, WANTED_SLOTS,
-    *MONEY_METRICS, *JOB_METRICS, *ROLLOUT_METRICS,
+    *MONEY_METRICS, *JOB_METRICS, *ROLLOUT_METRICS, *GRADE_METRICS,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY, WORKER_EXCHANGES)
 
@@ -218,6 +219,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from money(view)
     yield from jobs(view)
     yield from rollouts(view)
+    yield from grades(view)
     yield from _diagnoses(view.diagnoses)
     yield DEAD_KEPT, [((group.pool, group.reason), group.count) for group in view.dead]
     yield SUSPECTS, [((), view.suspects)]
@@ -261,9 +263,9 @@ def _totals(totals: dict[str, int]) -> Iterator[tuple[Metric, Iterable[Sample]]]
     yield ASKS, [(("answered",), totals[catalogue.ASKS.name] - failed), (("failed",), failed)]
     members = {"asked": catalogue.MEMBERS_ASKED, "spared": catalogue.MEMBERS_SPARED}
     yield ASK_MEMBERS, [((what,), totals[counter.name]) for what, counter in members.items()]
-    grades = {"right": catalogue.GRADED_RIGHT, "wrong": catalogue.GRADED_WRONG, "as others": catalogue.VOTED_ALIKE,
+    worth = {"right": catalogue.GRADED_RIGHT, "wrong": catalogue.GRADED_WRONG, "as others": catalogue.VOTED_ALIKE,
               "otherwise": catalogue.VOTED_OTHERWISE}  # fmt: skip
-    yield GRADES, [((what,), totals[counter.name]) for what, counter in grades.items()]
+    yield GRADES, [((what,), totals[counter.name]) for what, counter in worth.items()]
     yield DEAD_LETTERS, [((), totals[catalogue.DEAD_LETTERS.name])]
 
 

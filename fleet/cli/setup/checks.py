@@ -17,6 +17,7 @@ from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.context_checks import context_checks
 from fleet.cli.setup.diagnosis_checks import alert_checks, diagnosis_checks
 from fleet.cli.setup.findings import Findings, HostFacts
+from fleet.cli.setup.grade_checks import grade_checks
 from fleet.cli.setup.key_checks import key_checks
 from fleet.cli.setup.lesson_checks import lesson_checks
 from fleet.cli.setup.payout_checks import payout_checks
@@ -83,6 +84,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *alert_checks(settings, facts.host.variables),
         *lesson_checks(settings, facts.lessons),
         *ask_checks(facts.asks),
+        *grade_checks(settings, facts.grades),
         *cache_checks(settings, facts.cache),
         *payout_checks(settings, facts.redis),
     ]

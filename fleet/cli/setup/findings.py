@@ -23,6 +23,7 @@ from fleet.cli.setup.ask_checks import recent_asks
 from fleet.cli.setup.cache_checks import cache_counts
 from fleet.cli.setup.context_checks import read_documents
 from fleet.cli.setup.diagnosis_checks import read_diagnoses
+from fleet.cli.setup.grade_checks import graded
 from fleet.cli.setup.key_checks import KeyFacts, key_facts
 from fleet.cli.setup.lesson_checks import known_lessons
 from fleet.cli.setup.stalls import recent_stalls
@@ -37,6 +38,7 @@ from fleet.engine.asking.recent import RecentAsk
 from fleet.engine.operations.waits import Standings
 from fleet.errors import FleetError, KeyMissing
 from fleet.lessons import Lesson
+from fleet.roster.graded import GradeFacts
 from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.diagnosis.finding import Diagnosis
 from fleet.signals.money.cached import CacheRow
@@ -153,6 +155,7 @@ class Findings:
     documents: ContextBoard | None = None
     #: The newest of them.
     asks: tuple[RecentAsk, ...] = ()
+    grades: GradeFacts = field(default_factory=GradeFacts)
     #: Scopes and delegations.
     keys: KeyFacts = field(default_factory=KeyFacts)
 
@@ -190,6 +193,7 @@ def _local(settings: Settings) -> Findings:
         keys=key_facts(settings),
         documents=read_documents(settings),
         asks=recent_asks(settings),
+        grades=graded(settings),
     )
 
 

@@ -1,0 +1,1 @@
+"""What answers were found to be worth, as metrics tell it."""
