@@ -270,6 +270,14 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         symptoms_of(series={"research": minutes_of_pool(steady() | FULL)}),
     ),
     (
+        "limit_saturated", "info", "alpha/m-1 runs at our limit since 14:00:00 UTC, 500 tasks wait: rpm = 100",
+        view_of(
+            waits=[wait_line("research", "limit", 500, about=ALPHA)],
+            events=(event("limit_changed", 120, limit=ALPHA, rpm="100"), event("limit_reset", 900, limit=ALPHA)),
+        ),
+        symptoms_of(series={"research": minutes_of_pool(steady() | FULL)}),
+    ),
+    (
         "limit_saturated", "info",
         "alpha/m-1 runs at our limit since 13:51:00 UTC, 45,000 tasks wait: rpm = 100; so they take 7.5 h",
         view_of(waits=[wait_line("research", "limit", 45_000, about=ALPHA)], pools=[behind(45_000, 1.7)]),

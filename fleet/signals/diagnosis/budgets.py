@@ -30,6 +30,7 @@ MOST_APART = 3
 #: Minutes that are looked at for the first full one (count).
 LOOKED_BACK = 60
 _DAY_S = 86_400.0
+_RATES = {"rpm", "tpm", "input_tpm", "output_tpm", "in_flight"}
 
 
 class _Budget(NamedTuple):
@@ -156,7 +157,7 @@ def saturated(case: Case) -> Iterator[Diagnosis]:
         if not full:
             continue
         tasks = case.waiting("limit", about=limit.limit)
-        api, since = api_of(limit.limit), (case.now_s // 60 - own) * 60 if own else None
+        api, since = api_of(limit.limit), max((case.now_s // 60 - own) * 60, _set_at(case, limit)) if own else None
         numbers = (("rpm", limit.rpm), ("tpm", limit.tpm), ("in_flight", limit.most_in_flight))
         allowed = ", ".join(f"{name} = {number:,}" for name, number in numbers if number is not None)
         wait = long_wait(case.view, limit)
@@ -190,6 +191,15 @@ def _full_minutes(case: Case, limit: LimitView) -> tuple[int, int]:
         elif len(shares) == FULL_MINUTES and fmean(shares) >= FULL:
             full = FULL_MINUTES
     return full, min(full, own)
+
+
+def _set_at(case: Case, limit: LimitView) -> float:
+    """Return when an operator set the rates of a limit last, as far as the newest events tell; 0: they do not."""
+    return next(
+        (event.at for event in case.view.events if event.fields.get("limit") == limit.limit
+         and (event.name == "limit_reset" or (event.name == "limit_changed" and _RATES & event.fields.keys()))),
+        0.0,
+    )  # fmt: skip
 
 
 def _is_waited_for(case: Case, limit: LimitView) -> bool:
