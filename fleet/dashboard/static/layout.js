@@ -7,7 +7,7 @@ const THREE = matchMedia("(min-width: 1800px)");
 const TWO = matchMedia("(min-width: 900px)");
 const UNEVEN_PX = 160; // columns that differ by less stay as they are: cards that jump are worse
 const ROW_PX = 16; // by so much each row of a column's lists may grow, so that all columns end at one line
-const FOOT_PX = 40; // and by so much the foot of each card, for what is left then
+const FOOT_PX = 24; // and by so much the foot of each card, for what is left then
 const CALM_MS = 10000; // between two moves of cards
 const GAP_PX = 13; // between two cards, .8rem
 const MOST_SWAPS = 30;
@@ -16,7 +16,7 @@ const SUMMARY_ROWS = 6;
 let board = null;
 let cards = [];
 let levelling = 0;
-const given = new Map(); // card -> pixels by which each of its rows, and its foot, are taller than what stands in them
+const given = new Map(); // card -> pixels by which each of its rows, and its foot, are taller than what stands in them, and its rows then
 let movedAt = -Infinity;
 let shownAs = "";
 let isFresh = false; // columns or cards are others than at the last look, so heights were not those of now
@@ -35,16 +35,14 @@ export function arrange() {
   shownAs = key;
   level(current(present), heights);
   cancelAnimationFrame(levelling); // what was just written is laid out in the next frame, and known in the one after it
-  levelling = requestAnimationFrame(() => (levelling = requestAnimationFrame(() => level(current(present), heightsOf(present)))));
+  levelling = requestAnimationFrame(() => (levelling = requestAnimationFrame(() => level(current(present), heightsOf(present, true)))));
 }
 
-/** Heights of what stands in cards. */
-const heightsOf = (present) => new Map(present.map((card) => [card, heightOf(card) - extraOf(card)]));
-
-function extraOf(card) {
-  const { row, foot } = given.get(card) ?? { row: 0, foot: 0 };
-  return row ? row * rowsOf(card) + foot : foot;
-}
+/** Heights of what stands in cards, as they were laid out last: with the rows of then, unless that was just now. */
+const heightsOf = (present, isNow = false) => new Map(present.map((card) => {
+  const { row, foot, rows } = given.get(card) ?? { row: 0, foot: 0, rows: 0 };
+  return [card, heightOf(card) - foot - row * (isNow && row ? rowsOf(card) : rows)];
+}));
 
 /** Rows of a card's lists that are shown. */
 function rowsOf(card) {
@@ -71,12 +69,11 @@ function level(columns, heights) {
   const most = Math.max(...tall);
   const wanted = new Map(columns.slice(0, tall.length).flatMap((own, i) => spread(own, Math.round(most - tall[i]))));
   for (const card of cards) {
-    const { row, foot } = wanted.get(card) ?? { row: 0, foot: 0 };
+    const { row, foot, rows } = wanted.get(card) ?? { row: 0, foot: 0, rows: 0 };
     const before = given.get(card);
-    if (row === (before?.row ?? 0) && foot === (before?.foot ?? 0)) continue;
-    card.style.setProperty("--row", `${row}px`);
-    card.style.setProperty("--foot", `${foot}px`);
-    given.set(card, { row, foot });
+    given.set(card, { row, foot, rows });
+    if (row !== (before?.row ?? 0)) card.style.setProperty("--row", `${row}px`);
+    if (foot !== (before?.foot ?? 0)) card.style.setProperty("--foot", `${foot}px`);
   }
 }
 
@@ -89,7 +86,7 @@ function spread(own, more) {
   return own.map((card, i) => {
     const foot = Math.ceil(left / (own.length - i));
     left -= foot;
-    return [card, { row, foot }];
+    return [card, { row, foot, rows: rows[i] }];
   });
 }
 
