@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from fleet.config import Settings
 from fleet.config.payouts.tables import tokens_in_full, units_of
@@ -93,17 +94,17 @@ def _wait_of(
     return address_waits.get(due.payee) or payout_waits.get(due.asset.network, "")
 
 
-def within_fees(chosen: list[PayeeDue], fee_units: int, share: float) -> list[PayeeDue]:
-    """Return those whose part of the fees is within a share of what they are paid; the others have to wait.
+def within_fees(chosen: list[PayeeDue], fees: Mapping[str, Fraction], share: float) -> list[PayeeDue]:
+    """Return those whose own fees are within a share of what they are paid; the others have to wait.
 
     Args:
         chosen: Who would be paid together.
-        fee_units: Fees of all of them, in smallest units of the token.
+        fees: Payee -> its part of the fees, in smallest units of the token.
         share: Most that fees may take.
     """
-    each = fee_units / max(1, len(chosen))
-    kept = [due for due in chosen if each <= share * due.units]
+    kept = [due for due in chosen if fees[due.payee] <= share * due.units]
     for due in chosen:
         if due not in kept:
-            due.waits = f"its fees would take {each / due.units:.1%}, more than payouts.max_fee_share {share:.1%}"
+            taken = float(fees[due.payee] / due.units)
+            due.waits = f"its fees would take {taken:.1%}, more than payouts.max_fee_share {share:.1%}"
     return kept

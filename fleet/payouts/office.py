@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import NamedTuple
 
 import redis
@@ -140,7 +141,7 @@ def _within_fees(
             due.waits = draft.refused.get(due.payee, "")
         still = [due for due in kept if not due.waits]
         if not draft.refused:
-            still = within_fees(kept, draft.fee_units, settings.payouts.max_fee_share)
+            still = within_fees(kept, _fees(draft), settings.payouts.max_fee_share)
         if len(still) == len(kept):
             return kept, draft
         if not still:
@@ -148,6 +149,19 @@ def _within_fees(
                 f"expected payments that can be made and are worth their fees, got none: {_told(chosen)}"
             )
         kept = still
+
+
+def _fees(draft: SlipDraft) -> dict[str, Fraction]:
+    """Return payee -> its part of the fees, by what its own transaction may take: nobody pays for a dear address.
+
+    What one transaction pays to many is shared alike, for no node says what each of them takes.
+    """
+    whole = max(1, sum(one.gas for one in draft.slip.transfers))
+    return {
+        payment.payee: Fraction(draft.fee_units * one.gas, whole * len(one.payments))
+        for one in draft.slip.transfers
+        for payment in one.payments
+    }
 
 
 def _payment(due: PayeeDue, settings: Settings, payout: str) -> Payment:

@@ -116,6 +116,14 @@ def test_who_cannot_be_paid_waits_and_the_others_do_not(place: Place) -> None:
     assert [one.payee for one in read_slip(place.folder / "a.json").payments] == ["p001"]
 
 
+def test_who_costs_more_fees_waits_and_lets_nobody_else_wait(place: Place) -> None:
+    """On average the fees are above the share: 2.2%; of the two who have some of the token they are 1.7%."""
+    place.chain.blocks[-1] += [TronSent(str(number) * 64, ADDRESSES[number], 1, 0) for number in (0, 1)]
+    place.configure(native_price="0.0002")
+    told = json.loads(fleet("prepare", "test", "-o", place.folder / "slip.json", "--now", "--json"))["waiting"]
+    assert list(told) == ["p003"] and "its fees would take 3.4%, more than payouts.max_fee_share" in told["p003"]
+
+
 def test_an_address_that_the_token_refuses_is_named_and_waits_alone(place: Place) -> None:
     place.chain.refused.add(ADDRESSES[1])
     told = json.loads(fleet("prepare", "test", "-o", place.folder / "slip.json", "--now", "--json"))["waiting"]
