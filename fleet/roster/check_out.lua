@@ -1,6 +1,8 @@
--- Check out the least-loaded bot of a pool; among equal loads the one whose last checkout is longest ago.
+-- Check out the least-loaded bot of a pool, for each of several tasks; among equal loads the one whose last checkout is
+-- longest ago.
 --
--- Nothing is checked out for a task that has a result already. The same token again answers the same bot.
+-- Nothing is checked out for a task that has a result already. The same token again answers the same bot. Tasks that come
+-- together are served one after the other; where nothing speaks against any bot, with the commands of one.
 -- Expired leases are reaped first, a bounded number per call: their holders died, so their bots' loads go down; so are
 -- quarantines that are over. A quarantined bot's score has OUT added, so it comes after all others and is not taken.
 -- Who comes out of a quarantine by its health is on probation: with each task its place is put four turns into the future,
@@ -11,9 +13,7 @@
 -- For a second opinion other bots than those who had the task are looked for, and first of all unsuspected ones.
 -- Bots to be avoided have no money: their places are put into the future, so that nobody comes upon them until then.
 --
--- KEYS  result       string: the task's result. REVOKED is none: who was told so and has its task here again, submitted it
---                    anew, for a revoked message never comes this far
---       bots         sorted set: bot -> load * UNIT + ms of the last checkout    TTL of this and all below: life_s
+-- KEYS  bots         sorted set: bot -> load * UNIT + ms of the last checkout    TTL of this and all below: life_s
 --       leases       sorted set: bot|token -> expiry, us of Redis time
 --       claims       hash: token -> bot
 --       quarantined  sorted set: bot -> end of its quarantine, us of Redis time
@@ -22,15 +22,17 @@
 --       health       string: evidence against each bot, see health.lua; only read
 --       reaped       sorted set: token -> s: leases that ran out, the newest REAPED_KEPT
 --       skills, specialists   of the task's class, see skill.lua; only read
--- ARGV  token             unique per execution of a task
---       lease_us          life of the lease
+--       results      string: the result of each task. REVOKED is none: who was told so and has its task here again, submitted
+--                    it anew, for a revoked message never comes this far
+-- ARGV  lease_us          life of the lease
 --       life_s            life of the keys, s
 --       trial_tasks       of a probation (0: none)
 --       besides           "|bot|bot|" that have worked on the task already ('': none)
 --       specialist_share  of tasks for specialists
 --       among             "|bot|bot|" of which one is wanted, the least loaded ('': any)
---       avoid             bots that are not to be taken; a claim of the token on one of them ends
--- Reply "code|bot" (an array would be a send of its own from Redis 6, even in a pipeline)
+--       avoid             "|bot|bot|" that are not to be taken; a claim of a token on one of them ends
+--       tokens            of each task one, unique per execution of it
+-- Reply "code|bot"; of several tasks a list of them (an array is a send of its own from Redis 6, even in a pipeline)
 -- Codes 1 checked out;  without a bot: 0 the task has a result, -1 the pool has no bots, -2 all of its bots are
 --       quarantined or to be avoided, or there is no other
 -- Bots looked at, at most, for one that is not suspected; and loads, for bots whose turn it is.
@@ -42,17 +44,12 @@ local TURNS, MOST_LATER_MS = 4, 600000
 -- Specialists among which one is drawn.
 local DRAWN = 3
 local WITHDRAWN = '"status": "REVOKED"'
-local result, bots, leases, claims, quarantined, reasons, probation, health, reaped, skills, specialists = unpack(KEYS)
-local token, lease_us, life_s = ARGV[TOKEN], ARGV[LEASE_US], ARGV[LIFE_S]
+local bots, leases, claims, quarantined, reasons, probation, health, reaped, skills, specialists = unpack(KEYS)
+local lease_us, life_s = ARGV[LEASE_US], ARGV[LIFE_S]
 local trial_tasks, besides, specialist_share = ARGV[TRIAL_TASKS], ARGV[BESIDES], ARGV[SPECIALIST_SHARE]
-local among = ARGV[AMONG]
-local avoided = {}
-
-local stored = redis.call('GET', result)
-if stored then
-  if string.sub(stored, 2, #WITHDRAWN + 1) ~= WITHDRAWN then return '0|' end
-  redis.call('DEL', result)
-end
+local among, avoid = ARGV[AMONG], ARGV[AVOID]
+local avoided, tasks = {}, #ARGV - TOKENS
+local answers, leased = {}, {}
 
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now_us = seconds * 1000000 + microseconds
@@ -98,12 +95,13 @@ if ends_us and may_be_first then reap() end
 -- Nearly always there is none of these: then nothing more is asked about them.
 local has_special = redis.call('EXISTS', quarantined, probation, specialists) > 0
 if has_special then end_quarantines() end
+-- The order of checkouts is asked for once for all tasks where all that counts in it is load and turn.
+local is_plain = not has_special and besides == '' and among == '' and avoid == ''
 
 -- Put the bots that are to be avoided behind those of the same load, and end the token's claim on one of them.
-local function set_aside()
+local function set_aside(token)
   local claimed = redis.call('HGET', claims, token)
-  for i = AVOID + 1, #ARGV do
-    local bot = ARGV[i]
+  for bot in string.gmatch(avoid, '[^|]+') do
     avoided[bot] = true
     local score = tonumber(redis.call('ZSCORE', bots, bot) or OUT)
     local is_claimed = claimed == bot and redis.call('ZREM', leases, bot .. '|' .. token) == 1
@@ -264,18 +262,96 @@ local function choose()
   return 1, bot, score, is_tried and later_ms(score) or now_ms
 end
 
-if #ARGV > AVOID then set_aside() end
-local code, bot, score, at_ms = choose()
--- The claim is asked for only where it may be there: when there is no bot to be had, or it cannot be made.
-if code ~= 1 or redis.call('HSETNX', claims, token, bot) == 0 then
-  local claimed = redis.call('HGET', claims, token)
-  if not claimed then return code .. '|' end
-  bot = claimed
-else
-  redis.call('ZADD', bots, string.format('%.0f', (math.floor(score / UNIT) + 1) * UNIT + at_ms), bot)
+local lease_ends = string.format('%.0f', now_us + lease_us)
+
+-- Note who has a task's bot.
+local function lease(i, bot)
+  answers[i] = '1|' .. bot
+  leased[#leased + 1], leased[#leased + 2] = lease_ends, bot .. '|' .. ARGV[TOKENS + i]
 end
-redis.call('ZADD', leases, string.format('%.0f', now_us + lease_us), bot .. '|' .. token)
-if may_be_first or now_us % 16 == 0 then  -- the first one made the keys
+
+-- Check one bot out. The claim is asked for only where it may be there: when there is no bot to be had, or it cannot be made.
+local function check_out(i)
+  local token = ARGV[TOKENS + i]
+  if avoid ~= '' then set_aside(token) end
+  local code, bot, score, at_ms = choose()
+  if code ~= 1 or redis.call('HSETNX', claims, token, bot) == 0 then
+    bot = redis.call('HGET', claims, token)
+    if not bot then
+      answers[i] = code .. '|'
+      return
+    end
+  else
+    redis.call('ZADD', bots, string.format('%.0f', (math.floor(score / UNIT) + 1) * UNIT + at_ms), bot)
+  end
+  lease(i, bot)
+end
+
+-- The first bots in the order, as many as there are tasks, each with its score; nil: not only load and turn count.
+local function first_bots(wanted)
+  local found, order = redis.call('ZRANGEBYSCORE', bots, '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, wanted), {}
+  for k = 1, #found, 2 do
+    local score = tonumber(found[k + 1])
+    if score >= OUT / 2 or score % UNIT > now_ms then return nil end
+    order[#order + 1] = { found[k], score }
+  end
+  return #order > 0 and order or nil
+end
+
+-- Check out bots for tasks that have no claim yet, with the commands of one: the first of the order takes the next task, and
+-- then its place with one task more. No other bot can come before the first `#of_tasks`; false: one by one, please.
+local function check_out_together(of_tasks)
+  local order, seen = first_bots(#of_tasks), {}
+  for _, i in ipairs(of_tasks) do
+    if seen[ARGV[TOKENS + i]] then return false end
+    seen[ARGV[TOKENS + i]] = true
+  end
+  if not order then return false end
+  local claimed, scores, written = {}, {}, {}
+  for _, i in ipairs(of_tasks) do
+    local first = table.remove(order, 1)
+    local bot, score = first[1], (math.floor(first[2] / UNIT) + 1) * UNIT + now_ms
+    local at = #order + 1
+    while at > 1 and (order[at - 1][2] > score or order[at - 1][2] == score and order[at - 1][1] > bot) do at = at - 1 end
+    table.insert(order, at, { bot, score })
+    claimed[#claimed + 1], claimed[#claimed + 2] = ARGV[TOKENS + i], bot
+    scores[bot] = score
+    lease(i, bot)
+  end
+  for bot, score in pairs(scores) do written[#written + 1], written[#written + 2] = string.format('%.0f', score), bot end
+  redis.call('ZADD', bots, unpack(written))
+  redis.call('HSET', claims, unpack(claimed))
+  return true
+end
+
+-- The tasks that need a bot: those without a result.
+local function unfinished()
+  local needy, stored = {}, redis.call('MGET', unpack(KEYS, RESULTS + 1))
+  for i = 1, tasks do
+    local is_over = stored[i] and string.sub(stored[i], 2, #WITHDRAWN + 1) ~= WITHDRAWN
+    if stored[i] and not is_over then redis.call('DEL', KEYS[RESULTS + i]) end
+    if is_over then answers[i] = '0|' else needy[#needy + 1] = i end
+  end
+  return needy
+end
+
+-- Those of the tasks whose token has no claim; the others get the bot that they have.
+local function unclaimed(needy)
+  local found, tokens = {}, {}
+  for k, i in ipairs(needy) do tokens[k] = ARGV[TOKENS + i] end
+  for k, bot in ipairs(redis.call('HMGET', claims, unpack(tokens))) do
+    if bot then lease(needy[k], bot) else found[#found + 1] = needy[k] end
+  end
+  return found
+end
+
+local needy = unfinished()
+if is_plain and #needy > 1 then needy = unclaimed(needy) end
+if not (is_plain and #needy > 1 and check_out_together(needy)) then
+  for _, i in ipairs(needy) do check_out(i) end
+end
+if #leased > 0 then redis.call('ZADD', leases, unpack(leased)) end
+if #leased > 0 and may_be_first or now_us % 16 == 0 then  -- the first one made the keys
   redis.call('EXPIRE', leases, life_s)
   redis.call('EXPIRE', claims, life_s)
 end
@@ -284,4 +360,4 @@ if now_us % 16 == 0 then  -- these had a life when they were made
   redis.call('EXPIRE', quarantined, life_s)
   redis.call('EXPIRE', reasons, life_s)
 end
-return '1|' .. bot
+return tasks == 1 and answers[1] or answers

@@ -23,6 +23,7 @@ from fleet.roster.health import HEAD_BYTES, ROW, SKILL, TEST_NUMBERS
 from fleet.roster.quarantine import LOAD_UNIT, OUT, RELEASE
 from fleet.store import keys
 from fleet.store.client import Script, Store
+from fleet.store.wire import Together
 
 #: Seconds until a lease that nobody renews is reaped; a worker renews every third of it.
 LEASE_S = 15.0
@@ -46,8 +47,8 @@ _SEED = Script.beside(
 _CHECK_OUT = Script.beside(
     __file__,
     "check_out.lua",
-    keys="result bots leases claims quarantined reasons probation health reaped skills specialists",
-    argv="token lease_us life_s trial_tasks besides specialist_share among avoid*",
+    keys="bots leases claims quarantined reasons probation health reaped skills specialists results*",
+    argv="lease_us life_s trial_tasks besides specialist_share among avoid tokens*",
     tables={"skill": SKILL, "row": ROW},
     constants={
         "OUT": OUT, "UNIT": LOAD_UNIT, "CLOCK_START_MS": CLOCK_START_MS, "REAP_MOST": REAP_MOST,
@@ -55,9 +56,7 @@ _CHECK_OUT = Script.beside(
     },
     using=[RELEASE],
 )  # fmt: skip
-#: Takes what all checkouts for a class of tasks have in common, returns what takes the rest.
-_CHECK_OUT_OF = _CHECK_OUT.prepared("result token besides among avoid")
-#: Classes for which that is kept; it is quickly made again.
+#: Classes of tasks for which is kept what their checkouts have in common; it is quickly made again.
 _MOST_CLASSES = 1000
 _RENEW = Script.beside(__file__, "renew.lua", keys="leases*", argv="lease_us life_s pairs*")
 _CLAIM = Script.beside(
@@ -253,14 +252,8 @@ class Roster:
         self, pool: str, task_id: str, token: str, kind: str, besides: Sequence[str], avoid: Sequence[str] = (),
         among: Sequence[str] = (),
     ) -> tuple[int, bytes]:  # fmt: skip
-        call = self._class_check_out(pool, kind)(
-            result=keys.result(task_id),
-            token=token,
-            besides=f"|{'|'.join(besides)}|" if besides else "",
-            among=f"|{'|'.join(among)}|" if among else "",
-            avoid=avoid,
-        )
-        reply = await self._store.run(_CHECK_OUT, *call)
+        common = self._class_check_out(pool, kind, _listed(besides), _listed(among), _listed(avoid))
+        reply = await self._store.run_together(common, [keys.result(task_id)], [token])
         code, _, bot = reply.partition(b"|")
         return int(code), bot
 
@@ -284,10 +277,10 @@ class Roster:
                 break
         return code, bot
 
-    def _in_common(self, pool: str, kind: str) -> Callable[..., tuple[list[Any], list[Any]]]:
-        """Return what takes the KEYS and ARGV of one checkout by name; what all of its class share, it knows."""
+    def _in_common(self, pool: str, kind: str, besides: str, among: str, avoid: str) -> Together:
+        """Return what the checkouts of a class of tasks have in common."""
         health = self._settings.health
-        return _CHECK_OUT_OF(
+        names, arguments = _CHECK_OUT.call(
             bots=keys.bots(pool),
             leases=keys.bot_leases(pool),
             claims=keys.bot_claims(pool),
@@ -298,8 +291,19 @@ class Roster:
             reaped=keys.reaped(),
             skills=keys.skills(pool, kind),
             specialists=keys.specialists(pool, kind),
+            results=(),
             lease_us=self._lease_us,
             life_s=keys.STATE_TTL_S,
             trial_tasks=health.probation_tasks if health.watch else 0,
+            besides=besides,
             specialist_share=health.specialists,
+            among=among,
+            avoid=avoid,
+            tokens=(),
         )
+        return Together(_CHECK_OUT, tuple(names), tuple(arguments))
+
+
+def _listed(bots: Sequence[str]) -> str:
+    """Return names as the script looks them up."""
+    return f"|{'|'.join(bots)}|" if bots else ""

@@ -12,6 +12,7 @@ import redis
 
 from fleet.config import PoolSettings, Settings
 from fleet.errors import BotsQuarantined, ConfigurationError
+from fleet.models import bot_name
 from fleet.roster import LOAD_UNIT, Checkout, Roster, read_bots
 from fleet.store import keys
 from fleet.store.client import Store, connect
@@ -240,6 +241,47 @@ def test_every_roster_key_has_a_life(redis_url: str, client: redis.Redis) -> Non
     with_roster(redis_url, settings_of(p=1), lambda roster: take(roster, "p", 1))
     for name in (keys.bots("p"), keys.bot_leases("p"), keys.bot_claims("p")):
         assert 0 < client.ttl(name) <= keys.STATE_TTL_S
+
+
+@pytest.mark.parametrize(("bots", "tasks"), [(1, 9), (3, 20), (40, 31), (7, 2)])
+def test_tasks_that_come_together_get_the_bots_that_they_would_get_one_by_one_in_the_same_millisecond(
+    redis_url: str, client: redis.Redis, bots: int, tasks: int
+) -> None:
+    order = {bot_name("p", n): (n * 7 % 3) * LOAD_UNIT + n * 5 % 11 for n in range(1, bots + 1)}
+    client.zadd(keys.bots("p"), order)
+
+    async def work(roster: Roster) -> list[str]:
+        asked = [roster.check_out("p", task_id=f"t{n}", token=f"x{n}") for n in range(tasks)]
+        found = await asyncio.gather(*asked)
+        assert found == await asyncio.gather(
+            *(roster.check_out("p", task_id=f"t{n}", token=f"x{n}") for n in range(tasks))
+        )
+        return [one.bot for one in found if one]
+
+    expected = []
+    for _ in range(tasks):
+        bot = min(order, key=lambda name: (order[name], name))
+        expected.append(bot)
+        order[bot] = (order[bot] // LOAD_UNIT + 1) * LOAD_UNIT + 1_000_000
+    assert with_roster(redis_url, settings_of(p=bots), work, seed=False) == expected
+    assert client.zcard(keys.bot_leases("p")) == client.hlen(keys.bot_claims("p")) == tasks
+    assert loads(client, "p") == {bot: score // LOAD_UNIT for bot, score in order.items()}
+
+
+def test_of_tasks_that_come_together_none_has_a_bot_that_is_done_and_one_token_has_one_bot(
+    redis_url: str, client: redis.Redis
+) -> None:
+    client.set(keys.result("t1"), '{"status": "SUCCESS"}')
+    client.set(keys.result("t2"), '{"status": "REVOKED"}')
+
+    async def work(roster: Roster) -> list[Checkout | None]:
+        asked = [("t0", "a"), ("t1", "b"), ("t2", "c"), ("t3", "d"), ("t3", "d")]
+        return list(await asyncio.gather(*(roster.check_out("p", task_id=t, token=token) for t, token in asked)))
+
+    first, done, anew, twice, same = with_roster(redis_url, settings_of(p=4), work)
+    assert done is None and twice == same and len({first.bot, anew.bot, twice.bot}) == 3
+    assert sum(loads(client, "p").values()) == client.zcard(keys.bot_leases("p")) == 3
+    assert not client.exists(keys.result("t2"))
 
 
 def test_leases_have_a_life_after_all_of_them_were_reaped_in_the_same_step(redis_url: str, client: redis.Redis) -> None:
