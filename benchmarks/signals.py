@@ -169,18 +169,18 @@ def _captured(url: str, count: int) -> list[tuple[list[str], list[Any]]]:
     from fleet import config
     from fleet.engine.outcomes.completion import Finish, Finisher
     from fleet.roster import Checkout
-    from fleet.store.client import Script, Store
+    from fleet.store.client import Store
 
     calls: list[tuple[list[str], list[Any]]] = []
 
-    class Capture(Store):
-        async def run(self, script: Script, keys: Any = (), args: Any = ()) -> Any:
-            calls.append((list(keys), list(args)))
+    class Capture(Finisher):
+        async def _run(self, own: dict[str, Any], member: Any, end: Finish, pool: str) -> bytes:
+            calls.append(self._class_finish(pool, end.kind)(**own))
             return b"1"
 
     async def work() -> None:
-        store = Capture(url)
-        completion = Finisher(store, config.current())
+        store = Store(url)
+        completion = Capture(store, config.current())
         for number in range(count):
             result = _result(number)
             errors = {result.error.type: 1} if result.error else {}

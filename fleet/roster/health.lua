@@ -16,7 +16,7 @@
 --       events       stream: what happened to the fleet, about 1,000 entries; TTL life_s
 --       quiet        string: the cap's alarm was recorded a moment ago; TTL a minute
 --       skills, specialists   see skill.lua
--- ARGV  now_us       Redis time
+-- ARGV  now_us       Redis time; or what finish_together.lua keeps
 --       samples      packed deeds, one after the other ('': nobody is judged)
 --       kind         task class ('default': nobody is better at it)
 --       pool         its name
@@ -26,6 +26,8 @@
 -- Reply packed: number of a bot that is suspected or on probation, or 0 (4 bytes); then the norm of the class, or nothing
 local health, norms, bots, quarantined, reasons, probation, events, quiet, skills, specialists = unpack(KEYS)
 local now_us, samples, kind, pool, rules, life_s = unpack(ARGV)
+local kept = type(now_us) == 'table' and now_us
+if kept then now_us = kept.now_us end
 local quarantine_us, most_out, trial_tasks = struct.unpack(RULES_FORMAT, rules)
 -- Rates of events: good bots have up to the first of these or 1.5 times what is usual, bad ones from the second or 3
 -- times that of good ones, at most MOST_BAD. Where good ones may have more than the third, the test has nothing to say.
@@ -47,11 +49,12 @@ local KEPT_EVERY = 64
 local MOST_EVENTS = 1000
 
 -- Nearly always nobody is out or on probation: then nothing more is asked about that.
-local has_special = redis.call('EXISTS', quarantined, probation) > 0
-local fleet_size = redis.call('ZCARD', bots)
+local has_special = kept and kept.has_special
+if has_special == nil or not kept then has_special = redis.call('EXISTS', quarantined, probation) > 0 end
+local fleet_size = kept and kept.fleet_size or redis.call('ZCARD', bots)
 local sampled = math.min(MOST_SAMPLED, math.max(LEAST_SAMPLED, 2 * fleet_size - 1))
 
-local norm, packed_norm = { NORM_ZEROS }, redis.call('HGET', norms, kind)
+local norm, packed_norm = { NORM_ZEROS }, kept and kept.norm or redis.call('HGET', norms, kind)
 if packed_norm and #packed_norm == NORM_BYTES then
   norm = { struct.unpack(NORM_FORMAT, packed_norm) }
 end
@@ -221,8 +224,11 @@ if norm[TASKS] > 0 then
     redis.call('HDEL', norms, redis.call('HRANDFIELD', norms))
   end
   packed_norm = struct.pack(NORM_FORMAT, unpack(norm, 1, NORM_PLACES))
-  redis.call('HSET', norms, kind, packed_norm)
+  local function write_norm() redis.call('HSET', norms, kind, packed_norm) end
+  if kept and kept.norm then kept.writes.norm = write_norm else write_norm() end  -- the first one makes the key
+  if kept then kept.norm = packed_norm end
 end
+if kept then kept.has_special, kept.fleet_size = has_special, fleet_size end
 if needs_life or norm[TASKS] % KEPT_EVERY == 1 then
   for _, key in ipairs({ health, norms, probation, skills, specialists }) do redis.call('EXPIRE', key, life_s) end
 end

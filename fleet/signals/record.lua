@@ -12,7 +12,7 @@
 --       recent       string: a ring of the fleet's last completions, packed
 --       failures     list: the fleet's last failures, "time|JSON", the newest first
 --       events       stream: what happened to the fleet, about 1,000 entries
--- ARGV  now_us       Redis time
+-- ARGV  now_us       Redis time; or what finish_together.lua keeps
 --       nth          number of this completion in the fleet (0: the result was discarded, only what it cost counts)
 --       sample       packed: what is known of the task
 --       shown_id     task id, cut
@@ -28,6 +28,8 @@ local MOST_EVENTS = 1000
 local PICOS, EXACT_MICROS = 1000000, 1000000000
 local series, rows, tasks, sketch, recent, failures, events = unpack(KEYS)
 local now_us, nth, sample, shown_id, line, dead_reason, life_s, pool, dead_letter, others = unpack(ARGV)
+local kept = type(now_us) == 'table' and now_us
+if kept then now_us = kept.now_us end
 local task = { struct.unpack(SAMPLE_FORMAT, sample) }
 local stands = tonumber(nth) > 0
 
@@ -156,8 +158,8 @@ end
 
 local minute = math.floor(now_s / 60)
 local place = minute % MINUTES * PERIOD_BYTES
-local raw = read(series, place, PERIOD_BYTES)
-local period = raw and { struct.unpack(PERIOD_FORMAT, raw) } or { PERIOD_ZEROS }
+local raw = not (kept and kept.period) and read(series, place, PERIOD_BYTES)
+local period = kept and kept.period or raw and { struct.unpack(PERIOD_FORMAT, raw) } or { PERIOD_ZEROS }
 local is_new_minute = period[NUMBER] ~= minute
 if is_new_minute then
   local over = math.floor(period[NUMBER] / 60)
@@ -174,7 +176,11 @@ if is_new_minute then
   period[NUMBER] = minute
 end
 count(period)
-redis.call('SETRANGE', series, place, struct.pack(PERIOD_FORMAT, unpack(period, 1, PERIOD_PLACES)))
+local function write_period()
+  redis.call('SETRANGE', series, place, struct.pack(PERIOD_FORMAT, unpack(period, 1, PERIOD_PLACES)))
+end
+if kept and kept.period then kept.writes.period = write_period else write_period() end  -- the first one makes the key
+if kept then kept.period = period end
 local row = count_bots()
 if stands then
   remember(row)

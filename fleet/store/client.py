@@ -234,9 +234,9 @@ class Store:
         if not self._closed:
             self._outbox.grow(common, call)
 
-    def ask(self, script: Script, keys: Sequence[str], args: Sequence[Any], receiver: Receiver) -> None:
-        """Run a script some time soon and hand its reply, or the error that `run` would raise, to `receiver`."""
-        self.send(script, keys, args, receiver=receiver)
+    def refusal(self, script: Script, text: str) -> FleetError:
+        """Return the error that `run` would raise, for one that a script has caught and tells of in its reply."""
+        return translate(script.located(text), self._url)
 
     async def close(self) -> None:
         """Wait for the replies that are due (at most the timeout), then cut the connection."""

@@ -29,10 +29,11 @@ from fleet.signals.money.cached import OTHERS, counters_of
 from fleet.signals.windows import Share
 from fleet.store import keys
 from fleet.store.client import Script, Store
+from fleet.store.wire import Together
 
 logger = logging.getLogger("fleet.worker")
 
-_STANDS, _FENCED = b"1", b"2"
+_STANDS, _FENCED, _REFUSED = b"1", b"2", b"!"
 
 
 def finishing(record: Script) -> Script:
@@ -68,6 +69,20 @@ FINISH_MEMBER = Script.beside(
     behind=Script.of("finish.lua", f"local function finish(KEYS, ARGV) {FINISH.text}\nend "),
     using=[END_MEMBER],
 )
+#: The same for several tasks of one class whose end is a plain one: no dead letter, no job, no earnings, not revoked.
+FINISH_TOGETHER = Script.beside(
+    __file__,
+    "finish_together.lua",
+    keys="names*",
+    argv="common places size rest*",
+    behind=Script.of("finish.lua", f"local function finish(KEYS, ARGV) {FINISH.text}\nend "),
+)
+#: ARGV of `finish.lua` that are such a task's own, before its pairs; and their numbers.
+_OWN = (
+    "payload", "checkouts", "fence", "mark", "sample", "shown_id", "line", "others", "samples", "spent_pairs",
+    "earned_pairs",
+)  # fmt: skip
+_PLACES = " ".join(str(FINISH.names.argv.places[name.upper()]) for name in _OWN)
 #: Takes what all tasks of a class have in common, returns what takes the rest.
 _FINISH_OF = FINISH.prepared(
     "result index payload checkouts later_counter fence mark sample shown_id line dead_reason others samples "
@@ -151,6 +166,7 @@ class Finisher:
         self._earning = _earning_of(settings)
         self._accrual = None if self._earning is None else self._earning.Accrual(settings)
         self._class_finish = lru_cache(maxsize=_MOST_CLASSES)(self._in_common)
+        self._class_together = lru_cache(maxsize=_MOST_CLASSES)(self._together)
 
     async def finish(self, end: Finish) -> bool:
         """Make a result the task's one result, unless it has one. O(log bots), one round trip, safe to repeat.
@@ -168,10 +184,10 @@ class Finisher:
         pool = end.checkout.pool if end.checkout else end.result.pool
         if pool is None or pool not in self._settings.pools:
             pool = NOBODY  # a foreign producer may invent names: they must not become keys
-        call = self._class_finish(pool, end.kind)(**self._own(end, pool))
+        own = self._own(end, pool)
         member = membership_of(end.result.task_id) if end.revoked is None else None
         try:
-            reply = await self._run(call, member, end)
+            reply = await self._run(own, member, end, pool)
         except StoreError as error:
             logger.error("not counted task=%s: Redis refused to finish it, its result alone is stored: %s",
                          quote(end.result.task_id), error)  # fmt: skip
@@ -184,8 +200,16 @@ class Finisher:
             self.close_mark(end.result.task_id)
         return bytes(reply[:1]) == _STANDS
 
-    async def _run(self, call: tuple[list[Any], list[Any]], member: Membership | None, end: Finish) -> bytes:
-        script = FINISH
+    async def _run(self, own: dict[str, Any], member: Membership | None, end: Finish, pool: str) -> bytes:
+        if member is None and self._earning is None and end.revoked is None and end.burial is None:
+            counted = own["counted"]
+            arguments = [*[own[name] for name in _OWN], len(counted), *counted]
+            common = self._class_together(pool, end.kind, end.fence is not None)
+            reply = bytes(await self._store.run_together(common, [own["result"]], arguments))
+            if reply[:1] == _REFUSED:
+                raise self._store.refusal(FINISH_TOGETHER, reply[1:].decode("utf-8", "replace"))
+            return reply
+        script, call = FINISH, self._class_finish(pool, end.kind)(**own)
         if member is not None:
             names, arguments = end_call(member, end.result.status)
             script, call = FINISH_MEMBER, ([*names, *call[0]], [*arguments, *call[1]])
@@ -256,6 +280,15 @@ class Finisher:
             **letter_constants(self._settings),
         }
         return _FINISH_OF(**shared)
+
+    def _together(self, pool: str, kind: str, is_fenced: bool) -> Together:
+        """Return what tasks of a class have in common whose end is a plain one."""
+        nothing = dict.fromkeys([*_OWN, "dead_reason", "task_id", "letter_pool", "reason", "letter", "body"], "")
+        (_, *common), arguments = self._class_finish(pool, kind)(
+            **nothing, result="", index=keys.unacked_index() if is_fenced else None,
+            later_counter=catalogue.DUPLICATES.name, counted=(),
+        )  # fmt: skip
+        return Together(FINISH_TOGETHER, tuple(common), (len(common), _PLACES, len(arguments), *arguments))
 
     def _own(self, end: Finish, pool: str) -> dict[str, Any]:
         """Return the KEYS and ARGV that are a task's own, by name."""

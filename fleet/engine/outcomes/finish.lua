@@ -54,14 +54,43 @@ local is_first = has_lease and not is_revoked and redis.call('SET', result, payl
 local stored = not is_first and redis.call('GET', result)
 if stored == payload then return '1' end
 local fenced = not stored and not has_lease
-local seconds, microseconds = unpack(redis.call('TIME'))
-local now_us = seconds * 1000000 + microseconds
+-- The time; where several tasks end together, with what was read for those before: see finish_together.lua.
+local kept = ARGV.kept
+local now_us = kept
+if not kept then
+  local seconds, microseconds = unpack(redis.call('TIME'))
+  now_us = seconds * 1000000 + microseconds
+end
+
+-- Adds to sums that were read for a task before, or are read now; they are written when all tasks have ended.
+local function count_on(from, to)
+  local sums, missing, is_new = kept.sums or {}, {}, false
+  for i = from, to, 2 do
+    if not sums[ARGV[i]] then missing[#missing + 1] = ARGV[i] end
+  end
+  if #missing > 0 then
+    for k, before in ipairs(redis.call('HMGET', totals, unpack(missing))) do
+      is_new = not before or is_new
+      sums[missing[k]] = tonumber(before or 0)
+    end
+  end
+  for i = from, to, 2 do sums[ARGV[i]] = sums[ARGV[i]] + tonumber(ARGV[i + 1]) end
+  kept.sums = sums
+  kept.writes.sums = function()
+    local written = {}
+    for name, sum in pairs(sums) do written[#written + 1], written[#written + 2] = name, string.format('%.0f', sum) end
+    redis.call('HSET', totals, unpack(written))
+    if kept.keeps_sums then redis.call('EXPIRE', totals, life_s) end
+  end
+  return is_new, sums
+end
 
 -- Adds to fields of a hash: one look and one write, whatever their number. Sums are whole, below 2^53.
 local function count(from, to, hash)
+  if from > to then return false, {} end
+  if kept and hash == totals then return count_on(from, to) end
   local names, sums, is_new = {}, {}, false
   for i = from, to, 2 do names[#names + 1] = ARGV[i] end
-  if #names == 0 then return false, sums end
   local before, written = redis.call('HMGET', hash, unpack(names)), {}
   for place, name in ipairs(names) do
     is_new = not before[place] or is_new
@@ -74,7 +103,9 @@ end
 
 -- A key's life is pushed when it may be new, and once a minute: not with every task.
 local function keep(hash, is_new)
-  if is_new then redis.call('EXPIRE', hash, life_s) end
+  if not is_new then return end
+  if kept and kept.writes.sums and hash == totals then kept.keeps_sums = true end
+  redis.call('EXPIRE', hash, life_s)
 end
 
 local function judge()

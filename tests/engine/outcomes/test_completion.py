@@ -6,8 +6,10 @@ import asyncio
 import gc
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import pytest
@@ -20,11 +22,12 @@ from hypothesis import strategies as st
 from fleet.config import PoolSettings, ProviderSettings, ResultSettings, Settings
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.stored import result_meta
+from fleet.errors import StoreUnavailable
 from fleet.models import BotResult, TaskError
-from fleet.roster import LOAD_UNIT, Checkout, Roster
+from fleet.roster import LOAD_UNIT, Checkout, Deed, Roster
 from fleet.signals import catalogue
 from fleet.signals.catalogue import ErrorField
-from fleet.signals.windows import BotRows, bot_rows_of, record_keys
+from fleet.signals.windows import PERIOD, BotRows, bot_rows_of, record_keys, sketches_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from fleet.usage import Usage
@@ -125,6 +128,80 @@ def test_of_many_finishers_at_once_exactly_one_wins(redis_url: str, client: redi
     assert with_engine(redis_url, work).count(True) == 1
     assert numbers(client, keys.totals()) == {"completions": 1, "ok": 1, "duplicates": 19}
     assert loads(client) == [0, 0, 0]
+
+
+async def _end_some(roster: Roster, completion: Finisher, *, together: bool) -> list[bool]:
+    """Finish 40 tasks of bots that answer well, and one of them twice; return which results stand."""
+    taken = [await check_out(roster, f"t{n}", f"token-{n}") for n in range(40)]
+    ends = [
+        Finish(
+            result_of(f"t{n}", bot=one.bot, provider="openai", model="a|b", attempts=1, ran_ms=1000 + n, queued_ms=n,
+                      usage=Usage(input_tokens=n), cost_usd_micros=n, answer="x" * n),
+            checkout=one, deeds=[Deed(one.bot, None, 100 + n, 1000 + n, 1.0 + n)],
+        )
+        for n, one in enumerate(taken)
+    ]  # fmt: skip
+    ends.insert(7, replace(ends[3], result=result_of("t3", answer="another", attempts=1)))
+    if together:
+        return list(await asyncio.gather(*(completion.finish(end) for end in ends)))
+    return [await completion.finish(end) for end in ends]
+
+
+def _told(client: redis.Redis) -> tuple[Any, ...]:
+    """Return all that finishing has counted and does not depend on the time."""
+    raw = client.get(record_keys("p")["series"]) or b""
+    periods = [period for period in PERIOD.iter_unpack(raw) if any(period)]
+    sums = [sum(period[place] for period in periods) for place in range(1, len(periods[0]))]
+    rows = bot_rows_of(client.get(keys.bot_rows("p")) or b"", 3)
+    sketch = client.get(keys.sketch("p")) or b""
+    return (
+        numbers(client, keys.totals()), sums, client.hgetall(keys.norms("p")), rows.completions, rows.cost_usd_micros,
+        sketches_of(sketch, now_s=time.time()), sorted(loads(client)), client.zcard(keys.bot_leases("p")),
+    )  # fmt: skip
+
+
+def test_tasks_that_end_together_are_counted_as_one_by_one(redis_url: str, client: redis.Redis) -> None:
+    stand = with_engine(redis_url, lambda roster, completion: _end_some(roster, completion, together=False))
+    one_by_one = _told(client)
+    client.flushdb()
+    assert with_engine(redis_url, lambda *engine: _end_some(*engine, together=True)) == stand
+    assert _told(client) == one_by_one
+    assert stand.count(False) == 1 and one_by_one[0]["completions"] == 40 and one_by_one[0]["duplicates"] == 1
+    assert every(client.ttl(key) > 0 for key in client.scan_iter())
+
+
+def test_a_task_whose_result_key_is_somebody_elses_spoils_none_of_those_that_end_with_it(
+    redis_url: str, client: redis.Redis
+) -> None:
+    client.lpush(keys.result("t1"), "not Celery's")
+
+    async def work(roster: Roster, completion: Finisher) -> list[bool]:
+        taken = [await check_out(roster, f"t{n}" if n != 1 else "free", f"token-{n}") for n in range(3)]
+        ends = [Finish(result_of(f"t{n}"), checkout=one) for n, one in enumerate(taken)]
+        return list(await asyncio.gather(*(completion.finish(end) for end in ends)))
+
+    assert with_engine(redis_url, work) == [True, True, True]
+    assert numbers(client, keys.totals())["completions"] == 2
+    assert json.loads(client.get(keys.result("t1")))["result"]["status"] == "failed"
+    assert json.loads(client.get(keys.result("t2")))["result"]["status"] == "ok"
+
+
+def test_tasks_that_end_together_while_redis_is_full_are_to_be_finished_later(
+    redis_url: str, client: redis.Redis
+) -> None:
+    async def work(_: Roster, completion: Finisher) -> list[Any]:
+        ends = [Finish(result_of(f"t{n}")) for n in range(3)]
+        client.config_set("maxmemory", 1)
+        try:
+            full = await asyncio.gather(*map(completion.finish, ends), return_exceptions=True)
+        finally:
+            client.config_set("maxmemory", 0)
+        return [*full, *await asyncio.gather(*map(completion.finish, ends))]
+
+    found = with_engine(redis_url, work)
+    assert every(isinstance(one, StoreUnavailable) and "OOM" in str(one) for one in found[:3])
+    assert found[3:] == [True, True, True]
+    assert numbers(client, keys.totals())["completions"] == 3
 
 
 def test_finishing_checks_the_bot_in_and_a_second_time_lowers_nothing(redis_url: str, client: redis.Redis) -> None:
