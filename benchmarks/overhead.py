@@ -69,22 +69,43 @@ class Bench:
         tasks: int,
     ) -> Run:
         """Fill the queue, let the workers warm up on a fifth of it, then measure the rest down to the last task."""
-        submit(tasks + tasks // 4)
+        warm_up = tasks // 4
+        submit(tasks + warm_up)
         with self.workers(app, count, *options) as processes:
-            until(lambda: done() >= tasks // 4, "warm-up")
-            commands, before = self._commands(), done()
-            cpu, server_cpu, started = cpu_s(*processes), cpu_s(self._server), perf_counter()
-            until(lambda: done() >= tasks + tasks // 4, f"{tasks} tasks of {app}")
-            seconds = perf_counter() - started
-            tasks = tasks + tasks // 4 - before
-            rss_mb = max(process.memory_info().rss for process in processes) / 2**20
-            return Run(
-                tasks / seconds,
-                1000 * (cpu_s(*processes) - cpu) / tasks,
-                1000 * (cpu_s(self._server) - server_cpu) / tasks,
-                (self._commands() - commands) / tasks,
-                rss_mb,
-            )
+            return self._measure(app, processes, done, warm_up, tasks)
+
+    def drain_some(
+        self,
+        app: str,
+        options: tuple[str, ...],
+        submit: Callable[[int], None],
+        done: Callable[[], int],
+        *,
+        warm_up: int,
+        tasks: int,
+        depth: int,
+    ) -> Run:
+        """Fill the queue to `depth`, and measure the `tasks` behind the first `warm_up` on one worker process."""
+        submit(depth)
+        with self.workers(app, 1, *options) as processes:
+            return self._measure(app, processes, done, warm_up, tasks)
+
+    def _measure(
+        self, app: str, processes: list[psutil.Process], done: Callable[[], int], warm_up: int, tasks: int
+    ) -> Run:
+        until(lambda: done() >= warm_up, "warm-up")
+        commands, before = self._commands(), done()
+        cpu, server_cpu, started = cpu_s(*processes), cpu_s(self._server), perf_counter()
+        until(lambda: done() >= tasks + warm_up, f"{tasks} tasks of {app}")
+        seconds, tasks = perf_counter() - started, done() - before
+        rss_mb = max(process.memory_info().rss for process in processes) / 2**20
+        return Run(
+            tasks / seconds,
+            1000 * (cpu_s(*processes) - cpu) / tasks,
+            1000 * (cpu_s(self._server) - server_cpu) / tasks,
+            (self._commands() - commands) / tasks,
+            rss_mb,
+        )
 
     def _commands(self) -> int:
         return int(self._client.info("stats")["total_commands_processed"])

@@ -154,7 +154,13 @@ def _module(system: System) -> Any:
     return importlib.import_module(f"benchmarks.peers.{system.module}")
 
 
-def _is_installed(system: System) -> bool:
+def named(name: str) -> System:
+    """Return the system of that name."""
+    return next(system for system in SYSTEMS if system.name == name)
+
+
+def is_installed(system: System) -> bool:
+    """True when its package is there."""
     try:
         _module(system)
     except ModuleNotFoundError:
@@ -185,7 +191,7 @@ def main(tasks: int, rounds: int, only: str, kill: bool, take: bool) -> None:
         chosen = [system for system in SYSTEMS if system == STOCK or only in system.name]
         runs: Runs = {}
         resumed: dict[System, float | None] = {}
-        present = [system for system in chosen if _is_installed(system)]
+        present = [system for system in chosen if is_installed(system)]
         for _ in range(rounds):
             for task, processes in WORK:
                 for system in present:
