@@ -16,7 +16,7 @@ def stem() -> str:
 
 
 def has(first: str) -> str:
-    """String, lives as long as there are any: the queue whose first list this is has flows."""
+    """String, lives as long as its queue has flows, by the queue's first list: whether any of them has a weight."""
     return f"fleet:fair:has:{first}"
 
 

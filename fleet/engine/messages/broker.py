@@ -12,7 +12,7 @@ import redis
 from fleet import config
 from fleet.config import Settings
 from fleet.engine.messages import marks, queues
-from fleet.engine.messages.fair.flows import ENTER
+from fleet.engine.messages.fair.flows import BEGIN
 from fleet.errors import StoreUnavailable
 from fleet.quoting import counted
 from fleet.store import flow_keys, keys
@@ -24,7 +24,7 @@ ENQUEUE = Script.beside(
     "enqueue.lua",
     keys="bell epochs unacked parked revoked ends",
     argv="marker_life_s separator list_prefix waiting_prefix mark_prefix result_prefix fair messages*",
-    using=[marks.ORPHAN, ENTER],
+    using=[marks.ORPHAN, BEGIN],
 )
 
 

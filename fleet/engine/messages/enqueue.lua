@@ -25,7 +25,7 @@ local WITHDRAWN = '"status": "REVOKED"'
 -- What keeps the place of a message that is in a flow (enter.lua).
 local GONE = 'withdrawn'
 local marker_life_s, separator, list_prefix, waiting_prefix, mark_prefix, result_prefix, fair = unpack(ARGV)
-local queued, routes, places = 0, {}, {}
+local queued, lists, routes, places = 0, {}, {}, {}
 local are_revoked = redis.call('EXISTS', KEYS[REVOKED]) == 1
 
 -- A revoked task that is submitted again may start, and what who waited was told is no result of it.
@@ -53,55 +53,57 @@ local function may_queue(mark, list)
   return true
 end
 
--- Where messages of one kind go, looked at once a call: list, queue, priority step, and the flow ('': straight into it).
+-- What is known of a list, looked at once a call.
+local function list_of(name)
+  if lists[name] then return lists[name] end
+  local base, last = string.find(name, separator, 1, true)
+  local first = string.sub(name, 1, base and base - 1 or -1)
+  lists[name] = { name = name, queue = string.sub(first, #list_prefix + 1), flag = fair .. 'has:' .. first,
+    step = last and string.sub(name, last + 1) or '0', ring = fair .. 'ring:' .. name }
+  return lists[name]
+end
+
+-- Where messages go that name this place: a list, and the key of the flow (nil: straight into the list).
 local function route_of(place)
   if routes[place] then return routes[place] end
   local cut = string.find(place, '\n', 1, true)
-  local list, flow = string.sub(place, 1, cut and cut - 1 or -1), cut and string.sub(place, cut + 1) or ''
-  local base, last = string.find(list, separator, 1, true)
-  local first = string.sub(list, 1, base and base - 1 or -1)
-  if flow == '' and redis.call('EXISTS', fair .. 'has:' .. first) == 1 then flow = '-' end
-  local step = last and string.sub(list, last + 1) or '0'
-  routes[place] = { list = list, flow = flow, queue = string.sub(first, #list_prefix + 1), step = step }
+  local list, flow = list_of(string.sub(place, 1, cut and cut - 1 or -1)), cut and string.sub(place, cut + 1)
+  if not flow and redis.call('EXISTS', list.flag) == 1 then flow = '-' end
+  routes[place] = { list = list, flow = flow, key = flow and fair .. 'flow:' .. flow .. ':' .. list.name }
   return routes[place]
 end
 
--- Queues one message; returns the list's new epoch if it was empty. The second one of a flow finds its turn given.
+-- Puts one message behind the others; true when nothing waited in the list before.
 local function put(route, message)
-  local list, flow = route.list, route.flow
-  if flow == '' then return redis.call('LPUSH', list, message) == 1 and redis.call('HINCRBY', KEYS[EPOCHS], list, 1) end
-  if route.is_known then
-    redis.call('LPUSH', fair .. 'flow:' .. flow .. ':' .. list, message)
-    redis.call('LPUSH', list, GONE)
-    return nil
+  local list, name = route.list, route.flow
+  if not name then return redis.call('LPUSH', list.name, message) == 1 end
+  local is_alone, ring, flag, weights = false, list.ring, list.flag, fair .. 'weights'
+  if redis.call('LPUSH', route.key, message) == 1 then
+    is_alone = begin_flow({ ring }, { name, flag, weights }) == 1
   end
-  route.is_known = true
-  local side = 'LPUSH'
-  local epoch = enter({ KEYS[EPOCHS] }, { side, list, message, flow, separator, fair, mark_prefix })
-  return epoch ~= 0 and epoch
+  return redis.call('LPUSH', list.name, GONE) == 1 and is_alone
 end
 
 for i = MESSAGES + 1, #ARGV, 3 do
   local marker, route, message = ARGV[i], route_of(ARGV[i + 1]), ARGV[i + 2]
-  local list = route.list
-  if may_queue(marker, list) then
-    local epoch = put(route, message)
-    if epoch then  -- it was empty: whatever a mark says is in it, is not
-      places[list] = 'q|' .. epoch .. '|' .. list
-      if marker ~= '' and marker_life_s == '' then redis.call('SET', marker, places[list]) end
+  local list, name = route.list, route.list.name
+  if may_queue(marker, name) then
+    if put(route, message) then  -- it was empty: whatever a mark says is in it, is not
+      places[name] = 'q|' .. redis.call('HINCRBY', KEYS[EPOCHS], name, 1) .. '|' .. name
+      if marker ~= '' and marker_life_s == '' then redis.call('SET', marker, places[name]) end
     end
     queued = queued + 1
-    route.is_used = true
+    list.is_used = true
     local at = string.find(message, '"fleet_expires"', 1, true)
     local over = at and tonumber(string.match(message, '^"fleet_expires": ?([%d.]+)', at))
-    if over then route.ends = math.min(route.ends or over, over) end
+    if over then list.ends = math.min(list.ends or over, over) end
     if marker_life_s == '' and marker ~= '' and are_revoked then pardon(string.sub(marker, #mark_prefix + 1)) end
   end
 end
 if queued == 0 then return 0 end
-for _, route in pairs(routes) do
-  if route.is_used then redis.call('ZADD', waiting_prefix .. route.step, 0, route.queue) end
-  if route.ends then redis.call('ZADD', KEYS[ENDS], 'LT', string.format('%.3f', route.ends), route.queue) end
+for _, list in pairs(lists) do
+  if list.is_used then redis.call('ZADD', waiting_prefix .. list.step, 0, list.queue) end
+  if list.ends then redis.call('ZADD', KEYS[ENDS], 'LT', string.format('%.3f', list.ends), list.queue) end
 end
 redis.call('XADD', KEYS[BELL], 'MAXLEN', 1, '*', 'x', 1)
 return queued

@@ -364,7 +364,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.run(patiently(partial(assembly.spending.load, assembly.broker)))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
         runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
-        runtime.run(patiently(partial(weigh, assembly.broker, settings.tenants)))
+        runtime.run(patiently(partial(weigh, assembly.broker, settings)))
     except BaseException:
         runtime.stop()
         raise

@@ -211,12 +211,13 @@ local function file(list, message)
   return tag, list .. '\n' .. message
 end
 
--- Takes up to `most` messages off the end of a list, or the next one of its flows, where the queue has any. Before Redis 7 a
--- count would walk the whole list.
+-- Takes the next messages of a list: of its flows, where the queue has any. Before Redis 7 a count would walk the whole list.
+-- None: nothing waits.
 local function pop(queue, list, most)
-  if flows[queue] then
+  local weighted = flows[queue]
+  if weighted then
     local first = list_prefix .. queue
-    return { next_of_flows({ list }, { first, separator, fair, priorities }) or nil }
+    return next_of_flows({ list }, { most, weighted, first, separator, fair, priorities })
   end
   if has_quick_pops then return redis.call('RPOP', list, math.min(most, POPPED)) or {} end
   return { redis.call('RPOP', list) or nil }

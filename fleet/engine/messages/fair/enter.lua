@@ -20,7 +20,7 @@ local epochs = KEYS[EPOCHS]
 local side, list, message, flow, separator, fair, mark_prefix = unpack(ARGV)
 local cut = string.find(list, separator, 1, true)
 local flag = fair .. 'has:' .. string.sub(list, 1, cut and cut - 1 or -1)
-local has_flows = redis.call('EXISTS', flag) == 1
+local ring = fair .. 'ring:' .. list
 
 local function flow_of()
   if flow ~= '' then return flow end
@@ -28,26 +28,23 @@ local function flow_of()
   return at and string.match(message, '^_flow": ?"(%x+)"', at) or '-'
 end
 
--- Gives a flow its turn: a new one now; one that gets a message back has that turn once more.
-local function give_turn(ring, name)
+-- Gives a flow that gets a message back the turn again that it had for it.
+local function repeat_turn(name)
   local _, now = unpack(redis.call('ZRANGE', ring, 0, 0, 'WITHSCORES'))
-  local turn = redis.call('ZSCORE', ring, name)
-  if turn and side == 'LPUSH' then return end
-  if turn then
-    local weight = tonumber(redis.call('HGET', fair .. 'weights', name) or 1)
-    turn = math.max(now, turn - 1 / weight)
-  end
-  redis.call('ZADD', ring, turn or now or 0, name)
+  local weight = tonumber(redis.call('HGET', fair .. 'weights', name) or 1)
+  redis.call('ZADD', ring, math.max(now, redis.call('ZSCORE', ring, name) - 1 / weight), name)
 end
 
+-- Puts the message where it belongs; true when nothing waited in the list before.
 local function put()
-  if flow == '' and not has_flows then return redis.call(side, list, message) == 1 end
-  local ring, name = fair .. 'ring:' .. list, flow_of()
-  local were_any = has_flows and redis.call('EXISTS', ring) == 1
-  redis.call(side, fair .. 'flow:' .. name .. ':' .. list, message)
-  give_turn(ring, name)
-  if not has_flows then redis.call('SET', flag, '1') end
-  return redis.call(side, list, GONE) == 1 and not were_any
+  if flow == '' and redis.call('EXISTS', flag) == 0 then return redis.call(side, list, message) == 1 end
+  local name = flow_of()
+  local is_known = side == 'RPUSH' and redis.call('ZSCORE', ring, name)
+  local length = redis.call(side, fair .. 'flow:' .. name .. ':' .. list, message)
+  local weights = fair .. 'weights'
+  local is_alone = length == 1 and begin_flow({ ring }, { name, flag, weights }) == 1
+  if is_known then repeat_turn(name) end
+  return redis.call(side, list, GONE) == 1 and is_alone
 end
 
 local epoch = put() and redis.call('HINCRBY', epochs, list, 1)

@@ -30,8 +30,15 @@ from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.store import flow_keys
 from fleet.store.client import Script
 
-ENTER = Script.beside(__file__, "enter.lua", keys="epochs", argv="side list message flow separator fair mark_prefix")
-NEXT = Script.beside(__file__, "next_of_flows.lua", keys="list", argv="first separator fair priorities")
+BEGIN = Script.beside(__file__, "begin_flow.lua", keys="ring", argv="name flag weights")
+ENTER = Script.beside(
+    __file__,
+    "enter.lua",
+    keys="epochs",
+    argv="side list message flow separator fair mark_prefix",
+    using=[BEGIN],
+)
+NEXT = Script.beside(__file__, "next_of_flows.lua", keys="list", argv="most weighted first separator fair priorities")
 
 #: The flow of what has no tenant.
 NOBODYS = "-"

@@ -1,23 +1,30 @@
--- Takes the next message of a list whose queue has flows: of the flow whose turn it is. O(log flows).
+-- Takes the next messages of a list whose queue has flows: of the flows whose turns they are. O(most x flows in turn).
 -- A function inside take.lua.
 --
 -- KEYS  list       of one priority: place holders of what is in flows, and messages of clients that know of none
--- ARGV  first      the queue's list of its most urgent priority
+-- ARGV  most       messages to take (count)
+--       weighted   'weighted': some flows have weights
+--       first      the queue's list of its most urgent priority
 --       separator  kombu's, in list keys
 --       fair       what the keys of flows begin with, see flows.py
 --       priorities of a queue (count)
--- Reply the message; 'withdrawn' for a place holder of a message that is gone; false: nothing waits
+-- Reply the messages; among them 'withdrawn' for each place holder whose message is gone; {}: nothing waits
 --
--- Each call takes one place out of the list, so that its length stays the number of messages that wait. A message that
--- stands there itself goes to the end of its flow first: of the one in its header, or of `-`, which is a flow like others.
+-- Each call takes as many places out of the list, so that its length stays the number of messages that wait. A message
+-- that stands there itself goes to the end of its flow first: of the one in its header, or of `-`, a flow like others.
 -- A place may be missing (a worker of an earlier release has thrown it away): flows are served until they are empty.
 --
 -- A flow's turn is its start tag (start-time fair queueing, see flows.py): what has been served moves on by one over its
 -- weight. A flow that is empty keeps its turn until that comes, so that nobody gains by queueing one message at a time.
 local GONE, HEADERS_BYTES = 'withdrawn', 4096
+-- Where the turn of the first flow is, among names and turns.
+local FIRST_TURN = 2
 local list = KEYS[LIST]
-local first, separator, fair, priorities = unpack(ARGV)
+local most, weighted, first, separator, fair, priorities = unpack(ARGV)
 local ring, flows = fair .. 'ring:' .. list, fair .. 'flow:'
+local behind, found = ':' .. list, {}
+
+local function key_of(flow) return flows .. flow .. behind end
 
 -- Ends the flows of this list; and of the queue, when no other list of it has any.
 local function dissolve()
@@ -27,35 +34,110 @@ local function dissolve()
   if redis.call('EXISTS', unpack(rings)) == 0 then redis.call('DEL', fair .. 'has:' .. first) end
 end
 
--- Moves a message that stands in the list to the end of its flow. False when there is no other one: it need not.
+-- Takes places out of the list; returns them, the next one first, and whether all of them are messages.
+local function take_places()
+  if most == 1 then
+    local place = redis.call('RPOP', list)
+    return { place or nil }, place and place ~= GONE
+  end
+  local places, taken, are_messages = redis.call('LRANGE', list, -most, -1), {}, true
+  if #places > 0 then redis.call('LTRIM', list, 0, -#places - 1) end
+  for i = #places, 1, -1 do
+    taken[#taken + 1] = places[i]
+    are_messages = are_messages and places[i] ~= GONE
+  end
+  return taken, are_messages and #taken > 0
+end
+
+-- True when no flow has a message: what stands in the list need not be sorted in.
+local function is_idle()
+  local known = redis.call('ZRANGE', ring, 0, 1)
+  return #known == 0 or (#known == 1 and redis.call('EXISTS', key_of(known[1])) == 0)
+end
+
+-- Moves a message that stands in the list to the end of its flow.
 local function sort_in(message)
   local at = string.find(message, '_flow"', math.max(1, #message - HEADERS_BYTES), true)
   local flow = at and string.match(message, '^_flow": ?"(%x+)"', at) or '-'
-  local known = redis.call('ZRANGE', ring, 0, 1, 'WITHSCORES')
-  local own, now, other = unpack(known)
-  own = own or flow
-  if own == flow and not other and redis.call('EXISTS', flows .. flow .. ':' .. list) == 0 then return false end
-  redis.call('LPUSH', flows .. flow .. ':' .. list, message)
+  if redis.call('LPUSH', key_of(flow), message) > 1 then return end
+  local _, now = unpack(redis.call('ZRANGE', ring, 0, 0, 'WITHSCORES'))
   redis.call('ZADD', ring, 'NX', now or 0, flow)
-  return true
 end
 
-local place = redis.call('RPOP', list)
-if place and place ~= GONE and not sort_in(place) then
+-- Writes down whose turns have moved, and who has none any more.
+local function note(turns, idle)
+  if #turns > 0 then redis.call('ZADD', ring, unpack(turns)) end
+  if #idle > 0 then redis.call('ZREM', ring, unpack(idle)) end
+end
+
+-- Serves each of some flows once: their turns lie so close together that nobody's second comes before.
+local function serve_each(rows)
+  local turns, idle = {}, {}
+  for i = 1, #rows, 2 do
+    local message = redis.call('RPOP', flows .. rows[i] .. behind)
+    if message then
+      found[#found + 1], turns[#turns + 1], turns[#turns + 2] = message, rows[i + 1] + 1, rows[i]
+    else
+      idle[#idle + 1] = rows[i]
+    end
+  end
+  note(turns, idle)
+end
+
+-- Flows by name, turn, and what a turn costs.
+local function told(rows)
+  local some = {}
+  for i = 1, #rows, 2 do
+    local weight = weighted == 'weighted' and tonumber(redis.call('HGET', fair .. 'weights', rows[i]) or 1) or 1
+    some[#some + 1] = { name = rows[i], turn = tonumber(rows[i + 1]), cost = 1 / weight }
+  end
+  return some
+end
+
+-- Moves the first of some flows to where its turn is now.
+local function move_first(some)
+  local moved, place = some[1], 1
+  while some[place + 1] and (some[place + 1].turn < moved.turn
+    or (some[place + 1].turn == moved.turn and some[place + 1].name < moved.name)) do
+    some[place], place = some[place + 1], place + 1
+  end
+  some[place] = moved
+end
+
+-- Serves flows until enough is found, or those that were in turn have nothing more.
+local function serve(some)
+  local turns, idle = {}, {}
+  while #found < most and #some > 0 do
+    local flow = some[1]
+    local message = redis.call('RPOP', key_of(flow.name))
+    if message then
+      found[#found + 1], flow.turn, flow.is_served = message, flow.turn + flow.cost, true
+      move_first(some)
+    else
+      idle[#idle + 1] = table.remove(some, 1).name
+    end
+  end
+  for _, flow in ipairs(some) do
+    if flow.is_served then turns[#turns + 1], turns[#turns + 2] = flow.turn, flow.name end
+  end
+  note(turns, idle)
+end
+
+local places, are_messages = take_places()
+if are_messages and is_idle() then
   dissolve()
-  return place
+  return places
 end
-while true do
-  local flow, turn = unpack(redis.call('ZRANGE', ring, 0, 0, 'WITHSCORES'))
-  if not flow then
+for _, place in ipairs(places) do
+  if place ~= GONE then sort_in(place) end
+end
+while #found < most do
+  local rows = redis.call('ZRANGE', ring, 0, most - #found - 1, 'WITHSCORES')
+  if #rows == 0 then
     dissolve()
-    return place
+    for _ = #found + 1, #places do found[#found + 1] = GONE end
+    return found
   end
-  local message = redis.call('RPOP', flows .. flow .. ':' .. list)
-  if message then
-    local weight = tonumber(redis.call('HGET', fair .. 'weights', flow) or 1)
-    redis.call('ZADD', ring, turn + 1 / weight, flow)
-    return message
-  end
-  redis.call('ZREM', ring, flow)
+  if weighted == 'even' and tonumber(rows[#rows]) < rows[FIRST_TURN] + 1 then serve_each(rows) else serve(told(rows)) end
 end
+return found

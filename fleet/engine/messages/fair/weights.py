@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from fleet.config.budgets import TenantSettings
+from fleet.config import Settings
 from fleet.engine.messages.fair.flows import flow_of
+from fleet.engine.messages.queues import list_key, task_queues
 from fleet.store import flow_keys
 from fleet.store.client import Script, Store
 
-WEIGH = Script.beside(__file__, "weigh.lua", keys="weights", argv="table*")
+WEIGH = Script.beside(__file__, "weigh.lua", keys="weights flags*", argv="table*")
 
 
-async def weigh(broker: Store, tenants: Mapping[str, TenantSettings]) -> None:
-    """Let takes go by the weights of these tenants from now on; all others weigh 1."""
-    table = [part for name, tenant in tenants.items() for part in (flow_of(name), repr(tenant.weight))]
-    await broker.run(WEIGH, *WEIGH.call(weights=flow_keys.weights(), table=table))
+async def weigh(broker: Store, settings: Settings) -> None:
+    """Let takes go by the weights in [tenants.NAME] from now on; all other tenants weigh 1."""
+    table = [part for name, tenant in settings.tenants.items() for part in (flow_of(name), repr(tenant.weight))]
+    flags = [flow_keys.has(list_key(queue.name, 0)) for queue in task_queues(settings)]
+    await broker.run(WEIGH, *WEIGH.call(weights=flow_keys.weights(), flags=flags, table=table))

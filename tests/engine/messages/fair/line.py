@@ -111,35 +111,35 @@ class Model:
         elif is_back:
             self.turns[flow] = max(now, self.turns[flow] - 1 / self.weights.get(flow, 1))
 
-    def take(self) -> tuple[str, str] | None:
-        while True:
-            if not self.has_flows:
-                found = self.line.pop() if self.line else None
-                if found is not None or not self.line:
-                    return found
-                continue
-            was_place, found = self.next_of_flows()
-            if found is not None or not was_place:
-                return found
+    def take(self, most: int) -> list[tuple[str, str]]:
+        taken: list[tuple[str, str]] = []
+        while len(taken) < most:
+            found = self.next_of_flows(most - len(taken)) if self.has_flows else [self.line.pop()] if self.line else []
+            if not found:
+                break
+            taken += [one for one in found if one is not None]
+        return taken
 
-    def next_of_flows(self) -> tuple[bool, tuple[str, str] | None]:
-        was_any = bool(self.line)
-        first = self.line.pop() if was_any else None
-        if first is not None:
-            flow = first[0] or NOBODYS
-            if set(self.turns) <= {flow} and not self.flows.get(flow):
+    def next_of_flows(self, most: int) -> list[tuple[str, str] | None]:
+        places = [self.line.pop() for _ in range(min(most, len(self.line)))]
+        if places and None not in places and len(self.turns) < 2 and not any(map(self.flows.get, self.turns)):
+            self.dissolve()
+            return places
+        for place in filter(None, places):
+            self.flows.setdefault(place[0] or NOBODYS, deque()).appendleft(place)
+            self.turns.setdefault(place[0] or NOBODYS, min(self.turns.values(), default=0.0))
+        found: list[tuple[str, str] | None] = []
+        while len(found) < most:
+            if not self.turns:
                 self.dissolve()
-                return True, first
-            self.flows.setdefault(flow, deque()).appendleft(first)
-            self.turns.setdefault(flow, min(self.turns.values(), default=0.0))
-        while self.turns:
+                return found + [None] * (len(places) - len(found))
             flow = min(self.turns, key=lambda name: (self.turns[name], name))
             if self.flows.get(flow):
                 self.turns[flow] += 1 / self.weights.get(flow, 1)
-                return True, self.flows[flow].pop()
-            del self.turns[flow]
-        self.dissolve()
-        return was_any, None
+                found.append(self.flows[flow].pop())
+            else:
+                del self.turns[flow]
+        return found
 
     def dissolve(self) -> None:
         self.turns.clear()
