@@ -15,7 +15,7 @@ from fleet import config
 from fleet.cli.setup.stalls import recent_stalls
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.operations.overview import open_overview
-from fleet.engine.process.duties.stall_watch import EXIT_STALLED, LOOK_EVERY_S, PAUSE_S, Stalls
+from fleet.engine.process.duties.stall_watch import EXIT_STALLED, FIRST_FACTOR, LOOK_EVERY_S, PAUSE_S, Stalls
 from fleet.engine.transport.leases import LEASE_S
 from fleet.models import BotResult
 from fleet.signals import catalogue
@@ -97,7 +97,12 @@ def test_a_part_that_turns_or_is_not_to_be_judged_does_not_stand() -> None:
 
 
 def test_a_part_that_stands_for_longer_than_the_bound_is_named_with_its_seconds() -> None:
-    assert looks([1.0] * 22)[0] == ("loop", HANG_S + LOOK_EVERY_S)
+    assert looks([0.0] + [1.0] * 22)[0] == ("loop", HANG_S + LOOK_EVERY_S)
+
+
+def test_before_its_first_turn_a_part_is_given_three_times_as_long() -> None:
+    assert looks([1.0] * 62)[0] == ("loop", FIRST_FACTOR * HANG_S + LOOK_EVERY_S)
+    assert looks([1.0] * 61) == []
 
 
 def test_nothing_is_concluded_from_a_time_in_which_the_whole_process_stood() -> None:
@@ -109,6 +114,7 @@ def test_nothing_is_concluded_from_a_time_in_which_the_whole_process_stood() -> 
 
 def test_what_stands_for_a_reason_is_counted_anew() -> None:
     stalls = Stalls(HANG_S)
+    assert stalls.look({"main": 0.0}, -1.0) is None
     for second in range(21):
         assert stalls.look({"main": 1.0}, float(second)) is None
     assert stalls.look({"main": 1.0}, 21.0) == ("main", 21.0)
@@ -184,7 +190,7 @@ def test_a_worker_that_stands_before_its_first_turn_is_told_within_15_s_and_ends
         "import time\nfrom celery.signals import worker_ready\n"
         "worker_ready.connect(lambda **_: time.sleep(90), weak=False)\n"
     )
-    monkeypatch.setenv("FLEET_WORKER__HANG_S", "25")
+    monkeypatch.setenv("FLEET_WORKER__HANG_S", "10")
     config.current.cache_clear()
     worker = WorkerProcess(tmp_path)
     try:
@@ -197,6 +203,7 @@ def test_a_worker_that_stands_before_its_first_turn_is_told_within_15_s_and_ends
             wait_until(hung, 60, lambda: f"it is told; log:\n{worker.log}")
             assert hung()[0] < 15, "since its first turn was due"
         assert worker.wait(60) == EXIT_STALLED
-        assert "ends itself: its main thread has stood" in worker.log.splitlines()[-1]
+        last = worker.log.splitlines()[-1]
+        assert "ends itself: its main thread has stood still for 3" in last, "it was given three times as long"
     finally:
         worker.kill()

@@ -33,6 +33,8 @@ EXIT_STALLED = 75
 LOOK_EVERY_S = 1.0
 #: Seconds between two looks after which it was the whole process that stood: nothing is concluded from that.
 PAUSE_S = 4 * LOOK_EVERY_S
+#: How much longer a part may take until its first turn: the user's handlers of `worker_ready` may load a model before.
+FIRST_FACTOR = 3.0
 #: Seconds for one answer of Redis.
 TIMEOUT_S = 1.0
 #: File descriptor of stderr: Celery puts an object without one in place of `sys.stderr`.
@@ -48,12 +50,13 @@ class Stalls:
     """Tells from successive beats what stands still.
 
     Args:
-        hang_s: Seconds for which a part may stand.
+        hang_s: Seconds for which a part may stand; `FIRST_FACTOR` times that before its first turn.
     """
 
     def __init__(self, hang_s: float) -> None:
         self._hang_s = hang_s
         self._moved: dict[str, tuple[float | None, float]] = {}
+        self._have_turned = set[str]()
         self._looked_s: float | None = None
 
     def look(self, beats: Beats, now_s: float) -> tuple[str, float] | None:
@@ -68,9 +71,11 @@ class Stalls:
         self._looked_s = now_s
         for name, beat in beats.items():
             last = self._moved.get(name)
+            if last and None not in (beat, last[0]) and last[0] != beat:
+                self._have_turned.add(name)
             if last is None or beat is None or last[0] != beat:
                 self._moved[name] = beat, now_s
-            elif now_s - last[1] > self._hang_s:
+            elif now_s - last[1] > self._hang_s * (1 if name in self._have_turned else FIRST_FACTOR):
                 return name, now_s - last[1]
         return None
 
