@@ -356,6 +356,7 @@ class Breakers:
         """Return whether a call is the probe, once it may go."""
         if heard.code == RAMPING:
             await asyncio.sleep(max(0, heard.go_at - heard.now) / 1e6)
+            await self._caution[known.limit].turn()  # it may have failed again meanwhile
         elif heard.code == CLOSED:
             known.ramps_until = self._clock()
         elif heard.code == OPEN:

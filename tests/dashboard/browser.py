@@ -22,6 +22,10 @@ from tests.worker_process import REPO
 
 #: Pictures of every look of the page, kept for people: git ignores `build/`.
 SCREENSHOTS = REPO / "build" / "screenshots"
+#: Until what was written is laid out.
+FRAMES = "return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+#: Pictures that are taken until one is of a page that did not change meanwhile (count).
+PICTURES = 5
 #: Seconds until a page shows what it should on a busy machine.
 SHOWN_S = 20.0
 
@@ -120,14 +124,19 @@ class Browser:
         self.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         feature = {"name": "prefers-color-scheme", "value": theme}
         self.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        self.script("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.script(FRAMES)
 
     def picture(self, name: str) -> Path:
-        """Keep a picture of the whole page."""
-        width, height = self.script("const e = document.documentElement; return [e.clientWidth, e.scrollHeight]")
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-        options = {"format": "png", "captureBeyondViewport": True, "clip": clip}
-        picture = self.chrome.execute_cdp_cmd("Page.captureScreenshot", options)["data"]
+        """Keep a picture of the whole page, once it is as high as it was before: what stands in it may just change."""
+        measure = "const e = document.documentElement; return [e.clientWidth, e.scrollHeight]"
+        for _ in range(PICTURES):
+            width, height = self.script(measure)
+            clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+            options = {"format": "png", "captureBeyondViewport": True, "clip": clip}
+            picture = self.chrome.execute_cdp_cmd("Page.captureScreenshot", options)["data"]
+            if self.script(measure) == [width, height]:
+                break
+            self.script(FRAMES)
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
         path.write_bytes(base64.b64decode(picture))

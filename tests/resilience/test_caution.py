@@ -92,3 +92,20 @@ def test_where_failures_are_usual_one_more_lets_nobody_wait(redis_url: str) -> N
             await asyncio.gather(*asked)
 
     asyncio.run(work())
+
+
+def test_calls_that_wait_for_the_road_to_fill_again_leave_one_by_one_when_it_fails_once_more(redis_url: str) -> None:
+    async def work() -> None:
+        async with member(redis_url) as one:
+            await one.open()
+            await one.do_well(is_probe=True)
+            asked = await ask(one)
+            await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            await one.fail("a")
+            before = left(asked)
+            await asyncio.sleep(1.9 * DOUBT_S)
+            assert left(asked) <= before + 3, "on the road alone 14 of them would have left by now"
+            await one.do_well()
+            await asyncio.wait_for(asyncio.gather(*asked), 2)
+
+    asyncio.run(work())
