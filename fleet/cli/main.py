@@ -157,6 +157,16 @@ COMMANDS = {
         "simulator",
         "Run a simulated LLM provider, free of cost: OpenAI's and Anthropic's API, limits, failures and a ledger.",
     ),
+    "backup": (
+        "fleet.cli.stack.backup",
+        "backup",
+        "Write what Redis holds of the fleet to a file, while it runs.",
+    ),
+    "restore": (
+        "fleet.cli.stack.backup",
+        "restore",
+        "Put a backup into Redis: another server, a newer version, or the same one.",
+    ),
     "init": ("fleet.cli.setup.commands", "init", "Write a commented fleet.toml."),
     "acl": ("fleet.cli.setup.acl", "acl", "Print what each role may do in Redis, as ACL rules; make the users."),
     "doctor": ("fleet.cli.setup.commands", "doctor", "Check every setting that can lose tasks or money."),

@@ -177,6 +177,11 @@ def _patterns_of(module: ModuleType) -> Iterator[tuple[str, tuple[str, ...]]]:
 _OF_LIMITS = ("limit", "limit_keys", "breaker")
 
 
+def key_patterns(settings: Settings) -> Iterator[str]:
+    """Yield patterns of all keys of a fleet."""
+    return _all_keys(settings, "")
+
+
 def _all_keys(settings: Settings, mark: str) -> Iterator[str]:
     """Yield rules for the keys of the whole fleet, by their stems: each pattern costs every command a little time."""
     prefix = keys.lists("")

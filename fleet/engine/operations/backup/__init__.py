@@ -1,0 +1,1 @@
+"""What Redis holds of a fleet, to a file and back (docs/backup.md)."""
