@@ -105,7 +105,7 @@ class Dying:
 
     def run(self, *arguments: object, mortal: bool = True) -> int | None:
         """Run a command; return its exit code, None when it was killed."""
-        dies_at = int(self._random.expovariate(1 / MEAN_STEPS[str(arguments[0])])) if mortal else None
+        dies_at = self.dies_at(str(arguments[0])) if mortal else None
         child = os.fork()
         if child == 0:
             self._live([str(one) for one in arguments], dies_at)
@@ -114,6 +114,10 @@ class Dying:
             self.deaths[str(arguments[0])] += 1
             return None
         return os.waitstatus_to_exitcode(status)
+
+    def dies_at(self, command: str) -> int | None:
+        """Return the step at which a command dies; None: it lives."""
+        return int(self._random.expovariate(1 / MEAN_STEPS[command]))
 
     @staticmethod
     def _live(arguments: list[str], dies_at: int | None) -> None:

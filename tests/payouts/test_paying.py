@@ -24,6 +24,7 @@ from fleet.roster.health import HEAD_BYTES, ROW
 from fleet.store import keys, payout_keys
 from tests.every import every
 from tests.house import ROOT
+from tests.payouts.each_step import EVM_DEPTH, kill_at_each_step
 from tests.payouts.evm_place import ADDRESSES, CENT, Place
 from tests.payouts.fake_evm import CHAIN_ID, MULTISEND, TOKEN
 from tests.payouts.purse import PAYER, Dying, Round, earn, fleet, key_file, payees
@@ -273,6 +274,11 @@ def test_commands_that_are_killed_at_any_step_by_a_bad_network_pay_nobody_twice_
         earned[row.payee] += row.units * count
     assert place.paid() == [earned[f"p{number:03d}"] for number in (1, 2, 3)]
     assert every(one in ("settled", "failed") for one in place.states()) and len(done) == 5
+
+
+def test_signing_dies_at_each_of_its_steps(place: Place) -> None:
+    place.configure(threshold="0", network={"native_price": "0.001"})
+    assert kill_at_each_step(place, "sign", depth=EVM_DEPTH) >= 4
 
 
 def _left(place: Place) -> bool:
