@@ -25,8 +25,8 @@ local QUEUE_MS = 600000
 -- ARGV of a call.
 local EACH = 5
 local candidates = #KEYS / KEYS_OF_ONE
--- What was read of each candidate: `set`, `learnt`, then uses by kind; and its state, and whether that is to be written.
-local facts, states, changed = {}, {}, {}
+-- The state of each candidate, and whether it is to be written.
+local states, changed = {}, {}
 -- How the call that asks stands with the candidate that was chosen.
 local at, base, state, terms, need, slot, order, queue, due, bots, noted_usd_micros
 
@@ -190,6 +190,15 @@ local function leave_queue()
   end
 end
 
+-- Write the finish tags that were kept of a candidate.
+local function write_tags(c, known)
+  if not known.new_tags then return end
+  local key, written = KEYS[(c - 1) * KEYS_OF_ONE + BOTS], {}
+  for bot, tag in pairs(known.new_tags) do written[#written + 1], written[#written + 2] = whole(tag), bot end
+  known.new_tags = nil
+  if call('ZADD', key, unpack(written)) > 0 or now % NOW_AND_THEN == 1 then call('PEXPIRE', key, KEEP_MS) end
+end
+
 -- Take a place in the fair order.
 local function line_up()
   if priority < 4 and now / 1000 - state[ASKED_MS + priority] > NOTED_EVERY_MS then
@@ -197,8 +206,17 @@ local function line_up()
   end
   if not at.fresh then return end
   local price = charge > 0 and charge or max(1, need[TOKENS]) / weight
+  if by_tenant == 1 then write_tags(at.c, facts[at.c]) end  -- they are counted next
   if by_tenant == 1 then price = price * max(1, call('ZCOUNT', bots, '(' .. whole(state[VIRTUAL_TIME]), '+inf')) end
-  local is_new = call('ZADD', bots, whole(order % CLASS + price), caller)
+  local tag, known = order % CLASS + price, facts[at.c]
+  if callers and by_tenant == 0 then
+    known.tags[caller] = tonumber(whole(tag))
+    known.new_tags = known.new_tags or {}
+    known.new_tags[caller] = known.tags[caller]
+    return
+  end
+  if callers then known.tags[caller] = tonumber(whole(tag)) end
+  local is_new = call('ZADD', bots, whole(tag), caller)
   if is_new == 1 or now % NOW_AND_THEN == 1 then call('PEXPIRE', bots, KEEP_MS) end
 end
 
@@ -208,6 +226,7 @@ local function wait_in_line()
   wait = max(wait, MIN_SLEEP_US + random * at.horizon * SLEEP_SPREAD)
   wait = min(wait, MAX_SLEEP_US * (1 + random), max_wait_us)
   if not at.waits then call('ZADD', queue, whole(order), id) end
+  facts[at.c].is_free = false
   call('ZADD', due, whole(now + wait), id)
   if at.rank == 0 or now % NOW_AND_THEN == 0 then  -- the first one made the keys
     call('PEXPIRE', queue, QUEUE_MS)
@@ -220,12 +239,10 @@ end
 -- Note what the bill enters if nobody settles the call.
 local function note_down(send)
   noted_usd_micros = cost_of(at.use, NOTED_DEVIATIONS)
-  call('HSET', KEYS[base + OPEN], id, format('%d %.6f ', send, noted_usd_micros) .. note)
-  local is_due = floor(now / NOTED_US) ~= floor(state[RESERVED_AT] / NOTED_US)
-  if is_due or not facts[at.c].has_notes and call('HLEN', KEYS[base + OPEN]) == 1 then
-    call('PEXPIRE', KEYS[base + OPEN], KEEP_MS)  -- the first one made the key
-  end
-  facts[at.c].has_notes = true
+  local known = facts[at.c]
+  local notes = known.notes or {}
+  notes[#notes + 1], notes[#notes + 2] = id, format('%d %.6f ', send, noted_usd_micros) .. note
+  known.notes, known.is_due = notes, known.is_due or floor(now / NOTED_US) ~= floor(state[RESERVED_AT] / NOTED_US)
 end
 
 local function grant()
@@ -260,14 +277,29 @@ local function ask()
   return at.may_go and grant() or wait_in_line()
 end
 
+-- Write what was kept of a candidate until all have asked.
+local function write_kept(c, known)
+  local first = (c - 1) * KEYS_OF_ONE
+  if known.notes then
+    call('HSET', KEYS[first + OPEN], unpack(known.notes))
+    if known.is_due or call('HLEN', KEYS[first + OPEN]) * 2 == #known.notes then
+      call('PEXPIRE', KEYS[first + OPEN], KEEP_MS)  -- these made the key
+    end
+  end
+  write_tags(c, known)
+  if changed[c] then write_state(KEYS[first + STATE], states[c]) end
+end
+
 local replies = {}
+if #ARGV > CALLS + EACH then
+  callers = {}
+  for i = CALLS + 1, #ARGV, EACH do callers[#callers + 1] = ARGV[i + 1] end
+end
 for i = CALLS + 1, #ARGV, EACH do
   id, caller, kind, note = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 4]
   priority, asked_order, asked_candidate, charge, weight, by_tenant, tokens, input, output, usd_micros, max_wait_us,
     random, lease_us, patience_us, beyond = struct.unpack(ASKED_FORMAT, ARGV[i + 3])
   replies[#replies + 1] = ask()
 end
-for c = 1, candidates do
-  if changed[c] then write_state(KEYS[(c - 1) * KEYS_OF_ONE + STATE], states[c]) end
-end
+for c, known in pairs(facts) do write_kept(c, known) end
 return #replies == 1 and replies[1] or replies

@@ -1,5 +1,10 @@
 -- How a call stands with a limit, as `acquire.lua` asks: lines that stand before it. KEYS, ARGV and reply are its own.
 local PROCESS, ENTRY = '%-(.+)%-', '^[^:]*:(%d+):(%d+):(%d+)$'
+-- What was read of each candidate, and what is kept until all have asked: `set`, `learnt`, uses by kind; where several ask,
+-- finish tags by bot, those that are new, whether nobody waits, and notes for the bill.
+local facts = {}
+-- The bots of all who ask, where there are several.
+local callers
 -- The call that asks.
 local id, caller, kind, note
 local priority, asked_order, asked_candidate, charge, weight, by_tenant, tokens, input, output, usd_micros, max_wait_us,
@@ -136,14 +141,33 @@ local function sweep(state, queue, due)
   end
 end
 
+-- The finish tag of the bot that asks: of several they are all read at once.
+local function tag_of(c, bots)
+  if not callers then return tonumber(call('ZSCORE', bots, caller) or 0) end
+  local known = facts[c]
+  if not known.tags then
+    known.tags = {}
+    for k, tag in ipairs(call('ZMSCORE', bots, unpack(callers))) do known.tags[callers[k]] = tonumber(tag or 0) end
+  end
+  return known.tags[caller]
+end
+
+-- True when nobody waits, as was seen for one of several that ask; false: count.
+local function is_free(c, queue)
+  if not callers then return false end
+  local known = facts[c]
+  if known.is_free == nil then known.is_free = call('ZCARD', queue) == 0 end
+  return known.is_free
+end
+
 -- The place of the call among the tickets of candidate c: order, whether it is new, rank, whether it waits there.
 local function place(c, state, queue, bots)
   if asked_order >= 0 and asked_candidate == c then
     local rank = call('ZRANK', queue, id)
     return asked_order, false, rank or call('ZCOUNT', queue, '-inf', whole(asked_order)), rank and true
   end
-  local order = priority * CLASS + max(state[VIRTUAL_TIME], tonumber(call('ZSCORE', bots, caller) or 0))
-  return order, true, call('ZCOUNT', queue, '-inf', whole(order)), false
+  local order = priority * CLASS + max(state[VIRTUAL_TIME], tag_of(c, bots))
+  return order, true, is_free(c, queue) and 0 or call('ZCOUNT', queue, '-inf', whole(order)), false
 end
 
 -- How far ahead slots are committed, when the turn of `rank` is likely, and whether it comes by credit. With more urgent
