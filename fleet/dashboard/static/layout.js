@@ -27,10 +27,14 @@ export function arrange() {
   folds();
   const present = cards.filter((card) => !card.hidden);
   const count = THREE.matches ? 3 : TWO.matches ? 2 : 1;
-  const heights = heightsOf(present);
+  let heights = heightsOf(present);
   const key = `${count} ${present.map((card) => card.getAttribute("aria-labelledby"))}`;
   const isNew = key !== shownAs;
-  if (isNew || ((isFresh || !isTouched()) && isUneven(present, heights))) move(placed(present, heights, count), count);
+  if (isNew || ((isFresh || !isTouched()) && isUneven(present, heights))) {
+    move(placed(present, heights, count), count); // by what was known, maybe of columns of another width
+    heights = heightsOf(present, true, (card) => card.offsetHeight); // laid out once for it, which is seldom
+    move(placed(present, heights, count), count);
+  }
   isFresh = isNew;
   shownAs = key;
   level(current(present), heights);
@@ -39,9 +43,9 @@ export function arrange() {
 }
 
 /** Heights of what stands in cards, as they were laid out last: with the rows of then, unless that was just now. */
-const heightsOf = (present, isNow = false) => new Map(present.map((card) => {
+const heightsOf = (present, isNow = false, measured = heightOf) => new Map(present.map((card) => {
   const { row, foot, rows } = given.get(card) ?? { row: 0, foot: 0, rows: 0 };
-  return [card, heightOf(card) - foot - row * (isNow && row ? rowsOf(card) : rows)];
+  return [card, measured(card) - foot - row * (isNow && row ? rowsOf(card) : rows)];
 }));
 
 /** Rows of a card's lists that are shown. */
