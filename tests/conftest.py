@@ -17,7 +17,7 @@ import pytest
 from fleet import config
 from fleet.engine.local_simulator import stop_simulator
 from fleet.engine.transport import suspicion
-from fleet.store import bill_keys, keys
+from fleet.store import bill_keys, flow_keys, keys
 from fleet.store.client import connect
 from fleet.store.private.embedded import stop_redis
 from tests.redis_server import SERVER_VARIABLE, RedisServer
@@ -106,6 +106,7 @@ def fleet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     forget()
     keys.use_prefix("")
     bill_keys.use_prefix("")
+    flow_keys.use_prefix("")
     stop_redis(home)
     stop_simulator(home)
 

@@ -93,7 +93,7 @@ def _checked(servers: list[BackedServer], settings: Settings, path: Path) -> tup
             )
         if _numbers(head.fleet) > _numbers(version("celery-fleet")):
             raise ConfigurationError(
-                f"expected Fleet {head.fleet} or newer, as made the backup, got {version('celery-fleet')}: upgrade first"
+                f"expected Fleet {head.fleet} or newer, as the backup is of, got {version('celery-fleet')}; upgrade it"
             )
         if len(head.servers) == 1 and len(servers) == 2:
             raise ConfigurationError(
