@@ -106,6 +106,8 @@ class Rung:
             above: The other rung.
             wait: Why it waits; None: it needs more time than is left.
         """
+        if self.is_candidate:
+            return False
         if wait is None:
             return "deadline" in self.when
         if (above.degrades or wait.degrades) and wait.cause in CAUSES_OF["budget"]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet.config import LimitSettings, RungSettings, When
 from fleet.waits import CAUSES, Cause, Wait
-from fleet.workers.rungs import CAUSES_OF, Route, Rung, choose, ladder_of
+from fleet.workers.rungs import CAUSES_OF, Route, Rung, beginning_with, choose, ladder_of
 from tests.workers.fakes import FakeProvider
 
 
@@ -110,3 +110,18 @@ def test_no_call_goes_to_a_rung_that_waits_and_none_waits_while_its_own_is_open(
         assert found.number == 0 or 0 in waits
     else:
         assert found.cause == waits[0]
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize("degrades", [True, False])
+def test_a_candidate_stands_in_for_nobody_and_the_others_stand_in_for_it(cause: Cause, degrades: bool) -> None:
+    names = ("own", "other", "new")
+    full = LimitSettings(when_full="degrade" if degrades else "wait")
+    limits = {f"api/{name}/default": full for name in names}
+    own, other, new = map(a_route, names)
+    ladder = ladder_of(own, [], limits, others=[other], candidates=[new])
+    shut = Wait(cause, degrades=degrades)
+    assert isinstance(choose(ladder, {0: shut, -1: shut}), Wait), "nobody asks it but by a rollout"
+    tried = beginning_with(ladder, "new")
+    assert number_of(choose(tried, {})) == -2
+    assert number_of(choose(tried, {-2: shut})) == (0 if cause in frozenset().union(*CAUSES_OF.values()) else None)
