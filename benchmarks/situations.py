@@ -166,10 +166,13 @@ def _collapse(stage: Stage) -> None:
 
 
 def _grow(stage: Stage) -> None:
-    """Let 12,000 tasks wait, and ten minutes in which there were ever more."""
+    """Let 12,000 tasks wait for two slots, and ten minutes in which there were ever more."""
+    for name in ("w1", "w2"):
+        stage.stop(name)
+    stage.start("w1", "-c", "2")
     minute, most = int(time.time() // 60), 12_000
     stage.queue("research", most, priority="low")
-    rows: Any = {minute - ago: json.dumps({"research": most - 1000 * ago}) for ago in range(11, 0, -1)}
+    rows: Any = {minute - ago: json.dumps({"research": most - 1000 * ago}) for ago in range(11, -1, -1)}
     stage.client.hset(keys.backlogs(), mapping=rows)
 
 
@@ -217,7 +220,7 @@ SITUATIONS = (
               lambda stage: stage.queue("research", 120, deadline_s=0.05)),
     Situation("redis-near-full", "Redis uses 9", _near_memory, lambda stage: stage.client.config_set("maxmemory", 0)),
     Situation("backlog-grows", "The backlog of research grows", _grow,
-              lambda stage: stage.cli("cancel", "--pool", "research", "--yes")),
+              _both(_start("w2"), lambda stage: stage.cli("cancel", "--pool", "research", "--yes"))),
 )  # fmt: skip
 
 
