@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.waiting import wait_until
@@ -31,9 +32,13 @@ class WorkerProcess:
         options: Further options of `celery worker`.
         env: Variables on top of the test's own.
         app: Celery app, as for `-A`.
+        inside: Command that runs it somewhere else, such as in a network of its own.
     """
 
-    def __init__(self, folder: Path, *options: str, env: dict[str, str] | None = None, app: str = "fleet") -> None:
+    def __init__(
+        self, folder: Path, *options: str, env: dict[str, str] | None = None, app: str = "fleet",
+        inside: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         name = f"w{next(_numbers)}-{os.getpid()}"
         #: As Celery has it.
         self.name = f"{name}@test"
@@ -42,7 +47,12 @@ class WorkerProcess:
         variables = {**os.environ, "PYTHONPATH": f"{REPO}{os.pathsep}{folder}", **(env or {})}
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=variables, cwd=folder
+                [*inside, *command, *options],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=variables,
+                cwd=folder,
             )
 
     @property
