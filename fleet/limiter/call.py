@@ -36,8 +36,6 @@ from fleet.waits import Wait
 
 #: Seconds for which a call in flight counts without having been settled: longer than any provider's answer.
 LEASE_S = 600.0
-
-
 #: Seconds for which a reason to wait is told of again without asking: an operator may end it meanwhile.
 FRESH_S = 0.5
 #: How much of a day is used when that is said, in thousandths; that it is used up is said, too.
@@ -46,6 +44,9 @@ WARN_AT = 800
 HOLD_STEP_S = 0.05
 #: Tenants whose keys are kept; names are quickly made again.
 MOST_TENANTS = 10_000
+#: A question overtakes nothing that makes room, or that gives back what its own call was promised.
+_ASKS_PAST = frozenset({ACQUIRE.name})
+_SETTLES_PAST = frozenset({ACQUIRE.name, SETTLE.name})
 
 
 @dataclass(slots=True, eq=False)
@@ -277,7 +278,7 @@ class LocalLimit:
             if len(self._asking) > MOST_TENANTS:
                 self._asking.clear()
             names = tuple(key for one in limits for key in one.keys_for(tenant))
-            common = Together(ACQUIRE, names, (b"".join([one.packed for one in limits]),))
+            common = Together(ACQUIRE, names, (b"".join([one.packed for one in limits]),), _ASKS_PAST)
             self._asking[limits, tenant] = common
         return common
 
@@ -285,9 +286,9 @@ class LocalLimit:
     def settling(self) -> Together:
         """What settlements have in common."""
         if self._settling is None:
-            names = self.keys_for()
-            known = {name: getattr(names, name) for name in SETTLE.names.keys.names}
-            self._settling = Together(SETTLE, *map(tuple, SETTLE.call(**known, terms=self.packed, calls=())))
+            known = {name: getattr(self.keys_for(), name) for name in SETTLE.names.keys.names}
+            names, arguments = map(tuple, SETTLE.call(**known, terms=self.packed, calls=()))
+            self._settling = Together(SETTLE, names, arguments, _SETTLES_PAST)
         return self._settling
 
     def narrow_call(self, most: int) -> tuple[list[Any], list[Any]]:

@@ -213,7 +213,7 @@ class Store:
     ) -> None:
         """Run a script some time soon, as `send`, in one command with those calls that wait already.
 
-        A call goes with the first of them: ahead of what was sent in between.
+        A call goes with the first of them: ahead of what was sent in between, as far as `common.passes` lets it.
 
         Args:
             common: What they have in common.

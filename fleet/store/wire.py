@@ -107,6 +107,11 @@ class PendingCommand:
         # Packed here, in the caller's hands: an argument of a wrong type must not spoil a whole batch.
         self.packed: bytes = hiredis.pack_command(parts if script is None else ("EVALSHA", script.sha, *parts))
 
+    @property
+    def keys(self) -> Sequence[Any]:
+        """Its KEYS; of a plain command the first one."""
+        return self.parts[1:2] if self.script is None else self.parts[1 : 1 + self.parts[0]]
+
     def send_text(self) -> None:
         """Send the script's text instead of its sha."""
         if self.script is not None:
@@ -125,11 +130,14 @@ class Together:
         script: Runs all of them, and replies with one reply, or with a list of them when there are several calls.
         keys: Their KEYS, in front of those of each call.
         args: Their ARGV, likewise.
+        passes: Names of the scripts whose commands on one of `keys` a call may overtake by going with an earlier one;
+            None: all. Behind any other command on them it goes in a command of its own.
     """
 
     script: Script
     keys: tuple[str, ...]
     args: tuple[Any, ...]
+    passes: frozenset[str] | None = None
 
 
 class Receivers:
@@ -170,6 +178,11 @@ class GrowingCommand(PendingCommand):
         self._common, self._keys, self._args = common, list[str](), list[Any]()
         self.calls = 0
 
+    @property
+    def keys(self) -> Sequence[Any]:
+        """Those KEYS that its calls have in common."""
+        return self._common.keys
+
     def add(self, keys: Sequence[str], args: Sequence[Any], receiver: Receiver | None) -> None:
         """Take one more call; all have somebody who gets the reply, or none has."""
         hiredis.pack_command((*keys, *args))  # an argument of a wrong type must not spoil the others
@@ -194,6 +207,20 @@ class Outbox(list[PendingCommand]):
     def __init__(self) -> None:
         super().__init__()
         self._growing: dict[Together, GrowingCommand] = {}
+        #: By key: those that keep their place among commands on it, by what they may pass.
+        self._kept: dict[str, dict[frozenset[str], list[Together]]] = {}
+
+    def append(self, command: PendingCommand) -> None:
+        """Take one more command: what may not pass it grows no more."""
+        if self._kept:
+            name = command.script.name if command.script is not None else ""
+            for key in command.keys:
+                for passes, behind in self._kept.get(key, {}).items():
+                    if name not in passes:
+                        for common in behind:
+                            self._end(common)
+                        behind.clear()
+        super().append(command)
 
     def growing(self, common: Together) -> GrowingCommand | None:
         """Return the command in here that takes another one of these calls; None: there is none, or it is full."""
@@ -201,19 +228,26 @@ class Outbox(list[PendingCommand]):
         return None if found is None or found.calls >= MOST_TOGETHER else found
 
     def grow(self, common: Together, command: GrowingCommand) -> None:
-        """Let a command in here take more calls until it is sent."""
-        if (full := self._growing.get(common)) is not None:
-            full.pack()
+        """Let a command in here take more calls until it is sent, or something that they may not pass is behind it."""
+        self._end(common)
         self._growing[common] = command
+        if common.passes is not None:
+            for key in common.keys:
+                self._kept.setdefault(key, {}).setdefault(common.passes, []).append(common)
 
     def take(self) -> list[PendingCommand]:
         """Hand out all of it: none of that grows any more."""
         for growing in self._growing.values():
             growing.pack()
         self._growing.clear()
+        self._kept.clear()
         calls = list(self)
         self.clear()
         return calls
+
+    def _end(self, common: Together) -> None:
+        if (grown := self._growing.pop(common, None)) is not None:
+            grown.pack()
 
 
 class Connection(asyncio.Protocol):

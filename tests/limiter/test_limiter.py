@@ -349,6 +349,22 @@ async def cancelled(calls: list[asyncio.Future[Grant]]) -> None:
     await asyncio.wait(calls)
 
 
+def test_who_asks_behind_a_call_that_makes_room_finds_it(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> float:
+        flying = await limiter.acquire(LIMIT, tokens=1, timeout_s=5)
+        begin, loop = time.monotonic(), asyncio.get_running_loop()
+        before = asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=5))
+        loop.call_soon(lambda: limiter.settle(flying, used_tokens=1))
+        behind = asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=5))
+        async with asyncio.timeout(5):
+            await asyncio.wait([before, behind], return_when=asyncio.FIRST_COMPLETED)
+        took_s = time.monotonic() - begin
+        await cancelled([before, behind])
+        return took_s
+
+    assert with_limiter(redis_url, body, rpm=60_000, in_flight=1) < 0.5, "it slept as long as a call usually takes"
+
+
 def test_where_the_wait_is_long_new_calls_ask_together_and_urgent_ones_at_once(redis_url: str) -> None:
     async def body(limiter: Limiter, store: Store) -> tuple[int, int]:
         def call(priority: Priority) -> asyncio.Future[Grant]:

@@ -10,6 +10,7 @@ from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded, NotSoon
 from fleet.grants import Grant
 from fleet.limiter import Limiter, live
+from fleet.limiter.layouts import STATE, At
 from fleet.store import keys
 from fleet.store.client import Store, connect
 
@@ -155,6 +156,39 @@ def test_promises_that_were_kept_or_given_up_are_forgotten(redis_url: str) -> No
         return promises(limiter)
 
     assert asyncio.run(main()) == 0
+
+
+def test_a_call_that_asks_again_takes_no_place_with_a_slot_that_it_gives_back(redis_url: str) -> None:
+    """Another one asks in the same turn of the loop: its question is on its way already."""
+    settings = LimitSettings(rpm=80, in_flight=9, burst=0.0001)
+
+    async def main() -> tuple[float, int, int]:
+        store = Store(redis_url)
+        limiter = Limiter(store, {LIMIT: settings})
+        await limiter.acquire(LIMIT, tokens=1, timeout_s=5)
+        promised = asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=9, note="{}"))  # 0.75 s ahead
+        async with asyncio.timeout(5):
+            while not promises(limiter):
+                await asyncio.sleep(0.01)
+        with connect(redis_url) as client:
+            live.change(client, LIMIT, {"rpm": 600}, configured=settings)
+            names = keys.limit_keys(LIMIT)
+            was_set = client.hget(names.facts, "set")
+            other = asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=9, note="{}"))
+            await asyncio.sleep(0)
+            assert isinstance(was_set, bytes)
+            limiter._changes.heard(limiter._limits[LIMIT], was_set, asyncio.get_running_loop().time())
+            async with asyncio.timeout(9):
+                await asyncio.gather(promised, other)
+            await store.command("PING")
+            state = STATE.unpack(client.get(names.state))
+            found = state[At.WINDOW + 1] - client.zcard(names.log), client.zcard(names.leases), client.hlen(names.open)
+        await store.close()
+        return found
+
+    above_its_log, leases, notes = asyncio.run(main())
+    assert above_its_log == 0, "else it has room for one less for good"
+    assert (leases, notes) == (3, 2)
 
 
 def promises(limiter: Limiter) -> int:

@@ -120,6 +120,30 @@ def test_calls_that_may_go_together_leave_in_one_command_until_it_is_full(redis_
     assert with_store(redis_url, body) == [*full, b".", *rest, b".", b"b:0", b".", b"a:later", b"."]
 
 
+def test_calls_go_together_past_nothing_on_their_keys_but_what_they_may_pass(
+    redis_url: str, note: Script, add: Script
+) -> None:
+    asks = Together(note, ("noted", "state"), ("ask",), frozenset({"note.lua"}))
+    others = Together(note, ("noted", "state"), ("other",), frozenset({"note.lua", "add.lua"}))
+
+    async def body(store: Store) -> list[bytes]:
+        await store.command("PING")
+        for number in range(2):
+            store.send_together(asks, (), [number])
+            store.send_together(others, (), [number])
+        store.send(add, ["elsewhere"], [1])
+        store.send_together(asks, (), ["past what is elsewhere"])
+        store.send(add, ["state"], [1])
+        store.send_together(asks, (), ["behind"])
+        store.send_together(others, (), ["past it"])
+        store.send_together(asks, (), ["with that"])
+        found: list[bytes] = await store.command("LRANGE", "noted", 0, -1)
+        return found
+
+    told = [b"ask:0", b"ask:1", b"ask:past what is elsewhere", b".", b"other:0", b"other:1", b"other:past it", b"."]
+    assert with_store(redis_url, body) == [*told, b"ask:behind", b"ask:with that", b"."]
+
+
 def test_each_of_the_calls_of_one_command_gets_its_own_reply(redis_url: str, note: Script) -> None:
     common = Together(note, ("noted",), ("a",))
 
