@@ -265,7 +265,7 @@ def submitted(task_id: str) -> str:
 
 
 def epochs() -> str:
-    """Hash, list key of a queue -> how often something was put into it when it was empty: tells that it was emptied."""
+    """Hash, list key of a queue or ring of its flows -> how often it was filled from empty: it had been emptied."""
     return "fleet:epochs"
 
 

@@ -35,21 +35,21 @@ local function pardon(id)
   if stored and string.sub(stored, 2, #WITHDRAWN + 1) == WITHDRAWN then redis.call('DEL', result_prefix .. id) end
 end
 
--- What the mark of a message in a list holds.
-local function place_in(list)
-  if not places[list] then
-    places[list] = 'q|' .. (redis.call('HGET', KEYS[EPOCHS], list) or '0') .. '|' .. list
+-- What the mark of a message holds that goes into a list, or into the flows that a ring tells of.
+local function place_in(home)
+  if not places[home] then
+    places[home] = 'q|' .. (redis.call('HGET', KEYS[EPOCHS], home) or '0') .. '|' .. home
   end
-  return places[list]
+  return places[home]
 end
 
-local function may_queue(mark, list)
+local function may_queue(mark, home)
   if mark == '' then return true end
   if marker_life_s ~= '' then return redis.call('SET', mark, '1', 'NX', 'EX', marker_life_s) end
-  if redis.call('SET', mark, place_in(list), 'NX') then return true end
+  if redis.call('SET', mark, place_in(home), 'NX') then return true end
   local result = result_prefix ~= '' and result_prefix .. string.sub(mark, #mark_prefix + 1) or ''
   if orphan_mark({ mark, KEYS[EPOCHS], KEYS[UNACKED], KEYS[PARKED] }, { result }) == 0 then return false end
-  redis.call('SET', mark, place_in(list))
+  redis.call('SET', mark, place_in(home))
   return true
 end
 
@@ -69,11 +69,17 @@ local function route_of(place)
   local cut = string.find(place, '\n', 1, true)
   local list, flow = list_of(string.sub(place, 1, cut and cut - 1 or -1)), cut and string.sub(place, cut + 1)
   if not flow and redis.call('EXISTS', list.flag) == 1 then flow = '-' end
-  routes[place] = { list = list, flow = flow, key = flow and fair .. 'flow:' .. flow .. ':' .. list.name }
+  routes[place] = { list = list, flow = flow, key = flow and fair .. 'flow:' .. flow .. ':' .. list.name,
+    home = flow and list.ring or list.name }
   return routes[place]
 end
 
--- Puts one message behind the others; true when nothing waited in the list before.
+-- Notes that a list, or the flows of one, is filled from empty: whatever a mark says is in it, is not.
+local function begin(home)
+  places[home] = 'q|' .. redis.call('HINCRBY', KEYS[EPOCHS], home, 1) .. '|' .. home
+end
+
+-- Puts one message behind the others; true when nothing waited there before.
 local function put(route, message)
   local list, name = route.list, route.flow
   if not name then return redis.call('LPUSH', list.name, message) == 1 end
@@ -81,16 +87,17 @@ local function put(route, message)
   if redis.call('LPUSH', route.key, message) == 1 then
     is_alone = begin_flow({ ring }, { name, flag, weights }) == 1
   end
-  return redis.call('LPUSH', list.name, GONE) == 1 and is_alone
+  if redis.call('LPUSH', list.name, GONE) == 1 then begin(list.name) end
+  return is_alone
 end
 
 for i = MESSAGES + 1, #ARGV, 3 do
   local marker, route, message = ARGV[i], route_of(ARGV[i + 1]), ARGV[i + 2]
-  local list, name = route.list, route.list.name
-  if may_queue(marker, name) then
-    if put(route, message) then  -- it was empty: whatever a mark says is in it, is not
-      places[name] = 'q|' .. redis.call('HINCRBY', KEYS[EPOCHS], name, 1) .. '|' .. name
-      if marker ~= '' and marker_life_s == '' then redis.call('SET', marker, places[name]) end
+  local list, home = route.list, route.home
+  if may_queue(marker, home) then
+    if put(route, message) then
+      begin(home)
+      if marker ~= '' and marker_life_s == '' then redis.call('SET', marker, places[home]) end
     end
     queued = queued + 1
     list.is_used = true

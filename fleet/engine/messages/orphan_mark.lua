@@ -2,11 +2,12 @@
 -- A function inside `enqueue.lua` and `sweep_marks.lua`.
 --
 -- A mark tells where its message is; who moves the message writes it. `q|epoch|list`: in that list, as long as the list
--- has not been empty since. `t|tag`: taken by a worker under that tag. `p|id`: parked under that id. `done`: finished. Anything else: not to be judged.
+-- has not been empty since; `q|epoch|ring`: in a flow of a list, likewise (enter.lua). `t|tag`: taken by a worker under
+-- that tag. `p|id`: parked under that id. `done`: finished. Anything else: not to be judged.
 -- What it cannot see: a list deleted by hand and filled again by plain publishes only, before anything else is queued.
 --
 -- KEYS  mark     string; TTL only once its task is finished
---       epochs   hash: list key -> times it was filled from empty
+--       epochs   hash: list key, or ring of its flows -> times it was filled from empty
 --       unacked  hash: tag -> list key, newline, message
 --       parked   hash: task id -> what waits until a time
 -- ARGV  result   key of the task's result ('': it is not on this Redis, and counts as none)

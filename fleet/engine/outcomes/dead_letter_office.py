@@ -33,7 +33,7 @@ REQUEUE = Script.beside(
     __file__,
     "requeue.lua",
     keys="bell list replayed epochs unacked parked",
-    argv="message replay_life_s mark flow separator fair",
+    argv="message replay_life_s mark flow separator fair mark_prefix",
     using=[ORPHAN, ENTER],
 )
 
@@ -244,6 +244,7 @@ class DeadLetterOffice:
             flow=headers.get(FLOW, ""),
             separator=queues.PRIORITY_SEPARATOR,
             fair=flow_keys.stem(),
+            mark_prefix=keys.submitted(""),
         )
         is_queued = bool(run_script(self._broker, REQUEUE, *call))
         if is_queued and end is not None:

@@ -10,10 +10,10 @@
 --       replay_life_s  life of the mark of a replay, s
 --       mark           key of the mark of the task's idempotency key ('': it has none); set, so that no producer queues
 --                      the task a second time beside this one, and it not beside theirs
---       flow, separator, fair   see enter.lua
+--       flow, separator, fair, mark_prefix   see enter.lua
 -- Reply 1 queued, 0 queued before
 local bell, list, replayed, epochs, unacked, parked = unpack(KEYS)
-local message, replay_life_s, mark, flow, separator, fair = unpack(ARGV)
+local message, replay_life_s, mark, flow, separator, fair, mark_prefix = unpack(ARGV)
 if not redis.call('SET', replayed, '1', 'NX', 'EX', replay_life_s) then
   return 0
 end
@@ -22,9 +22,8 @@ if mark ~= '' and string.find(redis.call('GET', mark) or '', '^[qtp]|')
   and orphan_mark({ mark, epochs, unacked, parked }, { result }) == 0 then
   return 0
 end
-local side, mark_prefix = 'LPUSH', ''
-local epoch = enter({ epochs }, { side, list, message, flow, separator, fair, mark_prefix })
-if epoch == 0 then epoch = redis.call('HGET', epochs, list) or '0' end
-if mark ~= '' then redis.call('SET', mark, 'q|' .. epoch .. '|' .. list) end
+local side = 'LPUSH'
+if mark ~= '' then redis.call('SET', mark, '') end
+enter({ epochs }, { side, list, message, flow, separator, fair, mark_prefix })
 redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1)
 return 1

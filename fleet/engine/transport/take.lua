@@ -217,7 +217,7 @@ local function pop(queue, list, most)
   local weighted = flows[queue]
   if weighted then
     local first = list_prefix .. queue
-    return next_of_flows({ list }, { most, weighted, first, separator, fair, priorities })
+    return next_of_flows({ list, epochs }, { most, weighted, first, separator, fair, priorities, mark_prefix })
   end
   if has_quick_pops then return redis.call('RPOP', list, math.min(most, POPPED)) or {} end
   return { redis.call('RPOP', list) or nil }

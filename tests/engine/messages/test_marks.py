@@ -16,6 +16,7 @@ from fleet.engine.messages.producer import submit_many, task_id_of
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.transport import channel, leases
+from fleet.engine.transport.purge import purge
 from fleet.models import BotResult, Priority
 from fleet.store import keys
 from fleet.store.client import Store, connect, run_script
@@ -234,3 +235,59 @@ def test_a_batch_costs_three_more_commands_for_its_marks_revokes_and_tenants(
             if told["client_type"] == "lua":
                 said.append(told["command"].split()[0])
     assert sorted(said) == sorted(["EXISTS", "EXISTS", "HGET", *["SET", "LPUSH"] * 3, "ZADD", "XADD"])
+
+
+# -- a list that has lost its places: workers of a release that knows no flows throw them away
+
+
+def submit_for_tenant(*names: str) -> None:
+    """Submit a task of one tenant for each key."""
+    list(submit_many([{"prompt": "x", "pool": "research", "tenant": "a"}] * len(names), idempotency_keys=names))
+
+
+def lose_places(client: redis.Redis) -> None:
+    while client.rpop(LIST):
+        pass
+
+
+def test_a_task_in_a_flow_whose_place_is_lost_is_not_queued_twice(client: redis.Redis) -> None:
+    submit_for_tenant("k")
+    lose_places(client)
+    submit_for_tenant("k")
+    assert len(take(client, 5)) == 1
+
+
+def test_nor_after_an_earlier_release_has_filled_the_list_again(client: redis.Redis) -> None:
+    submit_for_tenant("k")
+    lose_places(client)
+    client.lpush(LIST, b"{}")
+    client.hincrby(keys.epochs(), LIST, 1)  # as its script does that queues
+    submit_for_tenant("k")
+    assert sweep(client) == 0
+    assert len(take(client, 5)) == 2
+
+
+def test_nor_one_that_a_take_has_moved_from_the_list_into_a_flow(client: redis.Redis) -> None:
+    submit("n0", "n1")
+    submit_for_tenant("k")
+    assert len(take(client, 2)) == 2  # one of each tenant: the other one has come into its flow
+    lose_places(client)
+    submit("n1")
+    assert sweep(client) == 0
+    assert len(take(client, 5)) == 1
+
+
+def test_nor_one_that_a_worker_gave_back(client: redis.Redis) -> None:
+    submit_for_tenant("k")
+    put_back(client, *take(client))
+    lose_places(client)
+    submit_for_tenant("k")
+    assert len(take(client, 5)) == 1
+
+
+def test_a_purged_task_of_a_tenant_may_be_queued_again_at_once(client: redis.Redis) -> None:
+    submit_for_tenant("k")
+    purge(client, QUEUE, is_meant=True)
+    submit_for_tenant("other")
+    submit_for_tenant("k")
+    assert len(take(client, 5)) == 2

@@ -2,15 +2,16 @@
 -- queue has flows, goes into the flow instead, and a place holder into the list. O(log flows).
 -- A function inside the scripts that queue messages, or put them back.
 --
--- KEYS  epochs     hash: list key -> times it was filled from empty
+-- KEYS  epochs     hash: list key, or ring of its flows -> times it was filled from empty
 -- ARGV  side       'LPUSH': behind all others; 'RPUSH': before them, for what was taken before
 --       list       the queue's list of its priority
 --       message
 --       flow       its flow ('': none is known; while the queue has flows, the message's own header is looked at)
 --       separator  kombu's, in list keys
 --       fair       what the keys of flows begin with, see flows.py
---       mark_prefix   of the keys of marks ('': they are the caller's affair): a message that begins with {"mark":"ID" has one, which gets `q|epoch|list`
--- Reply the list's new epoch if it was empty, else 0
+--       mark_prefix   of the keys of marks: a message that begins with {"mark":"ID" has one, which gets `q|epoch|list`, and
+--                  in a flow `q|epoch|ring`: whoever knows no flows throws places away, and fills lists that have none
+-- Reply 1
 --
 -- Lists are named by queue, not declared: the broker is one Redis, never a cluster. What holds messages has no TTL.
 -- What a place holder looks like: as what is left where a message was withdrawn (withdraw.lua), so that whoever knows no
@@ -35,22 +36,24 @@ local function repeat_turn(name)
   redis.call('ZADD', ring, math.max(now, redis.call('ZSCORE', ring, name) - 1 / weight), name)
 end
 
--- Puts the message where it belongs; true when nothing waited in the list before.
+-- Puts the message where it belongs; returns what the marks there name, and whether nothing waited there before.
 local function put()
-  if flow == '' and redis.call('EXISTS', flag) == 0 then return redis.call(side, list, message) == 1 end
+  if flow == '' and redis.call('EXISTS', flag) == 0 then return list, redis.call(side, list, message) == 1 end
   local name = flow_of()
   local is_known = side == 'RPUSH' and redis.call('ZSCORE', ring, name)
   local length = redis.call(side, fair .. 'flow:' .. name .. ':' .. list, message)
   local weights = fair .. 'weights'
   local is_alone = length == 1 and begin_flow({ ring }, { name, flag, weights }) == 1
   if is_known then repeat_turn(name) end
-  return redis.call(side, list, GONE) == 1 and is_alone
+  if redis.call(side, list, GONE) == 1 then redis.call('HINCRBY', epochs, list, 1) end
+  return ring, is_alone
 end
 
-local epoch = put() and redis.call('HINCRBY', epochs, list, 1)
+local home, was_empty = put()
+local epoch = was_empty and redis.call('HINCRBY', epochs, home, 1)
 local marked = string.match(message, '^{"mark":"([^"]+)"')
-if marked and mark_prefix ~= '' then
-  local known = epoch or redis.call('HGET', epochs, list) or '0'
-  redis.call('SET', mark_prefix .. marked, 'q|' .. known .. '|' .. list, 'XX')
+if marked then
+  local known = epoch or redis.call('HGET', epochs, home) or '0'
+  redis.call('SET', mark_prefix .. marked, 'q|' .. known .. '|' .. home, 'XX')
 end
-return epoch or 0
+return 1

@@ -38,7 +38,13 @@ ENTER = Script.beside(
     argv="side list message flow separator fair mark_prefix",
     using=[BEGIN],
 )
-NEXT = Script.beside(__file__, "next_of_flows.lua", keys="list", argv="most weighted first separator fair priorities")
+NEXT = Script.beside(
+    __file__,
+    "next_of_flows.lua",
+    keys="list epochs",
+    argv="most weighted first separator fair priorities mark_prefix",
+    using=[BEGIN],
+)
 
 #: The flow of what has no tenant.
 NOBODYS = "-"

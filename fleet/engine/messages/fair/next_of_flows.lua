@@ -2,12 +2,14 @@
 -- A function inside take.lua.
 --
 -- KEYS  list       of one priority: place holders of what is in flows, and messages of clients that know of none
+--       epochs     hash: list key, or ring of its flows -> times it was filled from empty
 -- ARGV  most       messages to take (count)
 --       weighted   'weighted': some flows have weights
 --       first      the queue's list of its most urgent priority
 --       separator  kombu's, in list keys
 --       fair       what the keys of flows begin with, see flows.py
 --       priorities of a queue (count)
+--       mark_prefix  see enter.lua
 -- Reply the messages; among them 'withdrawn' for each place holder whose message is gone; {}: nothing waits
 --
 -- Each call takes as many places out of the list, so that its length stays the number of messages that wait. A message
@@ -19,9 +21,9 @@
 local GONE, HEADERS_BYTES = 'withdrawn', 4096
 -- Where the turn of the first flow is, among names and turns.
 local FIRST_TURN = 2
-local list = KEYS[LIST]
-local most, weighted, first, separator, fair, priorities = unpack(ARGV)
-local ring, flows = fair .. 'ring:' .. list, fair .. 'flow:'
+local list, epochs = unpack(KEYS)
+local most, weighted, first, separator, fair, priorities, mark_prefix = unpack(ARGV)
+local ring, flows, flag, weights = fair .. 'ring:' .. list, fair .. 'flow:', fair .. 'has:' .. first, fair .. 'weights'
 local behind, found = ':' .. list, {}
 
 local function key_of(flow) return flows .. flow .. behind end
@@ -31,7 +33,7 @@ local function dissolve()
   redis.call('DEL', ring)
   local rings = { fair .. 'ring:' .. first }
   for step = 1, priorities - 1 do rings[#rings + 1] = fair .. 'ring:' .. first .. separator .. step end
-  if redis.call('EXISTS', unpack(rings)) == 0 then redis.call('DEL', fair .. 'has:' .. first) end
+  if redis.call('EXISTS', unpack(rings)) == 0 then redis.call('DEL', flag) end
 end
 
 -- Takes places out of the list; returns them, the next one first, and whether all of them are messages.
@@ -55,13 +57,16 @@ local function is_idle()
   return #known == 0 or (#known == 1 and redis.call('EXISTS', key_of(known[1])) == 0)
 end
 
--- Moves a message that stands in the list to the end of its flow.
+-- Moves a message that stands in the list to the end of its flow, and tells its mark so.
 local function sort_in(message)
   local at = string.find(message, '_flow"', math.max(1, #message - HEADERS_BYTES), true)
-  local flow = at and string.match(message, '^_flow": ?"(%x+)"', at) or '-'
-  if redis.call('LPUSH', key_of(flow), message) > 1 then return end
-  local _, now = unpack(redis.call('ZRANGE', ring, 0, 0, 'WITHSCORES'))
-  redis.call('ZADD', ring, 'NX', now or 0, flow)
+  local name = at and string.match(message, '^_flow": ?"(%x+)"', at) or '-'
+  local is_alone = redis.call('LPUSH', key_of(name), message) == 1 and begin_flow({ ring }, { name, flag, weights }) == 1
+  local epoch = is_alone and redis.call('HINCRBY', epochs, ring, 1)
+  local marked = string.match(message, '^{"mark":"([^"]+)"')
+  if not marked then return end
+  epoch = epoch or redis.call('HGET', epochs, ring) or '0'
+  redis.call('SET', mark_prefix .. marked, 'q|' .. epoch .. '|' .. ring, 'XX')
 end
 
 -- Writes down whose turns have moved, and who has none any more.
@@ -88,7 +93,7 @@ end
 local function told(rows)
   local some = {}
   for i = 1, #rows, 2 do
-    local weight = weighted == 'weighted' and tonumber(redis.call('HGET', fair .. 'weights', rows[i]) or 1) or 1
+    local weight = weighted == 'weighted' and tonumber(redis.call('HGET', weights, rows[i]) or 1) or 1
     some[#some + 1] = { name = rows[i], turn = tonumber(rows[i + 1]), cost = 1 / weight }
   end
   return some
