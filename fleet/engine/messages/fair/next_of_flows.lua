@@ -14,7 +14,8 @@
 --
 -- Each call takes as many places out of the list, so that its length stays the number of messages that wait. A message
 -- that stands there itself goes to the end of its flow first: of the one in its header, or of `-`, a flow like others.
--- A place may be missing (a worker of an earlier release has thrown it away): flows are served until they are empty.
+-- A place may be missing (a worker of an earlier release has thrown it away): flows are served until they are empty. What was
+-- withdrawn from a flow left it with its place: the hole that may be there still costs nobody a place, nor a turn.
 --
 -- A flow's turn is its start tag (start-time fair queueing, see flows.py): what has been served moves on by one over its
 -- weight. A flow that is empty keeps its turn until that comes, so that nobody gains by queueing one message at a time.
@@ -27,6 +28,13 @@ local ring, flows, flag, weights = fair .. 'ring:' .. list, fair .. 'flow:', fai
 local behind, found = ':' .. list, {}
 
 local function key_of(flow) return flows .. flow .. behind end
+
+-- Returns the next message of a flow; false: it has none.
+local function next_in(flow)
+  local message = redis.call('RPOP', key_of(flow))
+  while message == GONE do message = redis.call('RPOP', key_of(flow)) end
+  return message
+end
 
 -- Ends the flows of this list; and of the queue, when no other list of it has any.
 local function dissolve()
@@ -79,7 +87,7 @@ end
 local function serve_each(rows)
   local turns, idle = {}, {}
   for i = 1, #rows, 2 do
-    local message = redis.call('RPOP', flows .. rows[i] .. behind)
+    local message = next_in(rows[i])
     if message then
       found[#found + 1], turns[#turns + 1], turns[#turns + 2] = message, rows[i + 1] + 1, rows[i]
     else
@@ -114,7 +122,7 @@ local function serve(some)
   local turns, idle = {}, {}
   while #found < most and #some > 0 do
     local flow = some[1]
-    local message = redis.call('RPOP', key_of(flow.name))
+    local message = next_in(flow.name)
     if message then
       found[#found + 1], flow.turn, flow.is_served = message, flow.turn + flow.cost, true
       move_first(some)

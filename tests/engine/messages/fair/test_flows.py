@@ -155,6 +155,23 @@ def test_one_of_many_is_cancelled_and_its_place_goes(client: redis.Redis) -> Non
     assert names(take(client, 3)) == ["a0", "a2"]
 
 
+def test_what_is_cancelled_amid_a_flow_costs_nobody_a_place_or_a_turn(client: redis.Redis) -> None:
+    """Given cancelled tasks whose holes are left, as when who cancelled them died, takes pass over those."""
+    put(client, *(f"a{n}" for n in range(30)), tenant="a")
+    put(client, *(f"b{n}" for n in range(30)), tenant="b")
+    key = flow_keys.flow(flow_of("a"), PLACE)
+    ids = [json.loads(client.lindex(key, -place) or b"")["headers"]["id"] for place in range(2, 22, 2)]
+    walk = withdraw(client, QUEUE, "ids", ids)
+    while not next(walk).found:  # it ends here, before it has removed what it left
+        pass
+    assert client.llen(PLACE) == 50
+    taken = names(take(client, 15))
+    assert client.llen(PLACE) == 35
+    assert sum(name[0] == "a" for name in taken) in (7, 8)
+    assert len(names(take(client, 60))) == 35
+    assert client.llen(PLACE) == 0
+
+
 TENANTS = ["", "a", "b", "c"]
 STEPS = st.lists(
     st.one_of(
