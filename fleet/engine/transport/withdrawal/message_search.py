@@ -19,7 +19,7 @@ from fleet.engine.messages.envelope import task_id_in
 from fleet.engine.messages.fair.flows import flows_of, place_of
 from fleet.engine.transport.held import id_texts
 from fleet.engine.transport.withdrawal.reading import read_list
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script, run_script_each
 
 FIND_QUEUED = Script.beside(__file__, "find_queued.lua", keys="list", argv="skip count texts*")
@@ -177,7 +177,8 @@ def waiting_queues(broker: redis.Redis, settings: Settings, pool: str | None = N
     names = _queues_of(broker, settings, pool)
     with broker.pipeline(transaction=False) as pipe:
         for name in names:
-            pipe.exists(*(key for key, _ in queues.lists_of(name)), keys.parked_order(name))
+            flag = flow_keys.has(queues.list_key(name, 0))  # the lists may have lost the places of what is in flows
+            pipe.exists(*(key for key, _ in queues.lists_of(name)), keys.parked_order(name), flag)
         return [name for name, count in zip(names, pipe.execute(), strict=True) if count]
 
 

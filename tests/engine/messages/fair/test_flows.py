@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from fleet.engine.messages.fair.flows import flow_of, flows_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.purge import purge
+from fleet.engine.transport.withdrawal.message_search import waiting_queues
 from fleet.engine.transport.withdrawal.withdrawn import withdraw
 from fleet.store import flow_keys, keys
 from fleet.store.client import connect
 from tests.engine.messages.fair.line import (
     PLACE,
     QUEUE,
+    SETTINGS,
     Model,
     name_in,
     names,
@@ -170,6 +172,13 @@ def test_what_is_cancelled_amid_a_flow_costs_nobody_a_place_or_a_turn(client: re
     assert sum(name[0] == "a" for name in taken) in (7, 8)
     assert len(names(take(client, 60))) == 35
     assert client.llen(PLACE) == 0
+
+
+def test_a_queue_of_which_only_flows_are_left_is_one_in_which_tasks_wait(client: redis.Redis) -> None:
+    put(client, "a", tenant="a")
+    while client.rpop(PLACE):
+        pass
+    assert waiting_queues(client, SETTINGS, "research") == [QUEUE]
 
 
 TENANTS = ["", "a", "b", "c"]
