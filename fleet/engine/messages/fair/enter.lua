@@ -6,7 +6,7 @@
 -- ARGV  side       'LPUSH': behind all others; 'RPUSH': before them, for what was taken before
 --       list       the queue's list of its priority
 --       message
---       flow       its flow ('': none is known; while the queue has flows, the message's own header is looked at)
+--       flow       its flow ('': the message's own header is looked at)
 --       separator  kombu's, in list keys
 --       fair       what the keys of flows begin with, see flows.py
 --       mark_prefix   of the keys of marks: a message that begins with {"mark":"ID" has one, which gets `q|epoch|list`, and
@@ -23,10 +23,11 @@ local cut = string.find(list, separator, 1, true)
 local flag = fair .. 'has:' .. string.sub(list, 1, cut and cut - 1 or -1)
 local ring = fair .. 'ring:' .. list
 
+-- The flow that the message names; nil: it names none.
 local function flow_of()
   if flow ~= '' then return flow end
   local at = string.find(message, '_flow"', math.max(1, #message - HEADERS_BYTES), true)
-  return at and string.match(message, '^_flow": ?"(%x+)"', at) or '-'
+  return at and string.match(message, '^_flow": ?"(%x+)"', at)
 end
 
 -- Gives a flow that gets a message back the turn again that it had for it.
@@ -38,8 +39,9 @@ end
 
 -- Puts the message where it belongs; returns what the marks there name, and whether nothing waited there before.
 local function put()
-  if flow == '' and redis.call('EXISTS', flag) == 0 then return list, redis.call(side, list, message) == 1 end
   local name = flow_of()
+  if not name and redis.call('EXISTS', flag) == 0 then return list, redis.call(side, list, message) == 1 end
+  name = name or '-'
   local is_known = side == 'RPUSH' and redis.call('ZSCORE', ring, name)
   local length = redis.call(side, fair .. 'flow:' .. name .. ':' .. list, message)
   local weights = fair .. 'weights'

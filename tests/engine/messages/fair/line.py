@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,9 +17,10 @@ from fleet.engine.messages.fair.flows import NOBODYS, flow_of, routed
 from fleet.engine.messages.producer import message_of
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.transport import leases
+from fleet.engine.transport.parking.parked import PUBLISH_LATER, publish_later_call
 from fleet.engine.transport.rota import Rota
 from fleet.models import BotTask
-from fleet.store import flow_keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import run_script
 
 QUEUE = "fleet.research"
@@ -72,6 +74,15 @@ def restore(client: redis.Redis, tags: Sequence[str]) -> None:
     run_script(client, leases.RESTORE, *leases.restore_call(tags))
 
 
+def park(client: redis.Redis, *names: str, tenant: str = "") -> None:
+    """Publish tasks for a time that comes at once, in this order."""
+    for name in names:
+        call = publish_later_call(QUEUE, PLACE, STEP, parts_of(name, tenant)[2], task_id=name, at=time.time() + 3600)
+        run_script(client, PUBLISH_LATER, *call)
+        client.zadd(keys.parked_order(QUEUE), {name: client.zcard(keys.parked_order(QUEUE))})
+    client.zadd(keys.openings(), {QUEUE: 1})
+
+
 def weigh(client: redis.Redis, **weights: float) -> None:
     client.hset(flow_keys.weights(), mapping={flow_of(tenant): weight for tenant, weight in weights.items()})
 
@@ -91,14 +102,14 @@ class Model:
         return sum(one is not None for one in self.line) + sum(map(len, self.flows.values()))
 
     def put(self, name: str, tenant: str) -> None:
-        self.enter((flow_of(tenant) if tenant else "", name), is_known=True)
+        self.enter((flow_of(tenant) if tenant else "", name))
 
     def put_plainly(self, name: str, tenant: str) -> None:
         self.line.appendleft((flow_of(tenant) if tenant else "", name))
 
-    def enter(self, task: tuple[str, str], *, is_known: bool = False, is_back: bool = False) -> None:
+    def enter(self, task: tuple[str, str], *, is_back: bool = False) -> None:
         flow = task[0] or NOBODYS
-        if not self.has_flows and not (is_known and task[0]):
+        if not self.has_flows and not task[0]:
             (self.line.append if is_back else self.line.appendleft)(task)
             return
         self.has_flows = True

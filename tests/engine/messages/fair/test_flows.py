@@ -24,6 +24,7 @@ from tests.engine.messages.fair.line import (
     Model,
     name_in,
     names,
+    park,
     put,
     put_plainly,
     restore,
@@ -179,6 +180,21 @@ def test_a_queue_of_which_only_flows_are_left_is_one_in_which_tasks_wait(client:
     while client.rpop(PLACE):
         pass
     assert waiting_queues(client, SETTINGS, "research") == [QUEUE]
+
+
+def test_what_opens_from_the_parked_set_takes_turns_too(client: redis.Redis) -> None:
+    park(client, *(f"a{n}" for n in range(200)), tenant="a")
+    park(client, *(f"b{n}" for n in range(5)), tenant="b")
+    assert sum(name[0] == "b" for name in names(take(client, 10))) == 5
+
+
+def test_what_comes_back_to_a_queue_without_flows_has_its_old_place(client: redis.Redis) -> None:
+    put(client, "a0", tenant="a")
+    held = take(client, 1)
+    assert take(client, 1) == []  # the last of its flows has ended
+    restore(client, [tag for tag, _ in held])
+    put(client, "a1", "a2", tenant="a")
+    assert names(take(client, 3)) == ["a0", "a1", "a2"]
 
 
 TENANTS = ["", "a", "b", "c"]
