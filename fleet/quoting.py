@@ -26,6 +26,8 @@ _COMPARED_CHARS = 64
 _MOST_NAMED = 60
 #: A time in UTC as ISO 8601 has it: so the fields of events hold it for programs.
 _ISO = re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:\+00:00|Z)")
+#: Unix times of the first and the last second that a calendar of four digits has (s).
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
 #: What no spreadsheet calculates with beyond its sign.
 _PLAIN = re.compile(r"-?[\w.-]*")
 
@@ -151,6 +153,11 @@ def nearest(word: str, known: Iterable[str], *, prefix: str = "") -> str:
     return f"expected one of {', '.join(f'{prefix}{name}' for name in words[:_MOST_NAMED])}{more}"
 
 
+def moment(at: float) -> datetime:
+    """Return a time as UTC; beyond what calendars have, the last or first that they have: telling it never fails."""
+    return datetime.fromtimestamp(max(_FIRST_S, min(_LAST_S, at)), UTC)
+
+
 def clock(at: float, now_s: float) -> str:
     """Return a time as it is read on a clock, with its day when that is another one: `14:05:09 UTC`.
 
@@ -158,7 +165,7 @@ def clock(at: float, now_s: float) -> str:
         at: Unix seconds.
         now_s: Unix seconds; its day is left out.
     """
-    when, now = datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now_s, UTC)
+    when, now = moment(at), moment(now_s)
     return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M} UTC"
 
 
@@ -175,7 +182,7 @@ def duration(seconds: float) -> str:
 
 def stamp(at: float) -> str:
     """Return a time with its day, for lists of many days: `2026-11-30 14:05:09 UTC`."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{moment(at):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def with_clocks(text: str, now_s: float) -> str:

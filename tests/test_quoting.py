@@ -14,7 +14,8 @@ from fleet import config
 from fleet.cli.main import main
 from fleet.errors import ConfigurationError, InvalidTask
 from fleet.models import BotTask
-from fleet.quoting import Hidden, counted, nearest, quote
+from fleet.quoting import Hidden, clock, counted, nearest, quote, stamp
+from fleet.signals.ahead import outlook
 from tests.every import every
 
 
@@ -67,3 +68,11 @@ def test_a_hidden_text_is_shown_by_no_traceback_and_is_a_text_all_the_same() -> 
     console.print(Traceback.from_exception(ValueError, raised.value, trace, show_locals=True, locals_max_string=10))
     told = "".join(plain.format()) + console.file.getvalue()  # type: ignore[attr-defined]
     assert "own" in told and "sk-can" not in told
+
+
+@pytest.mark.parametrize("at", [1e300, -1e300, float("inf"), float("-inf"), float("nan"), 253_402_300_800.0])
+def test_a_time_that_no_calendar_has_is_told_all_the_same(at: float) -> None:
+    """One of them would take down stats, doctor, the page and alerts at once."""
+    for told in (clock(at, 0.0), clock(0.0, at), outlook.clock(at, 0.0), stamp(at)):
+        assert told.endswith("UTC")
+    assert clock(1e300, 0.0) == "9999-12-31 23:59 UTC"

@@ -11,7 +11,7 @@ from typing import Any, cast
 import redis
 
 from fleet.config import Settings
-from fleet.config.payouts.tables import tokens_in_full
+from fleet.config.payouts.tables import MOST_HOURS, tokens_in_full
 from fleet.store import payout_keys
 
 #: States in which nothing moves any more.
@@ -67,7 +67,7 @@ def read_waiting_addresses(
     """Return the addresses that wait by network, and from when on changed terms hold; None: none has changed."""
     known = {name: json.loads(text) for name, text in _texts(client.hgetall(payout_keys.addresses())).items()}
     terms = known.get("", {})
-    wait_s = _HOUR_S * float(terms.get("wait_hours", settings.payouts.address_wait_hours))
+    wait_s = _HOUR_S * min(MOST_HOURS, float(terms.get("wait_hours", settings.payouts.address_wait_hours)))
     found: dict[str, WaitingAddresses] = {}
     for name, payee in settings.payees.items():
         told = known.get(name, {})
@@ -86,7 +86,7 @@ def _terms_hold_at(terms: Mapping[str, Any]) -> float | None:
     """Return when changed terms hold, as `fleet/payouts/guards.py` keeps them."""
     if not terms or all(terms[name] == terms[f"next_{name}"] for name in ("wait_hours", "confirmers")):
         return None
-    return float(terms["since_s"] + terms["wait_hours"] * _HOUR_S)
+    return float(terms["since_s"] + min(MOST_HOURS, terms["wait_hours"]) * _HOUR_S)
 
 
 def _facts(network: str, record: Mapping[str, Any], *, is_open: bool) -> PayoutFacts:

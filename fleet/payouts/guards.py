@@ -14,6 +14,7 @@ from typing import Any, cast
 import redis
 
 from fleet.config import Settings
+from fleet.config.payouts.tables import MOST_HOURS
 from fleet.quoting import duration
 from fleet.signals import catalogue
 from fleet.signals.events import record_event_now
@@ -134,8 +135,8 @@ def _kept_terms(client: redis.Redis, settings: Settings, told: Mapping[str, Any]
 
 def _terms_of(told: Mapping[str, Any]) -> PayoutTerms:
     return PayoutTerms(
-        told["wait_hours"], tuple(told["confirmers"]), told["next_wait_hours"], tuple(told["next_confirmers"]),
-        told["since_s"],
+        min(MOST_HOURS, told["wait_hours"]), tuple(told["confirmers"]), min(MOST_HOURS, told["next_wait_hours"]),
+        tuple(told["next_confirmers"]), told["since_s"],
     )  # fmt: skip
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
+
 from fleet import config
+from fleet.config.payouts.tables import MOST_HOURS, PayoutSettings
 from fleet.earnings.paid import paid_by
 from fleet.earnings.rows import EarningRow
 from fleet.engine.operations.money.billing import Billing
-from fleet.payouts.guards import HOUR_S
+from fleet.payouts.guards import HOUR_S, TERMS
 from fleet.signals.diagnosis.finding import Diagnosis
 from fleet.signals.diagnosis.payouts import guards, stuck
 from fleet.signals.diagnosis.symptoms import Case
@@ -90,6 +93,24 @@ def test_addresses_and_terms_that_are_about_to_hold_are_told(place: Place) -> No
     assert address.sentence.startswith("1 changed and 2 new addresses on test: paid from ")
     assert (address.severity, terms.about) == ("warning", "terms") and "that holds from" in terms.sentence
     assert 'fleet_payees_waiting{network="test",what="changed"} 1.0' in exposition(shown(place)).decode()
+
+
+def test_a_wait_without_end_is_refused_and_one_that_was_kept_before_is_a_year_at_most(place: Place) -> None:
+    for hours in (8761, float("inf"), float("nan"), 1e300):
+        for name in ("address_wait_hours", "every_hours"):
+            with pytest.raises(ValueError, match=name):
+                PayoutSettings.model_validate({name: hours})
+    place.configure(address_wait_hours=24)
+    place.earn()
+    fleet("due")
+    terms = json.loads(place.client.hget(payout_keys.addresses(), TERMS))
+    for hours in (1e300, float("inf"), float("nan")):
+        kept = {**terms, "wait_hours": hours, "next_wait_hours": 24}
+        place.client.hset(payout_keys.addresses(), TERMS, json.dumps(kept))
+        view = shown(place)
+        assert view.bill.payouts.addresses[0].until == pytest.approx(time.time() + MOST_HOURS * HOUR_S, abs=60)
+        assert len(found(place, 0.0)) == 2
+        assert "for 365 days still" in fleet("due")
 
 
 def test_a_task_is_told_which_payout_pays_it(place: Place) -> None:

@@ -18,6 +18,8 @@ from fleet.quoting import nearest, quote
 
 #: Places after the point of a token at most: those of ERC-20 tokens are a byte, and none has more than 36.
 MOST_DECIMALS = 36
+#: Hours that payees wait at most: a year. More is a typing error.
+MOST_HOURS = 8760
 #: How addresses of each kind are written.
 NetworkKind = Literal["evm", "tron"]
 _AMOUNT = re.compile(rf"[0-9]{{1,40}}(\.[0-9]{{1,{MOST_DECIMALS}}})?")
@@ -55,13 +57,17 @@ class PayoutSettings(Section):
 
     earn: tuple[EarnSettings, ...] = Field((), description="What tasks earn, the first line that fits.")
     threshold: Amount = Field("10", description="Tokens from which on a payee is paid; below, it is carried on.")
-    every_hours: float = Field(168.0, ge=0, description="Hours between two payouts on one network at least.")
+    every_hours: float = Field(
+        168.0, ge=0, le=MOST_HOURS, allow_inf_nan=False,
+        description="Hours between two payouts on one network at least; a year at most.",
+    )  # fmt: skip
     max_fee_share: float = Field(
         0.02, gt=0, le=1, description="Share of a payout that its fees may take; who would cost more waits."
     )
     address_wait_hours: float = Field(
-        24.0, ge=0, description="Hours for which a payee whose address is new or has changed is not paid."
-    )
+        24.0, ge=0, le=MOST_HOURS, allow_inf_nan=False,
+        description="Hours for which a payee whose address is new or has changed is not paid; a year at most.",
+    )  # fmt: skip
     revocable_days: int = Field(
         30, ge=1, le=400, description="Days for which it is known what a task has earned, so that it can be revoked."
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from pydantic import Field
 
 from fleet.frozen import Frozen
-from fleet.quoting import duration
+from fleet.quoting import duration, moment
 from fleet.waits import TRIED, Cause
 
 #: Causes behind which tasks still go on, one by one, or that are one task's own: the rate tells how fast.
@@ -73,7 +71,7 @@ def drain_of(
 
 def clock(at_s: float, now_s: float) -> str:
     """Return a time of UTC as people say it: `14:30 UTC`, with its day when that is not today."""
-    at, today = datetime.fromtimestamp(at_s, UTC), datetime.fromtimestamp(now_s, UTC).date()
+    at, today = moment(at_s), moment(now_s).date()
     return f"{at:%H:%M} UTC" if at.date() == today else f"{at:%Y-%m-%d %H:%M} UTC"
 
 
