@@ -86,7 +86,8 @@ def _terms_hold_at(terms: Mapping[str, Any]) -> float | None:
     """Return when changed terms hold, as `fleet/payouts/guards.py` keeps them."""
     if not terms or all(terms[name] == terms[f"next_{name}"] for name in ("wait_hours", "confirmers")):
         return None
-    return float(terms["since_s"] + min(MOST_HOURS, terms["wait_hours"]) * _HOUR_S)
+    hours = terms.get("guard_hours", terms["wait_hours"])
+    return float(terms["since_s"] + min(MOST_HOURS, hours) * _HOUR_S)
 
 
 def _facts(network: str, record: Mapping[str, Any], *, is_open: bool) -> PayoutFacts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import redis
@@ -21,6 +21,10 @@ from fleet.signals.events import record_event_now
 from fleet.store import payout_keys
 
 HOUR_S = 3600.0
+#: Turns that two ways to write the settings take before it is said that files differ: once, somebody went back.
+TURNS = 2
+#: Hours of waiting and confirmers, as settings were seen.
+Seen = tuple[float, tuple[str, ...]]
 #: Field of the settings themselves among the addresses: no payee has that name.
 TERMS = ""
 
@@ -32,9 +36,14 @@ class PayoutTerms:
     Args:
         wait_hours: For which an address waits.
         confirmers: Of whom one must confirm a payout, in small letters, sorted.
-        next_wait_hours: Holds when `since_s` is as long ago as `wait_hours`; the same: nothing changes.
+        next_wait_hours: Holds when `since_s` is as long ago as `guard_hours`; the same: nothing changes.
         next_confirmers: Likewise.
         since_s: Unix time at which that change was first seen.
+        back_hours: What was waited before the wait was raised: to go back to it takes no longer than that. None: it
+            was not raised, or has been as high for as long as it says.
+        rose_s: Unix time at which it was raised.
+        prior: What was seen before the settings that were seen last.
+        flips: How often in a row those two took turns.
     """
 
     wait_hours: float
@@ -42,16 +51,31 @@ class PayoutTerms:
     next_wait_hours: float
     next_confirmers: tuple[str, ...]
     since_s: float
+    back_hours: float | None = None
+    rose_s: float = 0.0
+    prior: Seen | None = None
+    flips: int = 0
 
     @property
     def changes(self) -> bool:
         """True while something waits to hold."""
-        return (self.wait_hours, self.confirmers) != (self.next_wait_hours, self.next_confirmers)
+        return (self.wait_hours, self.confirmers) != self.seen
+
+    @property
+    def seen(self) -> Seen:
+        """What was seen last."""
+        return self.next_wait_hours, self.next_confirmers
+
+    @property
+    def guard_hours(self) -> float:
+        """Hours for which what was seen last must stand before it holds."""
+        is_back = self.back_hours is not None and self.back_hours <= self.next_wait_hours < self.wait_hours
+        return self.back_hours if is_back and self.back_hours is not None else self.wait_hours
 
     @property
     def holds_at_s(self) -> float:
         """Unix time from which on the change holds."""
-        return self.since_s + self.wait_hours * HOUR_S
+        return self.since_s + self.guard_hours * HOUR_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +132,28 @@ def next_terms(known: PayoutTerms | None, wait_hours: float, confirmers: tuple[s
     """
     if known is None:
         return PayoutTerms(wait_hours, confirmers, wait_hours, confirmers, now_s)
-    is_same = (wait_hours, confirmers) == (known.next_wait_hours, known.next_confirmers)
+    is_same = (wait_hours, confirmers) == known.seen
     if is_same and known.since_s <= now_s and now_s >= known.holds_at_s:
-        return replace(known, wait_hours=wait_hours, confirmers=confirmers)
-    since_s = known.since_s if is_same and known.since_s <= now_s else now_s
+        return replace(known, wait_hours=wait_hours, confirmers=confirmers, back_hours=None, flips=0)
     fewer = set(confirmers) < set(known.confirmers)
     is_stricter = bool(confirmers) and (not known.confirmers or fewer)
-    return PayoutTerms(
-        max(wait_hours, known.wait_hours), confirmers if is_stricter else known.confirmers, wait_hours, confirmers,
-        since_s,
+    later = replace(
+        known, next_wait_hours=wait_hours, next_confirmers=confirmers, **_way_back(known, wait_hours, now_s),
+        wait_hours=max(wait_hours, known.wait_hours), confirmers=confirmers if is_stricter else known.confirmers,
     )  # fmt: skip
+    if is_same:
+        return replace(later, since_s=min(known.since_s, now_s))
+    flips = known.flips + 1 if (wait_hours, confirmers) == known.prior else 0
+    return replace(later, since_s=now_s, prior=known.seen, flips=flips)
+
+
+def _way_back(known: PayoutTerms, wait_hours: float, now_s: float) -> dict[str, Any]:
+    """Return what one may go back to sooner; a raised wait is as good as its word once it has stood so long."""
+    is_settled = now_s >= known.rose_s + known.wait_hours * HOUR_S
+    back_hours = None if is_settled and not known.changes else known.back_hours
+    if wait_hours <= known.wait_hours:
+        return {"back_hours": back_hours}
+    return {"back_hours": known.wait_hours if back_hours is None else back_hours, "rose_s": now_s}
 
 
 def _kept_terms(client: redis.Redis, settings: Settings, told: Mapping[str, Any] | None, now_s: float) -> PayoutTerms:
@@ -125,18 +161,20 @@ def _kept_terms(client: redis.Redis, settings: Settings, told: Mapping[str, Any]
     confirmers = tuple(sorted(one.lower() for one in settings.payouts.confirmers))
     terms = next_terms(known, settings.payouts.address_wait_hours, confirmers, now_s)
     if terms != known:
-        names = ("wait_hours", "confirmers", "next_wait_hours", "next_confirmers", "since_s")
-        client.hset(payout_keys.addresses(), TERMS, json.dumps({name: getattr(terms, name) for name in names}))
+        client.hset(payout_keys.addresses(), TERMS, json.dumps({**asdict(terms), "guard_hours": terms.guard_hours}))
         if known is not None:
             what = "terms change" if terms.changes else "terms hold"
+            what = "terms differ between hosts" if terms.flips >= TURNS else what
             record_event_now(client, catalogue.PAYOUT_GUARD, what=what, payee="", network="")
     return terms
 
 
 def _terms_of(told: Mapping[str, Any]) -> PayoutTerms:
+    prior, back_hours = told.get("prior"), told.get("back_hours")
     return PayoutTerms(
         min(MOST_HOURS, told["wait_hours"]), tuple(told["confirmers"]), min(MOST_HOURS, told["next_wait_hours"]),
-        tuple(told["next_confirmers"]), told["since_s"],
+        tuple(told["next_confirmers"]), told["since_s"], back_hours, told.get("rose_s", 0.0),
+        None if prior is None else (prior[0], tuple(prior[1])), told.get("flips", 0),
     )  # fmt: skip
 
 
@@ -145,11 +183,15 @@ def _small(address: str) -> str:
 
 
 def _told(terms: PayoutTerms, now_s: float) -> str:
+    is_torn = terms.flips >= TURNS and terms.prior is not None and now_s < terms.holds_at_s
+    old = terms.prior if is_torn and terms.prior is not None else (terms.wait_hours, terms.confirmers)
+    names = ("payouts.address_wait_hours", "payouts.confirmers")
+    changed = " and ".join(name for name, was, now in zip(names, old, terms.seen, strict=True) if was != now)
+    if is_torn:
+        return (
+            f"{changed} went to and fro {terms.flips} times, and each time the wait begins anew: hosts have different "
+            "files; give all of them the same fleet.toml"
+        )
     if not terms.changes:
         return ""
-    changed = {
-        "payouts.address_wait_hours": terms.wait_hours != terms.next_wait_hours,
-        "payouts.confirmers": terms.confirmers != terms.next_confirmers,
-    }
-    names = " and ".join(name for name, is_so in changed.items() if is_so)
-    return f"{names} were changed: the old ones hold for {duration(max(0.0, terms.holds_at_s - now_s))} still"
+    return f"{changed} were changed: the old ones hold for {duration(max(0.0, terms.holds_at_s - now_s))} still"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -84,13 +85,60 @@ def test_terms_that_are_stricter_hold_at_once_and_others_after_the_wait_that_hel
     day = 24 * HOUR_S
     first = next_terms(None, 24, ("0xa", "0xb"), 0)
     assert not first.changes and next_terms(first, 24, ("0xa", "0xb"), 5) == first
-    assert next_terms(first, 48, ("0xa",), 5) == PayoutTerms(48, ("0xa",), 48, ("0xa",), 5)
+    risen = PayoutTerms(48, ("0xa",), 48, ("0xa",), 5, back_hours=24, rose_s=5, prior=first.seen)
+    assert next_terms(first, 48, ("0xa",), 5) == risen
     for hours, confirmers in ((1, ("0xa", "0xb")), (24, ()), (24, ("0xa", "0xb", "0xc")), (24, ("0xc",)), (0, ())):
         later = next_terms(first, hours, confirmers, 5)
         assert (later.wait_hours, later.confirmers) == (24, ("0xa", "0xb")) and later.changes
         assert next_terms(later, hours, confirmers, 4 + day) == later
-        assert next_terms(later, hours, confirmers, 5 + day) == PayoutTerms(hours, confirmers, hours, confirmers, 5)
+        held = PayoutTerms(hours, confirmers, hours, confirmers, 5, prior=first.seen)
+        assert next_terms(later, hours, confirmers, 5 + day) == held
         other = next_terms(later, hours, ("0xd",), 4 + day)
         assert other.since_s == 4 + day, "another change waits anew"
     assert next_terms(next_terms(None, 24, (), 0), 24, ("0xa",), 5).confirmers == ("0xa",)
     assert next_terms(PayoutTerms(24, (), 0, (), 99), 0, (), 5).since_s == 5, "no change was seen in the future"
+
+
+def test_a_wait_that_was_raised_by_mistake_is_put_back_as_soon_as_any_other_change_was() -> None:
+    day = 24 * HOUR_S
+    first = next_terms(None, 24, (), 0)
+    risen = next_terms(first, 8000, (), 5)
+    assert risen.wait_hours == 8000, "at once"
+    back = next_terms(next_terms(risen, 8000, (), 100 * day), 24, (), 101 * day)
+    assert (back.wait_hours, back.holds_at_s) == (8000, 102 * day)
+    assert next_terms(back, 24, (), 102 * day) == PayoutTerms(24, (), 24, (), 101 * day, rose_s=5, prior=(8000, ()))
+    for hours, confirmers in ((23, ()), (8000, ("0xa",)), (0, ())):
+        less = next_terms(replace(risen, confirmers=("0xb",)), hours, confirmers, 101 * day)
+        assert less.guard_hours == 8000, "that is no way back"
+    again = next_terms(next_terms(first, 240, (), 5), 2400, (), 6)
+    assert next_terms(again, 24, (), 7).guard_hours == 24, "two rises in a row"
+    stood = next_terms(next_terms(first, 48, (), 5), 48, (), 5 + 2 * day)
+    assert next_terms(stood, 24, (), 6 + 2 * day).guard_hours == 48, "it has stood for as long as it says"
+
+
+def test_a_typing_error_that_one_command_has_seen_blocks_payouts_for_no_longer_than_the_wait_before_it(
+    place: Place,
+) -> None:
+    place.configure(address_wait_hours=24)
+    place.earn()
+    waits(place)
+    place.configure(address_wait_hours=8000)
+    fleet("check")
+    place.configure(address_wait_hours=24)
+    assert "the old ones hold for 24 h still" in fleet("due")
+    a_day_passes(place)
+    assert every(not told for told in waits(place).values()) and "were changed" not in fleet("due")
+
+
+def test_two_hosts_with_different_files_are_named_for_the_wait_begins_anew_each_time(place: Place) -> None:
+    place.earn()
+    for hours in (24, 12, 24):
+        place.configure(address_wait_hours=hours)
+        assert "to and fro" not in fleet("due")
+    for hours in (12, 24):
+        place.configure(address_wait_hours=hours)
+        told = fleet("due")
+        assert "payouts.address_wait_hours went to and fro" in told and "give all of them the same fleet.toml" in told
+    assert "terms differ between hosts" in CliRunner().invoke(main, ["events", "--json"]).output
+    a_day_passes(place)
+    assert "to and fro" not in fleet("due")
