@@ -9,7 +9,8 @@
 --       size       number of ARGV of finish.lua before its pairs
 --       rest       so many ARGV of finish.lua, of which the places of a task's own say nothing; then of each task its own, the
 --                  number of words of its pairs, and its pairs
--- Reply of each task, in a list where there are several: as finish.lua; or `!` and the error
+-- Reply of each task, in a list where there are several: as finish.lua; or `!` and the error. An error for all, when the
+--       server is no master any more: whoever gets it looks for the new one
 local ERROR = '!'
 -- Place of `result` among the KEYS of finish.lua.
 local FIRST = 1
@@ -34,7 +35,9 @@ for i = 1, tasks do
   for k = 1, words do arguments[size + k] = ARGV[at + k] end
   at = at + words
   local is_finished, reply = pcall(finish, keys, arguments)
-  replies[i] = is_finished and reply or ERROR .. tostring(type(reply) == 'table' and reply.err or reply)
+  local failure = not is_finished and tostring(type(reply) == 'table' and reply.err or reply)
+  if failure and string.find(failure, 'READONLY', 1, true) then return redis.error_reply(failure) end
+  replies[i] = failure and ERROR .. failure or reply
 end
 for _, write in pairs(kept.writes) do write() end
 return tasks == 1 and replies[1] or replies

@@ -32,6 +32,7 @@ from fleet.store import keys
 from fleet.store.client import Store, connect
 from fleet.usage import Usage
 from tests.every import every
+from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
 T = TypeVar("T")
@@ -202,6 +203,25 @@ def test_tasks_that_end_together_while_redis_is_full_are_to_be_finished_later(
     assert every(isinstance(one, StoreUnavailable) and "OOM" in str(one) for one in found[:3])
     assert found[3:] == [True, True, True]
     assert numbers(client, keys.totals())["completions"] == 3
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_tasks_that_end_on_a_master_that_became_a_replica_let_the_new_one_be_looked_for(
+    own_redis: RedisServer, count: int
+) -> None:
+    async def work() -> tuple[list[Any], bool]:
+        store = Store(own_redis.url)
+        completion, before = Finisher(store, SETTINGS), await store.command("CLIENT", "ID")
+        await store.command("REPLICAOF", "127.0.0.1", 1)
+        ends = [completion.finish(Finish(result_of(f"t{n}"))) for n in range(count)]
+        found = await asyncio.gather(*ends, return_exceptions=True)
+        connects_anew = await store.command("CLIENT", "ID") != before
+        await store.close()
+        return found, connects_anew
+
+    found, connects_anew = asyncio.run(work())
+    assert len(found) == count and every(isinstance(one, StoreUnavailable) and "READONLY" in str(one) for one in found)
+    assert connects_anew
 
 
 def test_finishing_checks_the_bot_in_and_a_second_time_lowers_nothing(redis_url: str, client: redis.Redis) -> None:
