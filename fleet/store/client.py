@@ -213,7 +213,7 @@ class Store:
     ) -> None:
         """Run a script some time soon, as `send`, in one command with those calls that wait already.
 
-        A call goes with the first of them: ahead of what was sent in between, as far as `common.passes` lets it.
+        A call goes with the first of them, if that waits not for long: ahead of what `common.passes` lets it overtake.
 
         Args:
             common: What they have in common.
@@ -223,7 +223,7 @@ class Store:
             receiver: Who gets the reply.
         """
         loop = asyncio.get_running_loop()
-        growing = self._outbox.growing(common)
+        growing = self._outbox.growing(common, due_from=loop.time() + self._timeout_s * (1 - wire.MOST_AGE))
         if growing is not None:
             growing.add(keys, args, receiver)
             self._flush_within(within_s, loop)

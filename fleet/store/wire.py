@@ -120,6 +120,8 @@ class PendingCommand:
 
 #: Calls of a script that go in one command at most (count): bounds the time for which Redis does nothing else.
 MOST_TOGETHER = 32
+#: Share of a command's timeout that may have passed when one more call joins it, and has that much less patience.
+MOST_AGE = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,10 +224,15 @@ class Outbox(list[PendingCommand]):
                         behind.clear()
         super().append(command)
 
-    def growing(self, common: Together) -> GrowingCommand | None:
-        """Return the command in here that takes another one of these calls; None: there is none, or it is full."""
+    def growing(self, common: Together, *, due_from: float) -> GrowingCommand | None:
+        """Return the command in here that takes another one of these calls; None: none does, or it is full or too old.
+
+        Args:
+            common: What they have in common.
+            due_from: Loop time before which nobody of that command may lose patience.
+        """
         found = self._growing.get(common)
-        return None if found is None or found.calls >= MOST_TOGETHER else found
+        return None if found is None or found.calls >= MOST_TOGETHER or found.due < due_from else found
 
     def grow(self, common: Together, command: GrowingCommand) -> None:
         """Let a command in here take more calls until it is sent, or something that they may not pass is behind it."""

@@ -195,6 +195,31 @@ def test_calls_whose_command_is_lost_all_hear_of_it_or_are_counted(own_redis: Re
     assert with_store(own_redis.url, body, timeout_s=0.2) == 3
 
 
+def test_a_call_that_comes_late_in_an_outage_keeps_its_own_patience(own_redis: RedisServer, note: Script) -> None:
+    common = Together(note, ("noted",), ("a",))
+
+    async def body(store: Store) -> tuple[float, float]:
+        await store.command("PING")
+        own_redis.kill()
+        await a_few_ticks()
+        loop, timeout_s = asyncio.get_running_loop(), 1.0
+
+        async def failed_after(pause_s: float) -> float:
+            await asyncio.sleep(pause_s)
+            began = loop.time()
+            with pytest.raises(StoreUnavailable):
+                await store.run_together(common, ["k"], [pause_s])
+            return loop.time() - began
+
+        with pytest.raises(StoreUnavailable):
+            await store.command("PING")
+        early, late = await asyncio.gather(failed_after(0), failed_after(0.6 * timeout_s))
+        return early, late
+
+    early, late = with_store(own_redis.url, body, timeout_s=1.0)
+    assert early > 0.9 and late > 0.9
+
+
 def test_calls_of_one_command_run_again_after_the_server_forgot_the_script(redis_url: str, note: Script) -> None:
     common = Together(note, ("noted",), ("a",))
 
