@@ -105,7 +105,10 @@ local function set_aside(token)
     avoided[bot] = true
     local score = tonumber(redis.call('ZSCORE', bots, bot) or OUT)
     local is_claimed = claimed == bot and redis.call('ZREM', leases, bot .. '|' .. token) == 1
-    if is_claimed then redis.call('HDEL', claims, token) end
+    if is_claimed then
+      redis.call('HDEL', claims, token)
+      may_be_first = true  -- it may have been the last one: whoever comes next makes the keys
+    end
     if score < OUT / 2 then
       local load = math.floor(score / UNIT)
       if is_claimed and load > 0 then load = load - 1 end

@@ -322,6 +322,29 @@ def test_bots_without_money_stop_neither_tasks_nor_second_opinions(
     assert client.zcard(keys.bot_leases("p")) == client.hlen(keys.bot_claims("p")) == 40
 
 
+def test_the_keys_of_leases_keep_a_life_when_the_only_claim_ends_for_a_bot_without_money(
+    redis_url: str, client: redis.Redis
+) -> None:
+    out: list[str] = []
+
+    async def run() -> list[str]:
+        store = Store(redis_url)
+        try:
+            roster = Roster(store, settings_of(p=2), avoid=lambda pool, priority: out)
+            await roster.seed()
+            for _ in range(2):
+                checkout = await roster.check_out("p", task_id="one", token="one")
+                assert checkout is not None
+                out.append(checkout.bot)
+            return out
+        finally:
+            await store.close()
+
+    assert sorted(asyncio.run(run())) == ["p-001", "p-002"]
+    for name in (keys.bot_leases("p"), keys.bot_claims("p")):
+        assert 0 < client.ttl(name) <= keys.STATE_TTL_S
+
+
 def test_a_pool_whose_bots_all_lack_money_waits_and_one_on_probation_goes_before_that(
     redis_url: str, client: redis.Redis
 ) -> None:
