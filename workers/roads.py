@@ -199,7 +199,7 @@ class Roads:
         started = loop.time()
         try:
             if self.steps.are_due(asked.pool, limits):
-                await self.steps.turn(limits[0])
+                await self.steps.turn(limits)
             while True:
                 if len(limits) == 1 and not waits:
                     is_probe = await self.breakers.admit(limits[0])

@@ -30,7 +30,7 @@ class HeardOf(Protocol):
 
 @dataclass(slots=True)
 class _Turned:
-    """The calls that have turned to one rung."""
+    """The calls that have turned to one rung, whichever of its keys they go under."""
 
     began_at: float
     asked_at: float = 0.0
@@ -50,6 +50,7 @@ class FirstSteps:
     def __init__(self, breakers: HeardOf) -> None:
         self._breakers = breakers
         self._rungs: dict[str, frozenset[str]] = {}
+        #: By limit; all keys of a rung lead to one.
         self._crowds: dict[str, _Turned] = {}
 
     def know(self, ladders: Mapping[str, Sequence[Rung]]) -> None:
@@ -67,15 +68,17 @@ class FirstSteps:
 
     def answered(self, limit: str) -> None:
         """Note an answer: who waits for its turn goes on."""
-        if self._crowds and (crowd := self._crowds.pop(limit, None)) is not None:
+        if self._crowds and (crowd := self._crowds.get(limit)) is not None:
+            self._crowds = {name: other for name, other in self._crowds.items() if other is not crowd}
             crowd.news.set()
 
-    async def turn(self, limit: str) -> None:
-        """Wait for a call's turn."""
+    async def turn(self, limits: Sequence[str]) -> None:
+        """Wait for the turn of a call that may go under any of a rung's limits."""
         now = asyncio.get_running_loop().time()
-        crowd = self._crowds.get(limit)
-        if crowd is None or now - crowd.asked_at > ANEW_S:
-            crowd = self._crowds[limit] = _Turned(now)
+        crowds = {limit: self._crowds[limit] for limit in limits if limit in self._crowds}
+        known = {limit: crowd for limit, crowd in crowds.items() if now - crowd.asked_at <= ANEW_S}
+        crowd = next(iter(known.values()), None) or _Turned(now)
+        self._crowds |= dict.fromkeys(limits, crowd) | known
         crowd.calls, crowd.asked_at = crowd.calls + 1, now
         left_s = crowd.began_at + DOUBLING_S * math.log2(crowd.calls) - now
         if left_s > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +13,7 @@ from fleet.workers.silence.first_steps import ANEW_S, DOUBLING_S, FirstSteps
 from tests.every import every
 from tests.workers.fakes import FakeBreakers, FakeProvider
 
-OWN, OTHER = "api-0/m/default", "api-1/m/default"
+OWN, OTHER, ITS_SECOND = "api-0/m/default", "api-1/m/default", "api-1/m/second"
 CALLS = 40
 
 
@@ -33,12 +33,12 @@ class House:
         self.steps = FirstSteps(self.breakers)
         self.steps.know({"research": ladder()})
 
-    def go(self, count: int = CALLS) -> list[asyncio.Task[None]]:
-        return [asyncio.ensure_future(self._call()) for _ in range(count)]
+    def go(self, count: int = CALLS, limits: Sequence[str] = (OTHER,)) -> list[asyncio.Task[None]]:
+        return [asyncio.ensure_future(self._call(limits)) for _ in range(count)]
 
-    async def _call(self) -> None:
+    async def _call(self, limits: Sequence[str]) -> None:
         began = asyncio.get_running_loop().time()
-        await self.steps.turn(OTHER)
+        await self.steps.turn(limits)
         self.left.append(asyncio.get_running_loop().time() - began)
 
 
@@ -84,6 +84,18 @@ def test_with_the_first_answer_all_go_at_once() -> None:
         assert sum(call.done() for call in calls) == 1
         house.steps.answered(OTHER)
         await asyncio.wait_for(asyncio.gather(*calls), DOUBLING_S)
+
+    run(body)
+
+
+def test_the_answer_of_any_key_of_a_rung_lets_all_go_that_wait_for_the_rung() -> None:
+    async def body(house: House) -> None:
+        calls = [*house.go(CALLS // 2, [OTHER, ITS_SECOND]), *house.go(CALLS // 2, [ITS_SECOND])]
+        await asyncio.sleep(DOUBLING_S / 2)
+        assert sum(call.done() for call in calls) == 1, "the keys of a rung are not tried side by side"
+        house.steps.answered(ITS_SECOND)
+        await asyncio.wait_for(asyncio.gather(*calls), DOUBLING_S)
+        house.steps.answered(OTHER)
 
     run(body)
 
