@@ -30,6 +30,16 @@ def flow(name: str, place: str) -> str:
     return f"fleet:fair:flow:{name}:{place}"
 
 
+def old(name: str, place: str) -> str:
+    """List: what of a flow a take has met in the list itself: it goes before what is in `flow`. No TTL, as `flow`."""
+    return f"fleet:fair:old:{name}:{place}"
+
+
+def olds(place: str) -> str:
+    """Set, lives as long as its list has flows: those that may have something in `old`."""
+    return f"fleet:fair:olds:{place}"
+
+
 def weights() -> str:
     """Hash, rewritten by each worker that starts: flow -> weight of its tenant, of those that have one."""
     return "fleet:fair:weights"

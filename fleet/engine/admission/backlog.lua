@@ -14,7 +14,9 @@ local reply, fair = {}, ARGV[FAIR]
 -- Returns the next message of the flow whose turn it is; false: there is none, or who asks may not read flows.
 local function next_of(list)
   local flows = redis.pcall('ZRANGE', fair .. 'ring:' .. list, 0, 0)
-  return flows[1] and redis.pcall('LINDEX', fair .. 'flow:' .. flows[1] .. ':' .. list, -1)
+  if not flows[1] then return false end
+  local old = redis.pcall('LINDEX', fair .. 'old:' .. flows[1] .. ':' .. list, -1)
+  return type(old) == 'string' and old or redis.pcall('LINDEX', fair .. 'flow:' .. flows[1] .. ':' .. list, -1)
 end
 
 for i, list in ipairs(KEYS) do

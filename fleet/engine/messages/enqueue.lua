@@ -70,7 +70,7 @@ local function route_of(place)
   local list, flow = list_of(string.sub(place, 1, cut and cut - 1 or -1)), cut and string.sub(place, cut + 1)
   if not flow and redis.call('EXISTS', list.flag) == 1 then flow = '-' end
   routes[place] = { list = list, flow = flow, key = flow and fair .. 'flow:' .. flow .. ':' .. list.name,
-    home = flow and list.ring or list.name }
+    beside = flow and fair .. 'old:' .. flow .. ':' .. list.name, home = flow and list.ring or list.name }
   return routes[place]
 end
 
@@ -83,9 +83,9 @@ end
 local function put(route, message)
   local list, name = route.list, route.flow
   if not name then return redis.call('LPUSH', list.name, message) == 1 end
-  local is_alone, ring, flag, weights = false, list.ring, list.flag, fair .. 'weights'
+  local is_alone, ring, beside, flag, weights = false, list.ring, route.beside, list.flag, fair .. 'weights'
   if redis.call('LPUSH', route.key, message) == 1 then
-    is_alone = begin_flow({ ring }, { name, flag, weights }) == 1
+    is_alone = begin_flow({ ring, beside }, { name, flag, weights }) == 1
   end
   if redis.call('LPUSH', list.name, GONE) == 1 then begin(list.name) end
   return is_alone

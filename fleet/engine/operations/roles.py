@@ -61,6 +61,7 @@ PRODUCER: Mapping[str, str] = {
     "lists": "lpush llen exists type",
     # A task that has a tenant goes into a flow, where it can read as little.
     "flow_keys.flow": "lpush llen exists type",
+    "flow_keys.old": "exists",
     "flow_keys.ring": "zadd zscore zrange exists",
     "flow_keys.has": "set get mget exists",
     "result": "get mget exists ttl expire del",

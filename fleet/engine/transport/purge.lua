@@ -15,8 +15,10 @@ local count = 0
 -- Deletes the flows of a list; each of their messages is counted by its place there.
 local function delete_flows(list)
   local ring = fair .. 'ring:' .. list
-  for _, flow in ipairs(redis.call('ZRANGE', ring, 0, -1)) do redis.call('UNLINK', fair .. 'flow:' .. flow .. ':' .. list) end
-  redis.call('UNLINK', ring, fair .. 'has:' .. list)
+  for _, flow in ipairs(redis.call('ZRANGE', ring, 0, -1)) do
+    redis.call('UNLINK', fair .. 'flow:' .. flow .. ':' .. list, fair .. 'old:' .. flow .. ':' .. list)
+  end
+  redis.call('UNLINK', ring, fair .. 'olds:' .. list, fair .. 'has:' .. list)
 end
 
 for i = LISTS + 1, #KEYS do

@@ -43,9 +43,10 @@ local function put()
   if not name and redis.call('EXISTS', flag) == 0 then return list, redis.call(side, list, message) == 1 end
   name = name or '-'
   local is_known = side == 'RPUSH' and redis.call('ZSCORE', ring, name)
-  local length = redis.call(side, fair .. 'flow:' .. name .. ':' .. list, message)
-  local weights = fair .. 'weights'
-  local is_alone = length == 1 and begin_flow({ ring }, { name, flag, weights }) == 1
+  local beside, weights = fair .. 'old:' .. name .. ':' .. list, fair .. 'weights'
+  local length = side == 'RPUSH' and redis.call('RPUSHX', beside, message) or 0
+  if length == 0 then length = redis.call(side, fair .. 'flow:' .. name .. ':' .. list, message) end
+  local is_alone = length == 1 and begin_flow({ ring, beside }, { name, flag, weights }) == 1
   if is_known then repeat_turn(name) end
   if redis.call(side, list, GONE) == 1 then redis.call('HINCRBY', epochs, list, 1) end
   return ring, is_alone

@@ -30,7 +30,7 @@ from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.store import flow_keys
 from fleet.store.client import Script
 
-BEGIN = Script.beside(__file__, "begin_flow.lua", keys="ring", argv="name flag weights")
+BEGIN = Script.beside(__file__, "begin_flow.lua", keys="ring beside", argv="name flag weights")
 ENTER = Script.beside(
     __file__,
     "enter.lua",
@@ -102,7 +102,8 @@ class TenantFlow:
 def flows_of(client: redis.Redis, queues: Iterable[str]) -> dict[str, list[TenantFlow]]:
     """Return the flows of queues, the most urgent priority first, and of each the one whose turn is next; by queue.
 
-    One round trip where there are none, else two. Empty flows are among them.
+    One round trip where there are none, else one more for each queue. Empty flows are among them; one that has an old
+    part is there twice, that part first.
     """
     names = list(queues)
     having = client.mget([flow_keys.has(list_key(name, 0)) for name in names]) if names else []
@@ -111,17 +112,25 @@ def flows_of(client: redis.Redis, queues: Iterable[str]) -> dict[str, list[Tenan
         with client.pipeline(transaction=False) as pipe:
             for step in PRIORITY_STEPS:
                 pipe.zrange(flow_keys.ring(list_key(name, step)), 0, -1)
-            rings = pipe.execute()
+                pipe.smembers(flow_keys.olds(list_key(name, step)))
+            told = pipe.execute()
         found[name] = [
-            TenantFlow(flow.decode(), place, step, flow_keys.flow(flow.decode(), place))
-            for step, ring in zip(PRIORITY_STEPS, rings, strict=True)
+            TenantFlow(flow.decode(), place, step, key(flow.decode(), place))
+            for step, ring, olds in zip(PRIORITY_STEPS, told[::2], told[1::2], strict=True)
             for place in (list_key(name, step),)
             for flow in ring
+            for key in ((flow_keys.old, flow_keys.flow) if flow in olds else (flow_keys.flow,))
         ]
     return found
 
 
 def place_of(key: str) -> str | None:
     """Return the list whose flow lies under a key; None: it is no flow's."""
-    before = f"{flow_keys.stem()}flow:"
-    return key.removeprefix(before).partition(":")[2] if key.startswith(before) else None
+    parts = key.removeprefix(flow_keys.stem()).split(":", 2)
+    return parts[2] if key.startswith(flow_keys.stem()) and parts[0] in ("flow", "old") else None
+
+
+def parts_beside(key: str) -> tuple[str, str]:
+    """Return the keys of both parts of a flow by one of them: the old part, which is served first, and the other."""
+    name, place = key.removeprefix(flow_keys.stem()).split(":", 2)[1:]
+    return flow_keys.old(name, place), flow_keys.flow(name, place)

@@ -13,7 +13,8 @@
 -- Reply the messages; among them 'withdrawn' for each place holder whose message is gone; {}: nothing waits
 --
 -- Each call takes as many places out of the list, so that its length stays the number of messages that wait. A message
--- that stands there itself goes to the end of its flow first: of the one in its header, or of `-`, a flow like others.
+-- that stands there itself goes into its flow first: of the one in its header, or of `-`, a flow like others. There it goes
+-- before what was queued into the flow at once: into a list of its own, which is served first.
 -- A place may be missing (a worker of an earlier release has thrown it away): flows are served until they are empty. What was
 -- withdrawn from a flow left it with its place: the hole that may be there still costs nobody a place, nor a turn.
 --
@@ -24,21 +25,30 @@ local GONE, HEADERS_BYTES = 'withdrawn', 4096
 local FIRST_TURN = 2
 local list, epochs = unpack(KEYS)
 local most, weighted, first, separator, fair, priorities, mark_prefix = unpack(ARGV)
-local ring, flows, flag, weights = fair .. 'ring:' .. list, fair .. 'flow:', fair .. 'has:' .. first, fair .. 'weights'
-local behind, found = ':' .. list, {}
+local ring, olds, flag, weights = fair .. 'ring:' .. list, fair .. 'olds:' .. list, fair .. 'has:' .. first, fair .. 'weights'
+local behind, found, has_old = ':' .. list, {}, redis.call('EXISTS', olds) == 1
 
-local function key_of(flow) return flows .. flow .. behind end
+local function key_of(flow) return fair .. 'flow:' .. flow .. behind end
+
+local function old_of(flow) return fair .. 'old:' .. flow .. behind end
+
+local function pop(key)
+  local message = redis.call('RPOP', key)
+  while message == GONE do message = redis.call('RPOP', key) end
+  return message
+end
 
 -- Returns the next message of a flow; false: it has none.
 local function next_in(flow)
-  local message = redis.call('RPOP', key_of(flow))
-  while message == GONE do message = redis.call('RPOP', key_of(flow)) end
-  return message
+  local message = has_old and pop(old_of(flow))
+  if message then return message end
+  if has_old then redis.call('SREM', olds, flow) end
+  return pop(key_of(flow))
 end
 
 -- Ends the flows of this list; and of the queue, when no other list of it has any.
 local function dissolve()
-  redis.call('DEL', ring)
+  redis.call('DEL', ring, olds)
   local rings = { fair .. 'ring:' .. first }
   for step = 1, priorities - 1 do rings[#rings + 1] = fair .. 'ring:' .. first .. separator .. step end
   if redis.call('EXISTS', unpack(rings)) == 0 then redis.call('DEL', flag) end
@@ -62,14 +72,18 @@ end
 -- True when no flow has a message: what stands in the list need not be sorted in.
 local function is_idle()
   local known = redis.call('ZRANGE', ring, 0, 1)
-  return #known == 0 or (#known == 1 and redis.call('EXISTS', key_of(known[1])) == 0)
+  return #known == 0 or (#known == 1 and redis.call('EXISTS', key_of(known[1]), old_of(known[1])) == 0)
 end
 
--- Moves a message that stands in the list to the end of its flow, and tells its mark so.
+-- Moves a message that stands in the list behind what is old in its flow, and tells its mark so.
 local function sort_in(message)
   local at = string.find(message, '_flow"', math.max(1, #message - HEADERS_BYTES), true)
   local name = at and string.match(message, '^_flow": ?"(%x+)"', at) or '-'
-  local is_alone = redis.call('LPUSH', key_of(name), message) == 1 and begin_flow({ ring }, { name, flag, weights }) == 1
+  local beside, is_alone = key_of(name), false
+  if redis.call('LPUSH', old_of(name), message) == 1 then
+    is_alone = begin_flow({ ring, beside }, { name, flag, weights }) == 1
+    has_old = redis.call('SADD', olds, name)
+  end
   local epoch = is_alone and redis.call('HINCRBY', epochs, ring, 1)
   local marked = string.match(message, '^{"mark":"([^"]+)"')
   if not marked then return end

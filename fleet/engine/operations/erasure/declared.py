@@ -104,7 +104,8 @@ CONTEXTS: dict[str, Holding] = {
 #: Function of `fleet/store/flow_keys.py` -> what its key holds. A flow's name is a digest of a tenant's.
 FLOWS: dict[str, Holding] = {
     "flow": Holding("both", "erased", _MESSAGES),
-    **_none("has", "ring", "weights"),
+    "old": Holding("both", "erased", _MESSAGES),
+    **_none("has", "ring", "olds", "weights"),
 }
 #: Function of `fleet/store/schedule_keys.py` -> what its key holds.
 SCHEDULES: dict[str, Holding] = _none("schedule", "done", "beats", "wanted")

@@ -16,7 +16,7 @@ import redis
 from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import task_id_in
-from fleet.engine.messages.fair.flows import flows_of, place_of
+from fleet.engine.messages.fair.flows import flows_of, parts_beside, place_of
 from fleet.engine.transport.held import id_texts
 from fleet.engine.transport.withdrawal.reading import read_list
 from fleet.store import flow_keys, keys
@@ -102,7 +102,7 @@ def find_at_heads(broker: redis.Redis, task_id: str, settings: Settings, *, most
     ):
         looked += looked_at
         if place >= 0 and task_id_in(message) == task_id:
-            return Search(Queued(queue, priority, place, message, _others(broker, key)), looked)
+            return Search(_found(broker, key, Queued(queue, priority, place, message)), looked)
         is_complete = is_complete and place < 0 and looked_at < each
     return Search(None, looked, is_complete)
 
@@ -207,17 +207,22 @@ def _search_list(broker: redis.Redis, key: str, of: Queued, task_id: str, most: 
             return Search(None, skip, complete=not broker.llen(key) > skip)
         place, message, looked_at, size = _stretch(broker, key, task_id, skip, count)
         if place >= 0 and task_id_in(message) == task_id:
-            return Search(replace(of, place=place, message=message, others=_others(broker, key)), place + 1)
+            return Search(_found(broker, key, replace(of, place=place, message=message)), place + 1)
         skip += looked_at
         if place < 0 and looked_at < count:
             return Search(None, skip)
         stretch = min(LONGEST_STRETCH, max(FIRST_STRETCH // 4, STRETCH_BYTES * looked_at // max(1, size)))
 
 
-def _others(broker: redis.Redis, key: str) -> int | None:
-    """Return how many messages of other flows wait in the list of a flow; None: the key is no flow's."""
+def _found(broker: redis.Redis, key: str, queued: Queued) -> Queued:
+    """Return what was found under a key with how many messages of other flows wait in its list, if it is a flow's."""
     home = place_of(key)
-    return None if home is None else max(0, broker.llen(home) - broker.llen(key))
+    if home is None:
+        return queued
+    old, later = parts_beside(key)
+    before, behind = broker.llen(old), broker.llen(later)
+    others = max(0, broker.llen(home) - before - behind)
+    return replace(queued, place=queued.place + (before if key == later else 0), others=others)
 
 
 def _stretch(broker: redis.Redis, key: str, task_id: str, skip: int, count: int) -> Any:

@@ -94,12 +94,13 @@ class Model:
         self.weights = {flow_of(tenant): weight for tenant, weight in weights.items()}
         self.line: deque[tuple[str, str] | None] = deque()
         self.flows: dict[str, deque[tuple[str, str]]] = {}
+        self.olds: dict[str, deque[tuple[str, str]]] = {}
         self.turns: dict[str, float] = {}
         self.has_flows = False
 
     @property
     def waiting(self) -> int:
-        return sum(one is not None for one in self.line) + sum(map(len, self.flows.values()))
+        return sum(one is not None for one in self.line) + sum(map(len, (*self.flows.values(), *self.olds.values())))
 
     def put(self, name: str, tenant: str) -> None:
         self.enter((flow_of(tenant) if tenant else "", name))
@@ -113,7 +114,7 @@ class Model:
             (self.line.append if is_back else self.line.appendleft)(task)
             return
         self.has_flows = True
-        messages = self.flows.setdefault(flow, deque())
+        messages = (is_back and self.olds.get(flow)) or self.flows.setdefault(flow, deque())
         (messages.append if is_back else messages.appendleft)(task)
         (self.line.append if is_back else self.line.appendleft)(None)
         now = min(self.turns.values(), default=0.0)
@@ -133,11 +134,11 @@ class Model:
 
     def next_of_flows(self, most: int) -> list[tuple[str, str] | None]:
         places = [self.line.pop() for _ in range(min(most, len(self.line)))]
-        if places and None not in places and len(self.turns) < 2 and not any(map(self.flows.get, self.turns)):
+        if places and None not in places and len(self.turns) < 2 and not self.has_any():
             self.dissolve()
             return places
         for place in filter(None, places):
-            self.flows.setdefault(place[0] or NOBODYS, deque()).appendleft(place)
+            self.olds.setdefault(place[0] or NOBODYS, deque()).appendleft(place)
             self.turns.setdefault(place[0] or NOBODYS, min(self.turns.values(), default=0.0))
         found: list[tuple[str, str] | None] = []
         while len(found) < most:
@@ -145,12 +146,15 @@ class Model:
                 self.dissolve()
                 return found + [None] * (len(places) - len(found))
             flow = min(self.turns, key=lambda name: (self.turns[name], name))
-            if self.flows.get(flow):
+            if messages := self.olds.get(flow) or self.flows.get(flow):
                 self.turns[flow] += 1 / self.weights.get(flow, 1)
-                found.append(self.flows[flow].pop())
+                found.append(messages.pop())
             else:
                 del self.turns[flow]
         return found
+
+    def has_any(self) -> bool:
+        return any(self.flows.get(flow) or self.olds.get(flow) for flow in self.turns)
 
     def dissolve(self) -> None:
         self.turns.clear()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet.engine.messages.fair.flows import flow_of, flows_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.purge import purge
-from fleet.engine.transport.withdrawal.message_search import waiting_queues
+from fleet.engine.transport.withdrawal.message_search import find_queued, waiting_queues
 from fleet.engine.transport.withdrawal.withdrawn import withdraw
 from fleet.store import flow_keys, keys
 from fleet.store.client import connect
@@ -195,6 +195,34 @@ def test_what_comes_back_to_a_queue_without_flows_has_its_old_place(client: redi
     restore(client, [tag for tag, _ in held])
     put(client, "a1", "a2", tenant="a")
     assert names(take(client, 3)) == ["a0", "a1", "a2"]
+
+
+def test_what_waited_before_the_first_tenant_came_goes_before_what_came_later(client: redis.Redis) -> None:
+    put(client, *(f"n{n}" for n in range(20)))
+    put(client, "a", tenant="a")
+    put(client, *(f"n{n}" for n in range(20, 30)))
+    held = take(client, 4)
+    assert client.exists(flow_keys.old("-", PLACE))
+    restore(client, [tag for tag, _ in held])
+    taken = names(take(client, 31))
+    assert [name for name in taken if name[0] == "n"] == [f"n{n}" for n in range(30)]
+    assert "a" in taken[:2]
+    assert take(client, 1) == []
+    assert left_of_flows(client) == []
+
+
+def test_what_is_old_in_a_flow_is_found_cancelled_and_purged(client: redis.Redis) -> None:
+    put(client, "n0", "n1", "n2", "n3")
+    put(client, "a", tenant="a")
+    put(client, "n4")
+    assert len(take(client, 3)) == 3
+    message = client.lindex(flow_keys.flow("-", PLACE), 0) or b""
+    found = find_queued(client, json.loads(message)["headers"]["id"], SETTINGS).found
+    assert found is not None
+    assert (found.place, found.others) == (client.llen(flow_keys.old("-", PLACE)), client.llen(PLACE) - 2)
+    assert [name for flow in flows_of(client, [QUEUE])[QUEUE] for name in map(name_in, client.lrange(flow.key, 0, -1))]
+    purge(client, QUEUE, is_meant=True)
+    assert left_of_flows(client) == []
 
 
 TENANTS = ["", "a", "b", "c"]
