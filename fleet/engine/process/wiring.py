@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fleet import config
 from fleet.economy.bill.export import export_of
 from fleet.engine.admission.lending import lend
+from fleet.engine.messages.fair.places import keep_places
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.assembly import Assembly, put_together, renewing
 from fleet.engine.process.breaking import StaleHolds, open_mended, open_scoped, take_up
@@ -128,6 +129,7 @@ class Process:
         self._renewing = renewing(settings, assembly.held)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
+            partial(keep_places, assembly.broker, settings),
             partial(assembly.keyring.keep, assembly.state, takes_up),
             partial(assembly.scopes.keep, assembly.state, opens),
             assembly.lanes.keep, assembly.batches.attend, assembly.grader.keep, assembly.rollouts.keep,
