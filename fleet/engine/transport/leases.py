@@ -31,7 +31,7 @@ from fleet.store.client import Script, run_script
 TAKE = Script.beside(
     __file__,
     "take.lua",
-    keys="unacked index bell suspects ours parked openings epochs revoked over waiting*",
+    keys="unacked index bell suspects ours parked openings epochs revoked over ends waiting*",
     argv="wanted guarded prefix gate_prefix separator list_prefix mark mark_prefix order_prefix waiting_prefix "
     "most_bytes kept_bytes cut_mark bot_task fair acks shut rest*",
     using=[OPEN, ISO_TIME, NEXT],
@@ -354,7 +354,7 @@ def take_call(
     return TAKE.call(
         unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(), ours=ours,
         parked=keys.parked(), openings=keys.openings(), epochs=keys.epochs(), revoked=keys.revoked(), over=keys.over(),
-        waiting=waiting,
+        ends=keys.ends(), waiting=waiting,
         wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
         list_prefix=keys.lists(""), mark=SUSPECT, mark_prefix=keys.submitted(""), order_prefix=keys.parked_order(""),
         waiting_prefix=keys.waiting(""), most_bytes=weight.MAX_MESSAGE_BYTES, kept_bytes=weight.CUT_BYTES,

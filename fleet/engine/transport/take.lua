@@ -10,6 +10,7 @@
 --       epochs       hash: list key -> times it was filled from empty
 --       revoked      sorted set: task id -> time at which the mark may go (Redis time, s)
 --       over         list: messages of bot tasks whose end has passed; whoever has time ends them (overdue.py)
+--       ends         sorted set: queue -> the soonest end of a task that waits there
 --       waiting      sorted sets, one per priority, the most urgent first: names of queues that may have messages of it
 -- ARGV  wanted       most messages to take (count)
 --       guarded      how many of them from the least urgent class that waits (count)
@@ -63,7 +64,7 @@ local MOST_OVER, HEADERS_BYTES = 256, 4096
 local POPPED, QUICK_POPS = 64, 458752
 -- What lies in a list where a message was withdrawn, see withdraw.lua.
 local GONE = 'withdrawn'
-local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked, over = unpack(KEYS)
+local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked, over, ends = unpack(KEYS)
 local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, mark_prefix, order_prefix, waiting_prefix,
   most_bytes, kept_bytes, cut_mark, bot_task, fair, acks, shut = unpack(ARGV)
 wanted, guarded, most_bytes = tonumber(wanted), tonumber(guarded), tonumber(most_bytes)
@@ -178,13 +179,13 @@ end
 local function is_over(message)
   local from = math.max(8, #message - HEADERS_BYTES)
   local at = string.find(message, '_expires"', from, true)
-  local ends = at and tonumber(string.match(message, '^"fleet_expires": ?([%d.]+)', at - 6))
+  local end_at = at and tonumber(string.match(message, '^"fleet_expires": ?([%d.]+)', at - 6))
   if not at then
     at = string.find(message, 'xpires": "', from, true)
     local text = at and string.match(message, '^"expires": "([^"]*)"', at - 2)
-    ends = text and iso_time({}, { text })
+    end_at = text and iso_time({}, { text })
   end
-  return ends and ends < tonumber(now) and #message <= most_bytes and string.find(message, bot_task, from, true)
+  return end_at and end_at < tonumber(now) and #message <= most_bytes and string.find(message, bot_task, from, true)
 end
 
 -- Puts a message aside that is over: not even a mark of it may tell that it is in its list.
@@ -217,7 +218,9 @@ local function pop(queue, list, most)
   local weighted = flows[queue]
   if weighted then
     local first = list_prefix .. queue
-    return next_of_flows({ list, epochs }, { most, weighted, first, separator, fair, priorities, mark_prefix })
+    return next_of_flows({ list, epochs, ends }, {
+      most, weighted, first, separator, fair, priorities, mark_prefix, queue,
+    })
   end
   if has_quick_pops then return redis.call('RPOP', list, math.min(most, POPPED)) or {} end
   return { redis.call('RPOP', list) or nil }

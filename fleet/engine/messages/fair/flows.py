@@ -26,6 +26,7 @@ from typing import Any, cast
 import redis
 
 from fleet.engine.messages.envelope import from_plain_json
+from fleet.engine.messages.expiry import ISO_TIME
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.store import flow_keys
 from fleet.store.client import Script
@@ -41,9 +42,9 @@ ENTER = Script.beside(
 NEXT = Script.beside(
     __file__,
     "next_of_flows.lua",
-    keys="list epochs",
-    argv="most weighted first separator fair priorities mark_prefix",
-    using=[BEGIN],
+    keys="list epochs ends",
+    argv="most weighted first separator fair priorities mark_prefix queue",
+    using=[BEGIN, ISO_TIME],
 )
 
 #: The flow of what has no tenant.

@@ -3,6 +3,7 @@
 --
 -- KEYS  list       of one priority: place holders of what is in flows, and messages of clients that know of none
 --       epochs     hash: list key, or ring of its flows -> times it was filled from empty
+--       ends       sorted set: queue -> the soonest end of a task that waits there
 -- ARGV  most       messages to take (count)
 --       weighted   'weighted': some flows have weights
 --       first      the queue's list of its most urgent priority
@@ -10,6 +11,7 @@
 --       fair       what the keys of flows begin with, see flows.py
 --       priorities of a queue (count)
 --       mark_prefix  see enter.lua
+--       queue      its name
 -- Reply the messages; among them 'withdrawn' for each place holder whose message is gone; {}: nothing waits
 --
 -- Each call takes as many places out of the list, so that its length stays the number of messages that wait. A message
@@ -23,8 +25,8 @@
 local GONE, HEADERS_BYTES = 'withdrawn', 4096
 -- Where the turn of the first flow is, among names and turns.
 local FIRST_TURN = 2
-local list, epochs = unpack(KEYS)
-local most, weighted, first, separator, fair, priorities, mark_prefix = unpack(ARGV)
+local list, epochs, ends = unpack(KEYS)
+local most, weighted, first, separator, fair, priorities, mark_prefix, queue = unpack(ARGV)
 local ring, olds, flag, weights = fair .. 'ring:' .. list, fair .. 'olds:' .. list, fair .. 'has:' .. first, fair .. 'weights'
 local behind, found, has_old = ':' .. list, {}, redis.call('EXISTS', olds) == 1
 
@@ -75,6 +77,16 @@ local function is_idle()
   return #known == 0 or (#known == 1 and redis.call('EXISTS', key_of(known[1]), old_of(known[1])) == 0)
 end
 
+-- Notes an end that only its message tells of, that of a plain client's task: nobody seeks those in flows (seek_end.lua).
+local function note_end(message)
+  local from = math.max(8, #message - HEADERS_BYTES)
+  if string.find(message, '_expires"', from, true) then return end
+  local at = string.find(message, 'xpires": "', from, true)
+  local text = at and string.match(message, '^"expires": "([^"]*)"', at - 2)
+  local over = text and iso_time({}, { text })
+  if over then redis.call('ZADD', ends, 'LT', string.format('%.3f', over), queue) end
+end
+
 -- Moves a message that stands in the list behind what is old in its flow, and tells its mark so.
 local function sort_in(message)
   local at = string.find(message, '_flow"', math.max(1, #message - HEADERS_BYTES), true)
@@ -84,6 +96,7 @@ local function sort_in(message)
     is_alone = begin_flow({ ring, beside }, { name, flag, weights }) == 1
     has_old = redis.call('SADD', olds, name)
   end
+  note_end(message)
   local epoch = is_alone and redis.call('HINCRBY', epochs, ring, 1)
   local marked = string.match(message, '^{"mark":"([^"]+)"')
   if not marked then return end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 import redis
@@ -25,6 +26,7 @@ from tests.engine.messages.fair.line import (
     name_in,
     names,
     park,
+    parts_of,
     put,
     put_plainly,
     restore,
@@ -223,6 +225,16 @@ def test_what_is_old_in_a_flow_is_found_cancelled_and_purged(client: redis.Redis
     assert [name for flow in flows_of(client, [QUEUE])[QUEUE] for name in map(name_in, client.lrange(flow.key, 0, -1))]
     purge(client, QUEUE, is_meant=True)
     assert left_of_flows(client) == []
+
+
+def test_an_end_that_only_the_message_tells_of_is_known_when_it_comes_into_a_flow(client: redis.Redis) -> None:
+    put_plainly(client, "n0")
+    message = json.loads(parts_of("n1")[2])
+    message["headers"]["expires"] = "2030-01-01T00:00:00+00:00"
+    client.lpush(PLACE, json.dumps(message))
+    put(client, "a", tenant="a")
+    assert len(take(client, 2)) == 2  # the one with an end waits in its flow
+    assert client.zscore(keys.ends(), QUEUE) == datetime(2030, 1, 1, tzinfo=UTC).timestamp()
 
 
 TENANTS = ["", "a", "b", "c"]
