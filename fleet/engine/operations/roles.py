@@ -7,7 +7,7 @@ Redis has since 7.0 and Valkey always had: https://redis.io/docs/latest/operate/
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal, get_args
@@ -62,14 +62,16 @@ PRODUCER: Mapping[str, str] = {
     # A task that has a tenant goes into a flow, where it can read as little.
     "flow_keys.flow": "lpush llen exists type",
     "flow_keys.old": "exists",
-    "flow_keys.ring": "zadd zscore zrange exists",
+    "flow_keys.ring": "zadd zscore zrange zcard exists",
     "flow_keys.has": "set get mget exists",
+    "flow_keys.weights": "exists",
     "result": "get mget exists ttl expire del",
     "bell": "xadd",
     "binding binding_permanent": "sadd smembers sismember exists",
     "binding_deadlines": "zadd zrem zscore",
     "waiting ends": "zadd zscore exists",
-    "openings parked_order": "zadd zscore zcard zrange exists",
+    "openings": "zadd zscore zcard zrange exists",
+    "parked_order": "zadd zscore zcard zrange exists",
     "parked": "hexists hget hset hstrlen",
     "epochs": "hget hincrby",
     "unacked": "hexists",
@@ -209,11 +211,24 @@ def _lists(queue: str) -> tuple[str, ...]:
 
 
 def _pairs(rights: Mapping[str, str], queues: Iterable[str] = ()) -> Iterator[str]:
-    """Yield a selector for each row: its commands on its keys. `lists` are those of the queues."""
-    known = {**patterns(), "lists": tuple(pattern for queue in queues for pattern in _lists(queue))}
+    """Yield a selector for each row: its commands on its keys. `lists`, flows and what is parked are the queues'."""
+    known = {**patterns(), **_of_queues(tuple(queues))}
     for names, commands in rights.items():
         words = (f"+{command}" for command in commands.split())
         yield f"({' '.join((*words, *(f'~{pattern}' for name in names.split() for pattern in known[name])))})"
+
+
+def _of_queues(queues: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return what matches the keys of some queues: their lists, their flows, and the order of what is parked."""
+    own = tuple(keys.lists(queue) + end for queue in queues for end in ("", _STEP))
+    return {
+        "lists": tuple(pattern for queue in queues for pattern in _lists(queue)),
+        "flow_keys.flow": tuple(flow_keys.flow("*", place) for place in own),
+        "flow_keys.old": tuple(flow_keys.old("*", place) for place in own),
+        "flow_keys.ring": tuple(map(flow_keys.ring, own)),
+        "flow_keys.has": tuple(flow_keys.has(keys.lists(queue)) for queue in queues),
+        "parked_order": tuple(map(keys.parked_order, queues)),
+    }
 
 
 def _channels(database: int) -> tuple[str, ...]:

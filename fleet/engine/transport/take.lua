@@ -311,7 +311,7 @@ end
 local opens_at = first_opening()
 if opens_at and opens_at - now <= 0 then
   open_parked({ parked, openings, bell, epochs }, {
-    now, MOST, order_prefix, waiting_prefix, separator, mark_prefix, priorities, fair,
+    now, MOST, order_prefix, waiting_prefix, separator, mark_prefix, priorities, fair, list_prefix,
   })
   opens_at = first_opening()
 end

@@ -10,8 +10,9 @@ import pytest
 import redis
 
 from fleet import config
+from fleet.engine.messages.fair.flows import flow_of
 from fleet.engine.operations.roles import DASHBOARD, KEYS, PRODUCER, ROLES, line_of, patterns, rules_of
-from fleet.store import bill_keys, keys
+from fleet.store import bill_keys, flow_keys, keys
 from fleet.store.client import connect
 from tests.every import every
 from tests.house import ROOT, sources
@@ -72,6 +73,22 @@ def test_a_producer_adds_to_its_own_queues_and_reads_no_prompt(server: redis.Red
     assert not may(server, "producer", "HGET", keys.unacked(), "tag")
     assert not may(server, "producer", "HGET", keys.dead_letter_bodies(), "id")
     assert may(server, "producer", "GET", keys.result("id"))
+
+
+def test_a_producer_reaches_no_flows_and_no_parked_order_of_another_pool(server: redis.Redis) -> None:
+    for pool in ("research", "research-v2"):
+        first, flow = keys.lists(keys.queue(pool)), flow_of("acme")
+        commands = [
+            ("SET", flow_keys.has(first), "even"),
+            ("ZADD", keys.parked_order(keys.queue(pool)), "1", "id"),
+            *(command for place in (first, first + ENDS[1]) for command in (
+                ("LPUSH", flow_keys.flow(flow, place), "x"), ("LPUSH", flow_keys.flow("-", place), "x"),
+                ("EXISTS", flow_keys.old(flow, place)), ("ZADD", flow_keys.ring(place), "NX", "0", flow),
+                ("ZCARD", flow_keys.ring(place)),
+            )),
+        ]  # fmt: skip
+        assert {may(server, "producer", *command) for command in commands} == {pool == "research"}
+    assert may(server, "producer", "EXISTS", flow_keys.weights())
 
 
 def test_a_producer_reaches_no_key_that_its_table_does_not_name(server: redis.Redis) -> None:

@@ -12,13 +12,15 @@
 --       separator       kombu's, in list keys
 --       mark_prefix, fair   see enter.lua
 --       priorities      of a queue (count)
+--       list_prefix     before queues, in list keys
 -- Reply number of messages opened
 --
 -- Lists and sets are named by queue, not declared: the broker is one Redis, never a cluster. A queue is also due when its
--- hold opens: takes have struck it off meanwhile (take.lua), and find it again by this.
+-- hold opens: takes have struck it off meanwhile (take.lua), and find it again by this. An entry that names a list of another
+-- queue goes into its own queue's: who may submit to one pool must not reach others (roles.py).
 local QUEUES = 16
 local parked, openings, bell, epochs = unpack(KEYS)
-local now, most, order_prefix, waiting_prefix, separator, mark_prefix, priorities, fair = unpack(ARGV)
+local now, most, order_prefix, waiting_prefix, separator, mark_prefix, priorities, fair, list_prefix = unpack(ARGV)
 local opened, flow = 0, ''
 
 -- Puts one message into its list, if it belongs to this end of it: a reason that says so goes to the head.
@@ -26,6 +28,7 @@ local function open(queue, entry, side)
   local list, reason, message = string.match(entry, '^([^\n]*)\n([^\n]*)\n(.*)$')
   if not list or (string.find(reason, '"to": "head"', 1, true) and 'RPUSH' or 'LPUSH') ~= side then return end
   local _, last = string.find(list, separator, 1, true)
+  list = list_prefix .. queue .. (last and separator .. string.sub(list, last + 1) or '')
   enter({ epochs }, { side, list, message, flow, separator, fair, mark_prefix })
   redis.call('ZADD', waiting_prefix .. (last and string.sub(list, last + 1) or '0'), 0, queue)
 end

@@ -24,7 +24,7 @@ OPEN = Script.beside(
     __file__,
     "open_parked.lua",
     keys="parked openings bell epochs",
-    argv="now most order_prefix waiting_prefix separator mark_prefix priorities fair",
+    argv="now most order_prefix waiting_prefix separator mark_prefix priorities fair list_prefix",
     using=[ENTER],
 )
 PUBLISH_LATER = Script.beside(

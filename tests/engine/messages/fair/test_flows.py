@@ -237,6 +237,14 @@ def test_an_end_that_only_the_message_tells_of_is_known_when_it_comes_into_a_flo
     assert client.zscore(keys.ends(), QUEUE) == datetime(2030, 1, 1, tzinfo=UTC).timestamp()
 
 
+def test_what_is_parked_beside_one_queue_opens_into_no_other(client: redis.Redis) -> None:
+    park(client, "x")
+    entry = client.hget(keys.parked(), "x") or b""
+    client.hset(keys.parked(), "x", entry.replace(PLACE.encode(), b"fleet.other\x06\x162", 1))
+    assert names(take(client, 1)) == ["x"]
+    assert not client.exists("fleet.other\x06\x162")
+
+
 TENANTS = ["", "a", "b", "c"]
 STEPS = st.lists(
     st.one_of(
