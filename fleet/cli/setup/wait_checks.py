@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from fleet.cli.setup.check import Check, ok, warn
+from fleet.cli.setup.place_checks import place_checks
 from fleet.config import Settings
 from fleet.economy.budgets import read_budgets
 from fleet.economy.lanes.board import TOLD_STALE, LaneBoard, read_board
+from fleet.engine.messages.fair.places import lost_places
 from fleet.engine.operations.budgets import differing
 from fleet.engine.operations.obstacles import told_line
 from fleet.engine.operations.paces import LimitBudgets, read_limit_budgets
@@ -34,7 +36,10 @@ def read_waits(settings: Settings) -> Standings | None:
             otherwise = differing(read_budgets(both.state, settings.budgets), settings)
             board = read_board(both.state)
             scaling = scaling_view(both.state, seen.now_s)
-            return replace(seen, budgets=tuple(budgets), otherwise=tuple(otherwise), board=board, scaling=scaling)
+            lost = lost_places(both.broker, settings)
+            return replace(
+                seen, budgets=tuple(budgets), otherwise=tuple(otherwise), board=board, scaling=scaling, lost_places=lost
+            )
     except FleetError:
         return None
 
@@ -54,6 +59,7 @@ def wait_checks(seen: Standings | None) -> Iterator[Check]:
     yield from (_budget_check(one) for one in seen.budgets if one.lines)
     yield from _batch_checks(seen.board)
     yield from scaling_checks(seen.scaling)
+    yield from place_checks(seen.lost_places)
     for scope, configured, now in seen.otherwise:
         yield warn(
             f"budget {scope}: other settings elsewhere",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 import redis
@@ -221,6 +221,7 @@ class Standings:
         otherwise: Budgets that were set while the fleet runs, on demand: scope, what fleet.toml says, what holds.
         board: What is in batches, on demand.
         scaling: How many slots are wanted, on demand; None: nobody decides.
+        lost_places: Tasks of tenants that their queues' lists do not tell of, by queue, on demand.
     """
 
     crew: Crew
@@ -230,6 +231,7 @@ class Standings:
     otherwise: tuple[tuple[str, str, str], ...] = ()
     board: LaneBoard = NO_BATCHES
     scaling: ScalingView | None = None
+    lost_places: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def now_s(self) -> float:

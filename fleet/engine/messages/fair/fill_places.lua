@@ -13,11 +13,11 @@ local GONE = 'withdrawn'
 local list = KEYS[LIST]
 local fair, most, is_meant = unpack(ARGV)
 local flows = redis.call('ZRANGE', fair .. 'ring:' .. list, 0, most - 1)
+local olds = redis.call('SRANDMEMBER', fair .. 'olds:' .. list, most)
 
 local function each_part(visit)
-  for _, flow in ipairs(flows) do
-    for _, part in ipairs({ 'flow:', 'old:' }) do visit(fair .. part .. flow .. ':' .. list) end
-  end
+  for _, flow in ipairs(flows) do visit(fair .. 'flow:' .. flow .. ':' .. list) end
+  for _, flow in ipairs(olds) do visit(fair .. 'old:' .. flow .. ':' .. list) end
 end
 
 local function lacking()

@@ -26,8 +26,8 @@ FILL = Script.beside(__file__, "fill_places.lua", keys="list", argv="fair most i
 
 #: Seconds between two looks, of all workers together.
 FILL_EVERY_S = 30.0
-#: Flows of a list that one look counts (count): about 5 ms of Redis.
-FLOWS_MOST = 5000
+#: Flows of a list that one look counts (count): of more, the list tells at least so many tasks.
+FLOWS_MOST = 2000
 
 
 async def keep_places(broker: Store, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from fleet.cli.setup.place_checks import place_checks
 from fleet.engine.messages.fair.flows import flow_of
 from fleet.engine.messages.fair.places import fill_places, lost_places
 from fleet.engine.transport.withdrawal.withdrawn import withdraw
@@ -43,6 +44,9 @@ def test_lost_places_are_counted_and_put_back(client: redis.Redis, redis_url: st
     client.delete(PLACE)
     waiting = 21 - 1  # the fifth of no tenant stood in the list itself
     assert lost_places(client, SETTINGS) == {QUEUE: waiting}
+    (check,) = place_checks(lost_places(client, SETTINGS))
+    assert (check.name, check.level) == (f"queue {QUEUE}: tenants", "warn")
+    assert check.found.startswith("20 tasks of tenants more than LLEN")
     assert fill(redis_url) == client.llen(PLACE) == waiting
     assert (lost_places(client, SETTINGS), fill(redis_url)) == ({}, 0)
     assert len(names(take(client, 30))) == waiting
