@@ -29,12 +29,14 @@ from fleet.engine.outcomes.follow_ups import FollowUps, request_of
 from fleet.engine.outcomes.results import Done
 from fleet.engine.outcomes.revocation import state_here
 from fleet.engine.transport.withdrawal.withdrawn import (
+    CLAIM_S,
     LONGEST_PAUSE_S,
     Stretch,
     Withdrawn,
     acknowledge,
     claim,
     finish,
+    renew,
     seek_end,
     withdraw,
     withdraw_over,
@@ -110,7 +112,7 @@ class Overdue:
         """Walk through a queue once."""
         client = broker().client
         queues = await asyncio.to_thread(self._closed) if claimed[0] == EVERYWHERE else [claimed[0]]
-        ended, next_end, walked_s = 0, None, 0.0
+        ended, next_end, walked_s, renewed_s = 0, None, 0.0, time.monotonic()
         for queue in queues:
             walk = withdraw(client, queue, "over")
             while True:
@@ -120,6 +122,8 @@ class Overdue:
                 if stretch is None:
                     break
                 ended += await self._end(client, stretch.found)
+                if time.monotonic() - renewed_s > CLAIM_S / 3:
+                    claimed, renewed_s = await asyncio.to_thread(renew, client, claimed), time.monotonic()
                 if stretch.next_end is not None:
                     next_end = min(next_end or stretch.next_end, stretch.next_end)
         pause_s = min(LONGEST_PAUSE_S, max(PAUSE_S, PAUSE_PER_WALK * walked_s))

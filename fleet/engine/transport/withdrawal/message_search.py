@@ -28,6 +28,8 @@ FIND_QUEUED = Script.beside(__file__, "find_queued.lua", keys="list", argv="skip
 SEARCH_MOST = 100_000
 #: Messages looked at by who wants an answer at once, over all queues (count): about 1 ms of Redis in all.
 HEADS_MOST = 1000
+#: Lists and flows looked into in one round trip (count); flows of which who wants an answer at once sees the heads.
+LISTS_AT_ONCE, HEADS_FLOWS = 200, 200
 #: Messages looked at in one step (count), and the bytes a step aims at: 4 MB hold Redis up for about 2 ms.
 FIRST_STRETCH, LONGEST_STRETCH = 64, 1000
 STRETCH_BYTES = 4_000_000
@@ -74,12 +76,16 @@ def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: 
 
     Queues move while they are searched: a message that is taken or queued meanwhile may be missed.
     """
-    left = most
-    for queue, (key, priority) in waiting_lists(broker, settings):
-        search = _search_list(broker, key, Queued(queue, priority, 0, b""), task_id, left)
-        left -= search.looked_at
-        if search.found is not None or not search.complete:
-            return replace(search, looked_at=most - left)
+    left, lists, texts = most, waiting_lists(broker, settings), id_texts(task_id)
+    for start in range(0, len(lists), LISTS_AT_ONCE):
+        some = lists[start : start + LISTS_AT_ONCE]
+        calls = [FIND_QUEUED.call(list=key, skip=0, count=FIRST_STRETCH, texts=texts) for _, (key, _) in some]
+        for (queue, (key, priority)), first in zip(some, run_script_each(broker, FIND_QUEUED, calls), strict=True):
+            of = Queued(queue, priority, 0, b"")
+            search = _search_list(broker, key, of, task_id, left, first=first if left >= FIRST_STRETCH else None)
+            left -= search.looked_at
+            if search.found is not None or not search.complete:
+                return replace(search, looked_at=most - left)
     return Search(looked_at=most - left)
 
 
@@ -92,11 +98,13 @@ def find_at_heads(broker: redis.Redis, task_id: str, settings: Settings, *, most
         settings: Pools and the inbox.
         most: Messages looked at, over all lists (count).
     """
-    lists = waiting_lists(broker, settings)
+    waiting = waiting_lists(broker, settings)
+    flows = [one for one in waiting if place_of(one[1][0]) is not None]  # of each priority in the order of their turns
+    lists = [*(one for one in waiting if place_of(one[1][0]) is None), *flows[:HEADS_FLOWS]]
     each = max(1, most // max(1, len(lists)))
     texts = id_texts(task_id)
     calls = [FIND_QUEUED.call(list=key, skip=0, count=each, texts=texts) for _, (key, _) in lists]
-    looked, is_complete = 0, True
+    looked, is_complete = 0, len(lists) == len(waiting)
     for (queue, (key, priority)), (place, message, looked_at, _) in zip(
         lists, run_script_each(broker, FIND_QUEUED, calls), strict=True
     ):
@@ -198,14 +206,20 @@ def former_pools(broker: redis.Redis, settings: Settings) -> list[str]:
     return sorted(pool for name in names if (pool := queues.pool_of(name)) is not None and pool not in settings.pools)
 
 
-def _search_list(broker: redis.Redis, key: str, of: Queued, task_id: str, most: int) -> Search:
-    """Search one list from its head, at most `most` messages; what is found there is `of` its queue and priority."""
+def _search_list(
+    broker: redis.Redis, key: str, of: Queued, task_id: str, most: int, *, first: Any | None = None
+) -> Search:
+    """Search one list from its head, at most `most` messages; what is found there is `of` its queue and priority.
+
+    With `first`, what was replied of the first stretch.
+    """
     skip, stretch = 0, FIRST_STRETCH
     while True:
         count = min(stretch, most - skip)
         if count <= 0:
             return Search(None, skip, complete=not broker.llen(key) > skip)
-        place, message, looked_at, size = _stretch(broker, key, task_id, skip, count)
+        place, message, looked_at, size = first or _stretch(broker, key, task_id, skip, count)
+        first = None
         if place >= 0 and task_id_in(message) == task_id:
             return Search(_found(broker, key, replace(of, place=place, message=message)), place + 1)
         skip += looked_at

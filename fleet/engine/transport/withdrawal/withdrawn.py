@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Literal, cast
 
 import redis
@@ -21,7 +22,7 @@ from fleet.engine.messages.queues import PRIORITY_STEPS, list_key, lists_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.withdrawal.reading import Stride, peek, peek_parked
 from fleet.store import keys
-from fleet.store.client import Script, run_script
+from fleet.store.client import Script, run_script, run_script_each
 
 WITHDRAW = Script.beside(
     __file__,
@@ -38,6 +39,7 @@ SEEK = Script.beside(
     argv="queue count step_bytes most_bytes settled_s life_s",
     using=[ISO_TIME],
 )
+RENEW = Script.beside(__file__, "renew_claim.lua", keys="ends", argv="queue claimed claim_s")
 FINISH = Script.beside(__file__, "finish_walk.lua", keys="ends", argv="queue claimed next_at pause_s")
 
 #: Which tasks: all, those with the given ids, or those whose end has passed and those that were revoked.
@@ -52,6 +54,10 @@ FIRST_STRETCH, LONGEST_STRETCH, STRETCH_BYTES = 64, 500, 2_000_000
 #: What lies in a list where a message was withdrawn; and how many such places a walk leaves behind it before it removes
 #: them, which looks at all messages of the walk (count).
 GONE, GONE_MOST = b"withdrawn", 1000
+#: Messages of a short flow at most, and short flows that are walked through in one round trip (count).
+SHORT, SHORT_AT_ONCE = 16, 50
+#: Flows whose lengths are asked for in one round trip (count).
+LENGTHS_AT_ONCE = 1000
 #: Messages that one step looks at for ends at most (count).
 SOUGHT_MOST = 1000
 #: Seconds for which it is known how far a queue was looked at for ends.
@@ -95,8 +101,15 @@ def withdraw(client: redis.Redis, queue: str, wanted: Wanted, ids: Collection[st
         wanted: Which tasks.
         ids: Of those that are wanted, with "ids".
     """
-    for place in _places(client, queue):
+    lists, flows, parked = _places(client, queue)
+    for place in lists:
         yield from _walk(client, place, wanted, ids)
+    for short, long in _by_length(client, flows):
+        for start in range(0, len(short), SHORT_AT_ONCE):
+            yield from _walk_short(client, short[start : start + SHORT_AT_ONCE], wanted, ids)
+        for place in long:
+            yield from _walk(client, place, wanted, ids)
+    yield from _walk(client, parked, wanted, ids)
 
 
 def withdraw_matching(
@@ -106,7 +119,8 @@ def withdraw_matching(
 
     With `is_meant` False they stay: what is found has no tags.
     """
-    for place in _places(client, queue):
+    lists, flows, parked = _places(client, queue)
+    for place in chain(lists, _matching(client, flows, matches), [parked]):
         skip, gone, stride = 0, 0, Stride()
         while messages := _peek(client, place, skip, stride.count):
             chosen = [message for message in messages if matches(message)]
@@ -164,11 +178,68 @@ def _peek(client: redis.Redis, place: WaitingPlace, skip: int, count: int) -> li
     return peek_parked(client, place.queue, skip, count) if place.is_parked else peek(client, place.key, skip, count)
 
 
-def _places(client: redis.Redis, queue: str) -> Iterator[WaitingPlace]:
-    """Yield a queue's lists, the most urgent first, then their flows, to which messages move, then what is parked."""
-    yield from (WaitingPlace(queue, key, key) for key, _ in lists_of(queue))
-    yield from (WaitingPlace(queue, flow.key, flow.place) for flow in flows_of(client, [queue]).get(queue, ()))
-    yield WaitingPlace(queue, list_key(queue, 0), list_key(queue, 0), is_parked=True)
+def _places(client: redis.Redis, queue: str) -> tuple[list[WaitingPlace], Iterator[WaitingPlace], WaitingPlace]:
+    """Return a queue's lists, the most urgent first, their flows, to which messages move, and what is parked.
+
+    The flows are read once they are asked for: after a walk through the lists.
+    """
+    lists = [WaitingPlace(queue, key, key) for key, _ in lists_of(queue)]
+    return lists, _flows(client, queue), WaitingPlace(queue, list_key(queue, 0), list_key(queue, 0), is_parked=True)
+
+
+def _flows(client: redis.Redis, queue: str) -> Iterator[WaitingPlace]:
+    for flow in flows_of(client, [queue]).get(queue, ()):
+        yield WaitingPlace(queue, flow.key, flow.place)
+
+
+def _by_length(
+    client: redis.Redis, flows: Iterator[WaitingPlace]
+) -> Iterator[tuple[list[WaitingPlace], list[WaitingPlace]]]:
+    """Yield the short and the long ones of some flows at a time; there may be one for each of 100,000 tenants."""
+    while some := list(islice(flows, LENGTHS_AT_ONCE)):
+        with client.pipeline(transaction=False) as pipe:
+            for place in some:
+                pipe.llen(place.key)
+            lengths = pipe.execute()
+        known = list(zip(some, lengths, strict=True))
+        yield (
+            [place for place, length in known if 0 < length <= SHORT],
+            [place for place, length in known if length > SHORT],
+        )
+
+
+def _matching(
+    client: redis.Redis, flows: Iterator[WaitingPlace], matches: Callable[[bytes], bool]
+) -> Iterator[WaitingPlace]:
+    """Yield the long flows, and those short ones in which something matches."""
+    for short, long in _by_length(client, flows):
+        for start in range(0, len(short), SHORT_AT_ONCE):
+            some = short[start : start + SHORT_AT_ONCE]
+            with client.pipeline(transaction=False) as pipe:
+                for place in some:
+                    pipe.lrange(place.key, 0, -1)
+                yield from (
+                    place for place, found in zip(some, pipe.execute(), strict=True) if any(map(matches, found))
+                )
+        yield from long
+
+
+def _walk_short(
+    client: redis.Redis, places: Sequence[WaitingPlace], wanted: Wanted, ids: Collection[str]
+) -> Iterator[Stretch]:
+    """Walk through short flows in one round trip; what one of them has left is walked through by itself."""
+    most_bytes = REPLY_BYTES // len(places)
+    calls = [_call(place, wanted, ids, skip=0, count=SHORT, reply_bytes=most_bytes) for place in places]
+    steps = [_stretch_in(reply)[0] for reply in run_script_each(client, WITHDRAW, calls)]
+    for place, step in zip(places, steps, strict=True):
+        if step.left:
+            _remove_gone(client, place.key, step.left, step.looked_at)
+    ends = [step.next_end for step in steps if step.next_end is not None]
+    found = tuple(one for step in steps for one in step.found)
+    yield Stretch(found, sum(step.looked_at for step in steps), min(ends, default=None))
+    for place, step in zip(places, steps, strict=True):
+        if sum(len(one.message) for one in step.found) > most_bytes:  # it stopped there
+            yield from _walk(client, place, wanted, ids)
 
 
 def _walk(client: redis.Redis, place: WaitingPlace, wanted: Wanted, ids: Collection[str]) -> Iterator[Stretch]:
@@ -202,14 +273,24 @@ def _remove_gone(client: redis.Redis, place: str, count: int, skip: int) -> int:
 def _step(
     client: redis.Redis, place: WaitingPlace, wanted: Wanted, ids: Collection[str], *, skip: int, count: int
 ) -> tuple[Stretch, int]:
-    call = WITHDRAW.call(
+    return _stretch_in(run_script(client, WITHDRAW, *_call(place, wanted, ids, skip=skip, count=count)))
+
+
+def _call(
+    place: WaitingPlace, wanted: Wanted, ids: Collection[str], *, skip: int, count: int, reply_bytes: int = REPLY_BYTES
+) -> tuple[list[Any], list[Any]]:
+    return WITHDRAW.call(
         list=place.key, unacked=keys.unacked(), index=keys.unacked_index(), suspects=keys.suspects(),
         revoked=keys.revoked(), parked=keys.parked(), order=keys.parked_order(place.queue),
         is_parked=int(place.is_parked), home=place.home, skip=skip, count=count, most=_most(wanted),
-        most_bytes=weight.MAX_MESSAGE_BYTES, reply_bytes=REPLY_BYTES, prefix=leases.Holdings().next_prefix(),
+        most_bytes=weight.MAX_MESSAGE_BYTES, reply_bytes=reply_bytes, prefix=leases.Holdings().next_prefix(),
         mark=leases.SUSPECT, mark_prefix=keys.submitted(""), bot_task=f'"{TASK_NAME}"', wanted=wanted, ids=tuple(ids),
     )  # fmt: skip
-    looked_at, size, soonest, left, *rows = run_script(client, WITHDRAW, *call)
+
+
+def _stretch_in(reply: Any) -> tuple[Stretch, int]:
+    """Return what a step found, and the bytes that it looked at."""
+    looked_at, size, soonest, left, *rows = reply
     found = tuple(Withdrawn(tag.decode(), message) for tag, message in zip(rows[::2], rows[1::2], strict=True))
     return Stretch(found, int(looked_at), float(soonest) if soonest else None, int(left)), int(size)
 
@@ -247,6 +328,13 @@ def claim(client: redis.Redis) -> tuple[str, str] | None:
     """Claim a queue in which something is over: its name, and what `finish` wants to know; None: there is none."""
     reply: list[Any] = run_script(client, CLAIM, *CLAIM.call(ends=keys.ends(), claim_s=CLAIM_S))
     return (reply[0].decode(), reply[1].decode()) if reply else None
+
+
+def renew(client: redis.Redis, claimed: tuple[str, str]) -> tuple[str, str]:
+    """Renew a claim while its walk goes on; return it. One that was lost stays lost: somebody else walks, too."""
+    queue, at = claimed
+    call = RENEW.call(ends=keys.ends(), queue=queue, claimed=at, claim_s=CLAIM_S)
+    return queue, run_script(client, RENEW, *call).decode() or at
 
 
 def finish(client: redis.Redis, claimed: tuple[str, str], next_end: float | None, pause_s: float) -> None:
