@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -79,7 +79,18 @@ def read_waiting_addresses(
         is_new = bool(told.get("is_first", True)) if is_seen else not told
         row.new, row.changed = row.new + is_new, row.changed + (not is_new)
         row.until = until if row.until is None else min(row.until, until or row.until)
-    return [found[name] for name in sorted(found)], _terms_hold_at(terms)
+    ends = [since_s + wait_s for since_s in _changes(known)]
+    own = _terms_hold_at(terms)
+    ends = [end for end in (*ends, *(() if own is None else (own,))) if end > now_s]
+    return [found[name] for name in sorted(found)], max(ends, default=None)
+
+
+def _changes(known: Mapping[str, Any]) -> Iterator[float]:
+    """Yield since when networks and prices that changed wait to hold, as `fleet/payouts/guards.py` keeps them."""
+    for name, told in known.items():
+        if name.startswith(":network:") and told["next"] != told["holds"]:
+            yield told["since_s"]
+    yield from (since_s for *_, since_s in known.get(":prices", {}).get("prices", ()) if since_s)
 
 
 def _terms_hold_at(terms: Mapping[str, Any]) -> float | None:

@@ -6,8 +6,9 @@ seen before is in Redis: a change counts from when Fleet first saw it.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ import redis
 
 from fleet.config import Settings
 from fleet.config.payouts.tables import MOST_HOURS
+from fleet.earnings.rows import EarningRow
+from fleet.payouts.prices import Price, held_rows, seen_prices
 from fleet.quoting import duration
 from fleet.signals import catalogue
 from fleet.signals.events import record_event_now
@@ -27,6 +30,8 @@ TURNS = 2
 Seen = tuple[float, tuple[str, ...]]
 #: Field of the settings themselves among the addresses: no payee has that name.
 TERMS = ""
+#: Fields of prices, and of networks before their name: no payee's name has a colon.
+PRICES, NETWORK = ":prices", ":network:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +90,25 @@ class Guards:
     Args:
         terms: Settings that hold.
         waits: Payee -> why its address is not paid yet; who is not in it is.
+        networks: Network -> why nothing is paid there yet, and no end of a payout is believed.
+        held: Rows of the ledger whose price is not believed yet.
         told: What of the settings does not hold yet, for people; empty: all does.
     """
 
     terms: PayoutTerms
     waits: Mapping[str, str]
+    networks: Mapping[str, str]
+    held: Collection[EarningRow]
     told: str
 
 
-def read_guards(client: redis.Redis, settings: Settings, now_s: float) -> Guards:
+def read_guards(client: redis.Redis, settings: Settings, ledger: Mapping[EarningRow, int], now_s: float) -> Guards:
     """Return what guards payouts, and keep what was not seen before, with an event for each.
 
     Args:
         client: Plain client of the state Redis.
-        settings: Payees and terms, as `fleet.toml` has them now.
+        settings: Payees, prices, networks and terms, as `fleet.toml` has them now.
+        ledger: Row -> tasks, of all time: a price may have been another one for an hour.
         now_s: Unix time of Redis.
     """
     found = cast("dict[bytes, bytes]", client.hgetall(payout_keys.addresses()))
@@ -109,16 +119,70 @@ def read_guards(client: redis.Redis, settings: Settings, now_s: float) -> Guards
         told = known.get(name, {})
         if (told.get("network"), _small(told.get("address", ""))) != (payee.network, _small(payee.address)):
             told = {"network": payee.network, "address": payee.address, "since_s": now_s, "is_first": name not in known}
-            client.hset(payout_keys.addresses(), name, json.dumps(told))
             what = "new" if told["is_first"] else "changed"
-            record_event_now(client, catalogue.PAYOUT_GUARD, what=f"address {what}", payee=name, network=payee.network)
+            _keep(client, name, told, f"address {what}", payee=name, network=payee.network)
         elif told["since_s"] > now_s:  # the clock was put back
             told["since_s"] = now_s
-            client.hset(payout_keys.addresses(), name, json.dumps(told))
+            _keep(client, name, told)
         left_s = told["since_s"] + terms.wait_hours * HOUR_S - now_s
         if left_s > 0:
             waits[name] = f"its address {'is new' if told['is_first'] else 'has changed'}: for {duration(left_s)} still"
-    return Guards(terms, waits, _told(terms, now_s))
+    networks = {
+        name: why for name in settings.networks
+        if (why := _network_waits(client, name, settings, known.get(f"{NETWORK}{name}"), terms, now_s))
+    }  # fmt: skip
+    held, prices = _held_rows(client, settings, ledger, known.get(PRICES), terms, now_s)
+    told = "; ".join(one for one in (_told(terms, now_s), *networks.values(), prices) if one)
+    return Guards(terms, waits, networks, held, told)
+
+
+def _keep(client: redis.Redis, field: str, told: Mapping[str, Any], what: str = "", **about: str) -> None:
+    """Keep what was seen, with an event unless that says nothing new."""
+    client.hset(payout_keys.addresses(), field, json.dumps(told))
+    if what:
+        record_event_now(client, catalogue.PAYOUT_GUARD, what=what, **{"payee": "", "network": "", **about})
+
+
+def _network_waits(
+    client: redis.Redis, name: str, settings: Settings, told: Mapping[str, Any] | None, terms: PayoutTerms, now_s: float
+) -> str:
+    """Return why nothing is paid on a network yet: another node could say that what was paid has failed."""
+    network = settings.networks[name]
+    url = "" if network.url is None else hashlib.sha256(network.url.get_secret_value().encode()).hexdigest()
+    seen = {"url": url, "token": _small(network.token), "multisend": _small(network.multisend or "")}
+    field = f"{NETWORK}{name}"
+    if told is None:
+        _keep(client, field, {"holds": seen, "next": seen, "since_s": now_s})
+        return ""
+    if seen != told["next"] or told["since_s"] > now_s:
+        told = {"holds": told["holds"], "next": seen, "since_s": now_s}
+        _keep(client, field, told, "network changed" if seen != told["holds"] else "network put back", network=name)
+    if seen == told["holds"]:
+        return ""
+    left_s = told["since_s"] + terms.wait_hours * HOUR_S - now_s
+    if left_s <= 0:
+        _keep(client, field, {**told, "holds": seen}, "network holds", network=name)
+        return ""
+    names = " and ".join(f"networks.{name}.{key}" for key in seen if seen[key] != told["holds"][key])
+    return f"{names} changed: nothing is paid there, and no payment has ended, for {duration(left_s)} still"
+
+
+def _held_rows(
+    client: redis.Redis, settings: Settings, ledger: Mapping[EarningRow, int], told: Mapping[str, Any] | None,
+    terms: PayoutTerms, now_s: float,
+) -> tuple[Collection[EarningRow], str]:  # fmt: skip
+    """Return rows of prices that were not seen for long enough, and that for people."""
+    known = None if told is None else {Price(*line): since_s for *line, since_s in told["prices"]}
+    wait_s = terms.wait_hours * HOUR_S
+    rows = [row for row in ledger if row.units > 0]
+    prices = seen_prices(known, settings.payouts.earn, rows, now_s=now_s, wait_s=wait_s)
+    if prices != known:
+        is_news = known is not None and any(since_s for price, since_s in prices.items() if price not in known)
+        kept = {"since_s": 0.0, "prices": [[*price, since_s] for price, since_s in prices.items()]}
+        _keep(client, PRICES, kept, "price new" if is_news else "")
+    left_s = max(prices.values(), default=0.0) + wait_s - now_s
+    told_so = f"prices in payouts.earn are new: what was earned by them is held for {duration(left_s)} still"
+    return held_rows(prices, rows), told_so if any(prices.values()) else ""
 
 
 def next_terms(known: PayoutTerms | None, wait_hours: float, confirmers: tuple[str, ...], now_s: float) -> PayoutTerms:
@@ -161,11 +225,10 @@ def _kept_terms(client: redis.Redis, settings: Settings, told: Mapping[str, Any]
     confirmers = tuple(sorted(one.lower() for one in settings.payouts.confirmers))
     terms = next_terms(known, settings.payouts.address_wait_hours, confirmers, now_s)
     if terms != known:
-        client.hset(payout_keys.addresses(), TERMS, json.dumps({**asdict(terms), "guard_hours": terms.guard_hours}))
-        if known is not None:
-            what = "terms change" if terms.changes else "terms hold"
-            what = "terms differ between hosts" if terms.flips >= TURNS else what
-            record_event_now(client, catalogue.PAYOUT_GUARD, what=what, payee="", network="")
+        what = "terms change" if terms.changes else "terms hold"
+        what = "terms differ between hosts" if terms.flips >= TURNS else what
+        kept = {**asdict(terms), "guard_hours": terms.guard_hours}
+        _keep(client, TERMS, kept, "" if known is None else what)
     return terms
 
 

@@ -17,7 +17,7 @@ class PayeeDue:
 
     Args:
         units: That may be paid now; below zero when more was taken back than earned since.
-        held: Units that bots have earned which are in quarantine or on probation.
+        held: Units that bots have earned which are in quarantine or on probation, and those of prices that are new.
         rows: Row -> how many of its tasks a payment takes up.
         before: Row -> how many of its tasks payouts had taken up when that was read.
         waits: Why it is not paid now; empty: it is.
@@ -38,7 +38,10 @@ class PayeeDue:
 
 
 def dues(
-    ledger: Mapping[EarningRow, int], netted: Mapping[str, int], held_bots: Collection[tuple[str, str]]
+    ledger: Mapping[EarningRow, int],
+    netted: Mapping[str, int],
+    held_bots: Collection[tuple[str, str]],
+    held_rows: Collection[EarningRow] = (),
 ) -> list[PayeeDue]:
     """Return what each payee is due of each asset, by name.
 
@@ -46,6 +49,7 @@ def dues(
         ledger: Row -> tasks, of all time.
         netted: Row as the ledger has it -> tasks that payouts have taken up.
         held_bots: Pool and name of bots whose earnings are held. What was taken back from them counts all the same.
+        held_rows: Rows that are held, too: earned by a price that is new.
     """
     found: dict[tuple[str, Asset], PayeeDue] = {}
     for row, count in ledger.items():
@@ -55,7 +59,7 @@ def dues(
             continue
         asset = Asset.of(row.asset)
         due = found.setdefault((row.payee, asset), PayeeDue(row.payee, asset))
-        if row.units > 0 and (row.pool, row.bot) in held_bots:
+        if row.units > 0 and ((row.pool, row.bot) in held_bots or row in held_rows):
             due.held += row.units * left
         else:
             due.units += row.units * left

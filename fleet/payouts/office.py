@@ -38,9 +38,10 @@ class Dues(NamedTuple):
 def read_dues(client: redis.Redis, settings: Settings, *, ignore_schedule: bool = False) -> Dues:
     """Return what each payee is due, and why who has to wait has to. Keeps addresses and terms not seen before."""
     now_s = float(client.time()[0])
-    guards = read_guards(client, settings, now_s)
-    found = dues(rows_ever(client), PayoutBook(client).netted(), held_bots(client, settings))
-    judge(found, settings, guards.waits, _waits(client, settings, now_s, ignore_schedule))
+    ledger = rows_ever(client)
+    guards = read_guards(client, settings, ledger, now_s)
+    found = dues(ledger, PayoutBook(client).netted(), held_bots(client, settings), guards.held)
+    judge(found, settings, guards.waits, {**_waits(client, settings, now_s, ignore_schedule), **guards.networks})
     return Dues(found, guards)
 
 

@@ -30,13 +30,15 @@ class Postman:
         book: Where each transaction stands.
         name: Of the network.
         network: Its settings.
+        doubt: Why no payment ends yet by what the node says; empty: it does.
         clock: Returns the Unix time.
     """
 
     def __init__(
-        self, book: PayoutBook, name: str, network: NetworkSettings, *, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._book, self._network, self._clock = book, network, clock
+        self, book: PayoutBook, name: str, network: NetworkSettings, *, doubt: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._book, self._network, self._doubt, self._clock = book, network, doubt, clock
         self._follow, self._send = _ways(name, network)
         self._chain_id = chain_id_of(name, network)
 
@@ -130,9 +132,12 @@ class Postman:
         slip = record.slip
         try:
             with as_answered():
-                return self._follow(slip, slip.transfers[number], record.standings[number])
+                now, is_known = self._follow(slip, slip.transfers[number], record.standings[number])
         except PayoutRefused as refused:
             raise NodeAway(str(refused)) from refused
+        if now.state in ENDED and self._doubt:
+            raise NodeAway(f"expected a node that is known for longer to say that it is {now.state}: {self._doubt}")
+        return now, is_known
 
     def _send_again(self, record: Record, number: int) -> Record:
         """Send the same bytes once more, and write down what the node objected to: it may tell why nothing happens."""

@@ -209,8 +209,8 @@ PAYOUT_MOVED = Event(
 PAYOUT_GUARD = Event(
     "payout_guard",
     "warning",
-    "An address was seen for the first time or has changed, or terms that guard payouts change or hold now: what, "
-    "payee, network.",
+    "An address was seen for the first time or has changed, or a price, a network or terms that guard payouts change "
+    "or hold now: what, payee, network.",
 )
 BUDGET_CHANGED = Event("budget_changed", "info", "An operator set a budget, or reset it: scope, now, by, host.")
 BILL_RESOLVED = Event(

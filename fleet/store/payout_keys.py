@@ -61,7 +61,10 @@ def parts(payout: str) -> str:
 
 
 def addresses() -> str:
-    """Hash, permanent: payee -> JSON of its address and network, and since when they are known; "": the terms."""
+    """Hash, permanent: payee -> JSON of its address and network, and since when they are known; "": the terms.
+
+    `:prices` and `:network:NAME` are what else is guarded; of a node's address only what it hashes to.
+    """
     return f"{TAG}:payouts:addresses"
 
 

@@ -8,14 +8,18 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
+from fleet import config
 from fleet.cli.main import main
 from fleet.payouts.guards import HOUR_S, TERMS, PayoutTerms, next_terms
 from fleet.payouts.slip import read_slip
 from fleet.store import payout_keys
 from tests.every import every
 from tests.payouts import evm_place
-from tests.payouts.evm_place import ADDRESSES, Place
-from tests.payouts.purse import fleet, payees
+from tests.payouts.evm_place import ADDRESSES, CENT, Place
+from tests.payouts.fake_evm import FakeEvm
+from tests.payouts.faulty import door_to
+from tests.payouts.purse import PAYER, fleet, payees
+from tests.payouts.test_told import found
 
 DAY_S = 86_401
 
@@ -29,6 +33,7 @@ def a_day_passes(place: Place) -> None:
     for name, text in place.client.hgetall(payout_keys.addresses()).items():
         told = json.loads(text)
         told["since_s"] -= DAY_S
+        told["prices"] = [[*line, since_s and since_s - DAY_S] for *line, since_s in told.get("prices", ())]
         place.client.hset(payout_keys.addresses(), name, json.dumps(told))
 
 
@@ -142,3 +147,82 @@ def test_two_hosts_with_different_files_are_named_for_the_wait_begins_anew_each_
     assert "terms differ between hosts" in CliRunner().invoke(main, ["events", "--json"]).output
     a_day_passes(place)
     assert "to and fro" not in fleet("due")
+
+
+def held(place: Place) -> dict[str, int]:
+    return {row["payee"]: int(row["held_units"]) for row in json.loads(fleet("due", "--json"))["due"]}
+
+
+def reprice(place: Place, price: str, before: str = "0.01") -> None:
+    """Let somebody change the price of a task in fleet.toml."""
+    path = place.folder / "fleet.toml"
+    path.write_text(path.read_text().replace(f'price = "{before}"', f'price = "{price}"'))
+    config.current.cache_clear()
+
+
+def test_what_is_earned_by_a_price_that_was_raised_is_held_for_a_day(place: Place) -> None:
+    place.configure(address_wait_hours=24)
+    place.earn()
+    waits(place)
+    a_day_passes(place)
+    reprice(place, "5")
+    place.earn(3, prefix="dear")
+    assert held(place) == dict.fromkeys(("p001", "p002", "p003"), 5 * 10**18)
+    assert "prices in payouts.earn are new: what was earned by them is held for 24 h still" in fleet("due")
+    assert "price new" in CliRunner().invoke(main, ["events", "--json"]).output
+    place.prepared()
+    assert [one.units for one in read_slip(place.folder / "slip.json").payments] == [10 * CENT] * 3
+    a_day_passes(place)
+    assert every(not units for units in held(place).values()) and "are new" not in fleet("due")
+    reprice(place, "0.001", before="5")
+    place.earn(3, prefix="cheap")
+    assert every(not units for units in held(place).values()), "a lower price holds at once"
+
+
+def test_a_price_that_was_raised_for_an_hour_between_two_looks_is_held_too(place: Place) -> None:
+    place.configure(address_wait_hours=24)
+    place.earn()
+    waits(place)
+    reprice(place, "5")
+    place.earn(3, prefix="dear")
+    place.configure(address_wait_hours=24)
+    assert held(place) == dict.fromkeys(("p001", "p002", "p003"), 5 * 10**18)
+
+
+def test_another_node_ends_no_payment_and_prepares_none_before_a_day_has_passed(place: Place) -> None:
+    place.configure(address_wait_hours=24)
+    place.earn()
+    waits(place)
+    a_day_passes(place)
+    place.prepared()
+    fleet("send", place.signed())
+    place.chain.mine(4)
+    liar = FakeEvm(PAYER["evm"])
+    liar.blocks = [list(block) for block in place.chain.blocks]
+    liar.refused = {address.lower() for address in ADDRESSES}
+    with door_to(liar.execute) as door:
+        place.configure(network={"url": door.url}, address_wait_hours=24)
+        told = fleet("check", code=1)
+        assert "expected a node that is known for longer to say that it is failed: networks.test.url changed" in told
+        assert place.states() == ["broadcast"] and door.url not in str(place.client.hgetall(payout_keys.addresses()))
+        assert "networks.test.url changed: nothing is paid there" in fleet("due")
+        assert "Prices, networks or other terms" in found(place, 0.0)[-1].sentence
+        place.configure(address_wait_hours=24)
+        assert place.check() == ["settled"], "put back, it holds at once"
+        place.earn(prefix="later")
+        place.configure(network={"url": door.url}, address_wait_hours=24)
+        fleet("due")
+        told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+        assert "networks.test.url changed: nothing is paid there, and no payment has ended, for 24 h still" in told
+        a_day_passes(place)
+        assert "changed" not in fleet("due")
+
+
+@pytest.mark.parametrize("name", ["token", "multisend"])
+def test_another_contract_waits_like_another_node(place: Place, name: str) -> None:
+    place.configure(address_wait_hours=24)
+    place.earn()
+    waits(place)
+    place.configure(network={name: "0x" + "cc" * 20}, address_wait_hours=24)
+    assert f"networks.test.{name} changed" in fleet("due")
+    assert "network changed" in CliRunner().invoke(main, ["events", "--json"]).output

@@ -482,7 +482,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     ),
     (
         "payout_guard", "warning",
-        "payouts.address_wait_hours or payouts.confirmers were changed: that holds from 15:00:00 UTC on",
+        "Prices, networks or other terms of payouts were changed: that holds from 15:00:00 UTC on",
         view_of().model_copy(update={"bill": BillView(payouts=PayoutsView(terms_hold_at=NOW_S + 3480))}), symptoms_of(),
     ),
     (

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import redis
 
     from fleet.payouts.book import Record
+    from fleet.payouts.guards import Guards
     from fleet.payouts.netting import PayeeDue
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -110,7 +111,7 @@ def send(slip_file: Path, main_net: bool, as_json: bool) -> None:
     extra()
     slip = read_slip(slip_file)
     with _state() as (client, settings):
-        postman = _postman(client, slip.network, settings)
+        postman = _postman(client, slip.network, settings, _guards(client, settings))
         record = postman.send(slip, main_net=main_net)
         _record(client, slip.voids or slip.id, slip.network, "voided" if slip.voids else "sent")
     _show_records([record], as_json)
@@ -131,17 +132,16 @@ def check(ctx: click.Context, payout: str | None, as_json: bool) -> None:
       fleet payouts check 20261130-bsc-test-1a2b3c4d
     """
     from fleet.payouts.book import PayoutBook
-    from fleet.payouts.guards import read_guards
 
     extra()
     with _state() as (client, settings):
-        read_guards(client, settings, float(client.time()[0]))
+        guards = _guards(client, settings)
         book = PayoutBook(client)
         records, troubles = [], []
         for one in [payout] if payout else book.under_way().values():
             before = book.read(one)
             try:
-                after = _postman(client, before.slip.network, settings).check(one)
+                after = _postman(client, before.slip.network, settings, guards).check(one)
             except FleetError as error:  # other networks are looked at all the same
                 troubles.append(f"{one}: {error}")
                 after = book.read(one)
@@ -321,11 +321,19 @@ def _network(name: str, settings: Settings) -> Any:
     return settings.networks[name]
 
 
-def _postman(client: redis.Redis, name: str, settings: Settings) -> Any:
+def _guards(client: redis.Redis, settings: Settings) -> Guards:
+    from fleet.earnings.ledger import rows_ever
+    from fleet.payouts.guards import read_guards
+
+    return read_guards(client, settings, rows_ever(client), float(client.time()[0]))
+
+
+def _postman(client: redis.Redis, name: str, settings: Settings, guards: Guards) -> Any:
     from fleet.payouts.book import PayoutBook
     from fleet.payouts.sending import Postman
 
-    return Postman(PayoutBook(client, replicas=settings.redis.replicas), name, _network(name, settings))
+    book = PayoutBook(client, replicas=settings.redis.replicas)
+    return Postman(book, name, _network(name, settings), doubt=guards.networks.get(name, ""))
 
 
 def _name() -> str:

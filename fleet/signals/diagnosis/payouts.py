@@ -36,7 +36,7 @@ def guards(case: Case) -> Iterator[Diagnosis]:
         )  # fmt: skip
     if payouts.terms_hold_at is not None:
         yield diagnosis(
-            "payout_guard", "warning", "payouts.address_wait_hours or payouts.confirmers were changed",
+            "payout_guard", "warning", "Prices, networks or other terms of payouts were changed",
             cause=f"that holds from {clock(payouts.terms_hold_at, case.now_s)} on", about="terms", now_s=case.now_s,
             help=Help(advice="put fleet.toml back until then, if nobody of yours did it", command="fleet payouts due"),
         )  # fmt: skip
