@@ -158,14 +158,9 @@ def _on_evm(slip: Slip, network: NetworkSettings, node: EvmNode) -> PayingAccoun
     def draft(payments: Sequence[Payment]) -> SlipDraft:
         parts = evm.parted(payments, network.multisend)
         estimates = _estimates(network, node, parts, network.multisend)
-        if wrong := next((error for _, error in estimates if error is not None), None):
+        if failed := next(((part, error) for part, (_, error) in zip(parts, estimates, strict=True) if error), None):
             check_balance(slip, payments, balance)
-            alone = _refused_alone(network, node, payments)
-            if not alone:
-                raise PayoutRefused(
-                    f"expected payments that go through, got {wrong}{_why_not(network, node, payments)}"
-                )
-            return SlipDraft(slip, 0, 0, _unless_all(alone, payments))
+            return SlipDraft(slip, 0, 0, _refused(network, node, payments, *failed))
         gas = [math.ceil(int(found, 16) * HEAD_ROOM) for found, _ in estimates]
         transfers = tuple(
             Transfer(part, nonce=nonce + place, gas=units)
@@ -189,14 +184,44 @@ def _estimates(
     return node.ask_together(*(("eth_estimateGas", [call]) for call in calls)) if calls else []
 
 
-def _refused_alone(network: NetworkSettings, node: EvmNode, payments: Sequence[Payment]) -> dict[str, str]:
-    """Return payee -> what the token says to a transfer to that one alone, where it would revert it."""
-    alone = _estimates(network, node, [[payment] for payment in payments], None)
-    return {
-        payment.payee: _REFUSES.format(quote(error))
+def _refused(
+    network: NetworkSettings, node: EvmNode, payments: Sequence[Payment], part: Sequence[Payment], wrong: str
+) -> dict[str, str]:
+    """Return payee -> why it cannot be paid, asked as it would be paid: alone, else as the one with whom a part fails.
+
+    Raises:
+        PayoutRefused: It is none of them.
+    """
+    why_not = _why_not(network, node, payments)
+    if why_not or not _REVERTED.search(wrong):
+        raise PayoutRefused(f"expected payments that go through, got {wrong}{why_not}")
+    alone = _estimates(network, node, [[payment] for payment in payments], network.multisend)
+    refused = {
+        payment.payee: quote(error)
         for payment, (_, error) in zip(payments, alone, strict=True)
         if error is not None and _REVERTED.search(error)
     }
+    if refused:
+        return _unless_all(refused, payments)
+    if len(part) == 1 or any(error is not None for _, error in alone):
+        raise PayoutRefused(f"expected payments that go through, got {wrong}")
+    return {_first_not_with_others(network, node, part).payee: _NOT_WITH_OTHERS.format(quote(wrong))}
+
+
+def _first_not_with_others(network: NetworkSettings, node: EvmNode, part: Sequence[Payment]) -> Payment:
+    """Return the payment with which a part begins to fail, by halves: all before it go through together.
+
+    Raises:
+        PayoutRefused: The node says something else than that it would be reverted.
+    """
+    passes, fails = 1, len(part)
+    while fails - passes > 1:
+        half = (passes + fails) // 2
+        ((_, error),) = _estimates(network, node, [part[:half]], network.multisend)
+        if error is not None and not _REVERTED.search(error):
+            raise PayoutRefused(f"expected payments that go through, got {error}")
+        passes, fails = (half, fails) if error is None else (passes, half)
+    return part[fails - 1]
 
 
 def _why_not(network: NetworkSettings, node: EvmNode, payments: Sequence[Payment]) -> str:
@@ -263,7 +288,7 @@ def _on_tron(slip: Slip, network: NetworkSettings, node: TronNode) -> PayingAcco
                     tron.call_data(payment.to, payment.units)[8:],
                 )  # fmt: skip
             except CallReverted as reverted:
-                refused[payment.payee] = _REFUSES.format(reverted)
+                refused[payment.payee] = str(reverted)
                 continue
             most = math.ceil(energy * HEAD_ROOM) * prices["getEnergyFee"]
             if most > units_of(network.max_fee_trx, 6):
@@ -297,19 +322,24 @@ def _resources(network: NetworkSettings, node: TronNode) -> int:
     return max(0, int(found.get("EnergyLimit", 0)) - int(found.get("EnergyUsed", 0)))
 
 
-#: Why a payee waits whose transfer alone would be reverted.
+#: Why a payee waits whose transfer alone would be reverted, and one whose transfer is only with others.
 _REFUSES = "the token refuses its address: {}"
+_NOT_WITH_OTHERS = "together with the others its payment is refused, and theirs with it: {}"
 
 
-def _unless_all(refused: dict[str, str], payments: Sequence[Payment]) -> dict[str, str]:
-    """Return who cannot be paid, unless nobody can: then it is the token or the payer, and no address.
+def _unless_all(refused: Mapping[str, str], payments: Sequence[Payment]) -> dict[str, str]:
+    """Return who cannot be paid, unless nobody can: then it may be the token or the payer, and nobody is accused.
 
     Raises:
         PayoutRefused: With what the token says.
     """
-    if len(refused) == len(payments) > 1:
-        raise PayoutRefused(f"expected payments that go through, got none that does: {next(iter(refused.values()))}")
-    return refused
+    if refused and len(refused) == len(payments):
+        who = "the only payee" if len(payments) == 1 else "the payees"
+        raise PayoutRefused(
+            f"expected payments that go through, got none that does: {next(iter(refused.values()))}: the token may be "
+            f"paused, or refuse the payer or {who}"
+        )
+    return {payee: _REFUSES.format(why) for payee, why in refused.items()}
 
 
 def check_balance(slip: Slip, payments: Sequence[Payment], balance: int) -> None:

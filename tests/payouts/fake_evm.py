@@ -48,6 +48,11 @@ class FakeEvm:
     pool: dict[str, Sent] = field(default_factory=dict)
     #: Addresses to which transfers are reverted.
     refused: set[str] = field(default_factory=set)
+    #: Addresses that revert only when the multisend contract pays them, and only when it pays others too.
+    refused_via_multisend: set[str] = field(default_factory=set)
+    refused_with_others: set[str] = field(default_factory=set)
+    #: The token moves nothing for the payer.
+    is_paused: bool = False
     forks: int = 0
     chain_id: int = CHAIN_ID
     #: Wei of the payer.
@@ -125,7 +130,11 @@ class FakeEvm:
 
     def _eth_estimateGas(self, call: dict[str, str]) -> str:
         moves = self._moves(call["to"].lower(), call["data"])
-        if moves is None or any(to in self.refused for to, _ in moves):
+        if moves is None or self.is_paused or any(to in self.refused for to, _ in moves):
+            raise ValueError(self.reverts_with)
+        odd = self.refused_via_multisend if call["to"].lower() == MULTISEND else set[str]()
+        odd = odd | (self.refused_with_others if len(moves) > 1 else set())
+        if any(to in odd for to, _ in moves):
             raise ValueError(self.reverts_with)
         if sum(units for _, units in moves) > self.state()[0][self.payer.lower()]:
             raise ValueError("execution reverted: too little")

@@ -13,7 +13,7 @@ from fleet.payouts.slip import read_slip
 from tests.payouts import evm_place
 from tests.payouts.evm_place import ADDRESSES, CENT, Place
 from tests.payouts.fake_evm import MULTISEND, TOKEN
-from tests.payouts.purse import PAYER, fleet
+from tests.payouts.purse import PAYER, earn, fleet
 
 
 def waiting(place: Place, name: str) -> dict[str, str]:
@@ -56,6 +56,28 @@ def test_a_token_that_refuses_everybody_or_a_node_in_trouble_accuses_nobody(plac
     place.chain.reverts_with = "daily request count exceeded"
     told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
     assert "expected payments that go through, got daily request count exceeded" in told
+    assert "refuses its address" not in told and place.states() == []
+
+
+@pytest.mark.parametrize("kind", ["refused_via_multisend", "refused_with_others"])
+def test_an_address_that_reverts_only_through_the_contract_or_with_others_waits_alone(place: Place, kind: str) -> None:
+    place.earn()
+    getattr(place.chain, kind).add(ADDRESSES[1].lower())
+    told = waiting(place, "slip.json")
+    what = (
+        "the token refuses its address" if kind == "refused_via_multisend" else "together with the others its payment"
+    )
+    assert list(told) == ["p002"] and what in told["p002"]
+    assert [one.payee for one in read_slip(place.folder / "slip.json").payments] == ["p001", "p003"]
+
+
+@pytest.mark.parametrize("multisend", [MULTISEND, None])
+def test_a_paused_token_is_not_told_as_an_address_that_is_refused(place: Place, multisend: str | None) -> None:
+    place.configure(network={"multisend": multisend})
+    earn(place.client, config.current(), 10, bots=1, prefix="alone")
+    place.chain.is_paused = True
+    told = fleet("prepare", "test", "-o", place.folder / "x.json", "--now", code=1)
+    assert "the token may be paused, or refuse the payer or the only payee" in told
     assert "refuses its address" not in told and place.states() == []
 
 
