@@ -10,7 +10,7 @@ import pytest
 
 from fleet import config
 from fleet.config.payouts.tables import NetworkSettings
-from fleet.payouts.slip import Slip, write_slip
+from fleet.payouts.slip import Slip, read_slip, write_slip
 from tests.payouts.evm_place import Place
 from tests.payouts.fake_evm import MULTISEND, TOKEN
 from tests.payouts.purse import PAYER, fleet, key_file
@@ -80,6 +80,18 @@ def test_pins_that_were_cut_off_or_cannot_be_written_sign_nothing(place: Place, 
     (place.folder / ".payer.json.pins.anew").mkdir()
     told = fleet("sign", place.folder / "slip.json", *words(place, "again.json"), code=1)
     assert "a folder that can be written" in told and not (place.folder / "again.json").exists()
+
+
+def test_a_void_pins_nothing_for_nobody_is_shown_its_contract(place: Place) -> None:
+    place.earn()
+    payout = place.prepared()
+    fleet("void", payout.id, "-o", place.folder / "void.json")
+    write_slip(replace(read_slip(place.folder / "void.json"), decimals=17, multisend=TOKEN), place.folder / "v.json")
+    for command, more in (("sign", ("--most", "1")), ("confirm", ())):
+        told = fleet(command, place.folder / "v.json", *words(place, f"{command}.json"), *more)
+        assert "from now on this key signs as" not in told and not (place.folder / "payer.json.pins").exists()
+    told = fleet("sign", place.folder / "slip.json", *words(place, "signed.json"))
+    assert "from now on this key signs as" in told and f"through contract {MULTISEND}" in told
 
 
 def test_a_wrong_key_pins_nothing(place: Place) -> None:

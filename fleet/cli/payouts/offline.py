@@ -83,7 +83,7 @@ def sign(
     if time.time() >= slip.expires_s:
         raise PayoutRefused(f"expected a slip that has not expired, got {slip.id}: {what_ends(slip)}")
     pins.check(slip, is_new=is_pinned_anew)
-    if most is not None and not is_pinned_anew and not pins.knows(slip):
+    if most is not None and not slip.voids and not is_pinned_anew and not pins.knows(slip):
         raise PayoutRefused(
             f"expected decimals that {pins.path} says, to read --most by, got the first slip of this key: sign without "
             "--most to see what it says, or say --pin"
@@ -186,8 +186,8 @@ def _show(slip: Slip) -> None:
 
 
 def _pin(pins: Pins, slip: Slip) -> None:
-    """Keep what a slip says of its amounts, once the key is open; say so where it is news."""
-    if pins.add(slip):
+    """Keep what a slip says of its amounts, once the key is open; say so where it is news. A void has no amounts."""
+    if not slip.voids and pins.add(slip):
         say(f"from now on this key signs as {pins.path} says: compare its contracts and decimals with what you know")
 
 
