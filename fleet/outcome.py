@@ -19,6 +19,13 @@ from fleet.waits import Wait
 Status = Literal["ok", "degraded", "failed"]
 
 
+class Entered(Frozen):
+    """The rollout in which a task was counted as it began, so that it is not counted again when it comes back."""
+
+    rollout: str = Field(description="Its id.")
+    cohort: int = Field(description="In which it began.")
+
+
 class Before(Frozen):
     """What a task has had before it was parked and taken anew; travels in its message."""
 
@@ -31,6 +38,7 @@ class Before(Frozen):
     ran_ms: int = 0
     parked: int = Field(0, description="Times that it was parked.")
     since: float = Field(0.0, description="Unix time in seconds of its last failed call, or of its beginning.")
+    entered: Entered | None = Field(None, description="The rollout of its pool that has counted it, while one ran.")
 
     def parked_again(self) -> Before:
         """Return it with one time more that it was parked."""

@@ -17,7 +17,7 @@ from fleet.rollouts.book import (
     state_of,
     worse,
 )
-from fleet.rollouts.comparing import ENOUGH, FALSE_BACK, ArmSums, Compared, added, compare
+from fleet.rollouts.comparing import ENOUGH, FALSE_BACK, ArmSums, Cohort, Compared, added, cohort_of, compare, counted
 
 __all__ = [
     "COUNT",
@@ -25,12 +25,15 @@ __all__ = [
     "FALSE_BACK",
     "FINISH",
     "ArmSums",
+    "Cohort",
     "Compared",
     "Rollout",
     "RolloutState",
     "added",
+    "cohort_of",
     "compare",
     "count_call",
+    "counted",
     "end",
     "finish_call",
     "read_rollouts",

@@ -13,7 +13,7 @@ import redis
 from pydantic import Field, ValidationError
 
 from fleet.frozen import Frozen
-from fleet.rollouts.comparing import ArmSums, Compared, arm_in, compare
+from fleet.rollouts.comparing import ArmSums, Cohort, Compared, cohorts_in, compare
 from fleet.store import answer_keys
 from fleet.store.client import Script, run_script
 
@@ -65,17 +65,24 @@ class RolloutState(Frozen):
     """A rollout and what has come of it."""
 
     rollout: Rollout
-    new: ArmSums
-    old: ArmSums
+    cohorts: tuple[Cohort, ...] = ()
+
+    @property
+    def new(self) -> ArmSums:
+        return sum((one.new for one in self.cohorts), ArmSums())
+
+    @property
+    def old(self) -> ArmSums:
+        return sum((one.old for one in self.cohorts), ArmSums())
 
     @property
     def compared(self) -> tuple[Compared, ...]:
-        return compare(self.new, self.old, share=self.rollout.share, dearer=self.rollout.dearer)
+        return compare(self.cohorts, share=self.rollout.share, dearer=self.rollout.dearer)
 
 
 def state_of(rollout: Rollout, fields: Mapping[bytes, bytes]) -> RolloutState:
     """Return how a rollout stands, from its hash `answer_keys.rollout`."""
-    return RolloutState(rollout=rollout, new=arm_in(fields, "new"), old=arm_in(fields, "old"))
+    return RolloutState(rollout=rollout, cohorts=cohorts_in(fields))
 
 
 def worse(state: RolloutState) -> str:

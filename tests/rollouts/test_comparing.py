@@ -3,54 +3,89 @@
 from __future__ import annotations
 
 import random
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from heapq import heappop, heappush
 from statistics import median
 
 import pytest
 
-from fleet.rollouts.comparing import FALSE_BACK, ArmSums, Moments, added, arm_in, compare
+from fleet.rollouts.comparing import FALSE_BACK, ArmSums, Cohort, added, cohort_of, cohorts_in, compare, counted
 from tests.every import every
 
-#: Tasks of a rollout that nobody stops, and between two looks at its sums.
-TASKS, LOOK_EVERY = 4000, 10
+#: Tasks of a rollout that nobody stops, those that begin in a second, and between two looks at its sums.
+TASKS, A_SECOND, LOOK_EVERY = 4000, 20.0, 20
+
+
+class Sums:
+    """What Redis has of a rollout, as workers write it; a task's end is written when it has come."""
+
+    def __init__(self) -> None:
+        self.fields: dict[bytes, float] = defaultdict(float)
+        self._ends: list[tuple[float, int, dict[str, float]]] = []
+
+    def begin(self, at_s: float, name: str, ends_at_s: float, ended: Callable[[int], dict[str, float]]) -> None:
+        """Count a task as it begins, and all that have ended by then."""
+        while self._ends and self._ends[0][0] <= at_s:
+            self._add(heappop(self._ends)[2])
+        self._add(counted(name, cohort_of(at_s), "begun"))
+        heappush(self._ends, (ends_at_s, len(self._ends) + round(at_s * 1e6), ended(cohort_of(at_s))))
+
+    def _add(self, numbers: dict[str, float]) -> None:
+        for field, number in numbers.items():
+            self.fields[field.encode()] += number
+
+    @property
+    def cohorts(self) -> tuple[Cohort, ...]:
+        return cohorts_in({field: str(number).encode() for field, number in self.fields.items()})
 
 
 def played(
-    seed: int, *, share: float, fails: tuple[float, float], costs: tuple[float, float], alike: tuple[float, float]
-) -> tuple[int, str]:
+    seed: int, *, share: float, fails: tuple[float, float] = (0.05, 0.05), costs: tuple[float, float] = (100.0, 100.0),
+    alike: tuple[float, float] = (0.3, 0.3), took_s: tuple[float, float] = (0.0, 0.0), tasks: int = TASKS,
+) -> tuple[int, str]:  # fmt: skip
     """Return after how many tasks a rollout went back, and why; 0: it did not.
 
     Args:
         seed: Of all that is drawn.
         share: Of tasks under the new setting.
         fails, costs, alike: Failure rate, mean cost and mean likeness: of the new setting, of the old one.
+        took_s: Mean time (s) that a task takes, the longer the dearer: of the new setting, of the old one.
+        tasks: Of a rollout that does not go back.
     """
-    draw, sums = random.Random(seed), {"new": [0.0] * 8, "old": [0.0] * 8}
-    for task in range(1, TASKS + 1):
+    draw, sums = random.Random(seed), Sums()
+    for task in range(1, tasks + 1):
         name = "new" if draw.random() < share else "old"
         which = 0 if name == "new" else 1
         is_good = draw.random() >= fails[which]
-        cost = costs[which] * draw.lognormvariate(-0.5, 1.0) if is_good else None
+        length = draw.lognormvariate(-0.5, 1.0)
+        cost = costs[which] * length if is_good else None
         likeness = min(1.0, max(0.0, draw.gauss(alike[which], 0.15))) if is_good and task % 2 else None
-        for field, number in added(name, is_good=is_good, cost=cost, likeness=likeness).items():
-            place = ("tasks", "failed", "costs", "cost", "cost2", "pairs", "alike", "alike2").index(field[4:])
-            sums[name][place] += number
+        at_s = task / A_SECOND
+        sums.begin(
+            at_s, name, at_s + took_s[which] * length,
+            lambda cohort: added(name, cohort, is_good=is_good, cost=cost, likeness=likeness),  # noqa: B023 - at once
+        )  # fmt: skip
         if task % LOOK_EVERY == 0:
-            new, old = (
-                ArmSums(int(one[0]), int(one[1]), Moments(*one[2:5]), Moments(*one[5:])) for one in sums.values()
-            )
-            for found in compare(new, old, share=share, dearer=0.1):
+            for found in compare(sums.cohorts, share=share, dearer=0.1):
                 if found.is_worse:
                     return task, found.aspect
     return 0, ""
 
 
-def test_equal_settings_go_back_no_more_often_than_promised() -> None:
+#: Mean times (s) under the new setting and the old one.
+TIMES = {"both at once": (0.0, 0.0), "the new one is slower": (12.0, 4.0), "the new one is faster": (2.0, 20.0)}
+
+
+@pytest.mark.parametrize("took_s", TIMES.values(), ids=TIMES.keys())
+def test_equal_settings_go_back_no_more_often_than_promised(took_s: tuple[float, float]) -> None:
+    """However long either takes: what is slow is not worse, and what is fast fails sooner, not more often."""
     false = [
-        played(seed, share=(0.05, 0.2, 0.5)[seed % 3], fails=(0.1, 0.1), costs=(100, 100), alike=(0.3, 0.3))[1]
+        played(seed, share=(0.05, 0.1, 0.5)[seed % 3], fails=((0.0, 0.0), (0.1, 0.1), (0.5, 0.5))[seed // 3 % 3],
+               took_s=took_s, tasks=600)[1]
         for seed in range(1000)
-    ]
-    assert sum(map(bool, false)) <= FALSE_BACK * 1000, [one for one in false if one]
+    ]  # fmt: skip
+    assert sum(map(bool, false)) <= FALSE_BACK * 1000, Counter(false)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +101,23 @@ def test_equal_settings_go_back_no_more_often_than_promised() -> None:
 def test_what_is_worse_goes_back_soon(
     name: str, world: dict[str, tuple[float, float]], most_tasks: int, aspect: str
 ) -> None:
-    usual = {"fails": (0.05, 0.05), "costs": (100.0, 100.0), "alike": (0.3, 0.3), **world}
-    ends = [played(seed, share=0.1, **usual) for seed in range(40)]
+    ends = [played(seed, share=0.1, **world) for seed in range(40)]
     assert every(at for at, _ in ends), name
     assert median(at for at, _ in ends) <= most_tasks, (name, sorted(at for at, _ in ends))
     assert sum(why == aspect for _, why in ends) >= 38
+
+
+@pytest.mark.parametrize("took_s", [(12.0, 4.0), (2.0, 20.0)], ids=["slower", "faster"])
+@pytest.mark.parametrize(
+    ("fails", "most_tasks"), [((1.0, 0.02), 100), ((0.25, 0.05), 700), ((0.5, 0.2), 700)], ids=["ever", "five", "half"]
+)
+def test_what_fails_more_is_found_as_soon_as_its_tasks_end(
+    fails: tuple[float, float], most_tasks: int, took_s: tuple[float, float]
+) -> None:
+    """After as many tasks as else, half of that for its cohort to be over, and those of thrice the mean time."""
+    ends = [played(seed, share=0.1, fails=fails, took_s=took_s) for seed in range(40)]
+    assert every(at for at, _ in ends)
+    assert median(at for at, _ in ends) <= 1.5 * most_tasks + 3 * max(took_s) * A_SECOND, sorted(at for at, _ in ends)
 
 
 def test_a_setting_that_does_better_stays() -> None:
@@ -90,7 +137,8 @@ def test_an_outage_that_both_meet_accuses_nobody() -> None:
             side = new if draw.random() < 0.1 else old
             side[0] += 1
             side[1] += draw.random() < rate(task)
-            if task % LOOK_EVERY == 0 and compare(ArmSums(*new), ArmSums(*old), share=0.1, dearer=0.1)[0].is_worse:
+            both = Cohort(ArmSums(*new), ArmSums(*old))
+            if task % LOOK_EVERY == 0 and compare([both], share=0.1, dearer=0.1)[0].is_worse:
                 return True
         return False
 
@@ -98,10 +146,17 @@ def test_an_outage_that_both_meet_accuses_nobody() -> None:
 
 
 def test_what_was_added_is_read_again() -> None:
-    fields: dict[bytes, bytes] = {}
-    for is_good, cost in ((True, 3.0), (False, None), (True, 5.0)):
-        for name, number in added("new", is_good=is_good, cost=cost, likeness=None).items():
-            fields[name.encode()] = str(float(fields.get(name.encode(), b"0")) + number).encode()
-    found = arm_in(fields, "new")
-    assert (found.tasks, found.failed, found.costs.mean, found.costs.variance) == (3, 1, 4.0, 2.0)
-    assert arm_in(fields, "old") == ArmSums()
+    sums = Sums()
+    for at_s, is_good, cost in ((0.5, True, 3.0), (0.6, False, None), (40.0, True, 5.0)):
+        sums.begin(
+            at_s,
+            "new",
+            at_s,
+            lambda cohort: added("new", cohort, is_good=is_good, cost=cost, likeness=None),  # noqa: B023
+        )
+    sums.begin(41.0, "old", 60.0, lambda cohort: counted("old", cohort, "left"))
+    first, last = sums.cohorts
+    assert (first.new.tasks, first.new.failed, last.new.tasks) == (2, 1, 1)
+    both = first + last
+    assert (both.new.begun, both.new.unknown, both.new.costs.mean, both.new.costs.variance) == (3, 0, 4.0, 2.0)
+    assert (both.old.begun, both.old.unknown, both.old.left) == (1, 1, 0)

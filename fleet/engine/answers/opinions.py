@@ -126,20 +126,22 @@ class Panel:
         given: list[Opinion] = []
         stopped: list[Opinion] = []
         checkout: Checkout | None = first
-        asked = [first]
+        asked, arm = [first], None
         had, left_s, spent = before, allowed_s - before.ran_ms / 1000, 0
         while checkout is not None:
             self._stops[first.token] = stop = asyncio.Event()
             turn = self._begin(
                 _Turn(task, self._bot_of(checkout.bot), checkout, task_id, left_s, spent, stop),
-                is_first=not (given or stopped),
-            )
+                before, is_first=not (given or stopped),
+            )  # fmt: skip
+            arm = arm or turn.arm
             try:
                 found = await self._turn(turn, had, may_park=not given)
             finally:
                 del self._stops[first.token]
             if isinstance(found, Parking):
-                return Opinions((), tuple(stopped), most, parking=_since(found, before, stopped), asked=tuple(asked))
+                parking = _entered(_since(found, before, stopped), arm, before)
+                return Opinions((), tuple(stopped), most, parking=parking, asked=tuple(asked))
             opinion = self._heard(turn, found)
             if first.token in self._revoked:
                 self._revoked.discard(first.token)
@@ -163,22 +165,25 @@ class Panel:
         if given:
             return Opinions(tuple(given), tuple(stopped), most)
         wait = BotsQuarantined("its bot was quarantined, and there is no other").wait(about=first.pool)
-        parking = _since(Parking(wait, NOTHING_BEFORE, is_alone=True), before, stopped)
+        parking = _entered(_since(Parking(wait, NOTHING_BEFORE, is_alone=True), before, stopped), arm, before)
         return Opinions((), tuple(stopped), most, parking=parking, asked=tuple(asked))
 
-    def _begin(self, turn: _Turn, *, is_first: bool) -> _Turn:
+    def _begin(self, turn: _Turn, before: Before, *, is_first: bool) -> _Turn:
         """Return a turn as it is under the rollout of its pool, if one runs, and with the model chosen for it."""
         if not is_first or self._rollouts is None or self._choices is None:
             return turn
         bot, said = self._choices.choose(turn.task, turn.bot, turn.task_id)
-        bot, arm = self._rollouts.enter(bot, turn.task_id)
+        bot, arm = self._rollouts.enter(bot, turn.task_id, before.entered)
         return replace(turn, bot=bot, arm=arm, said=said) if arm is not None or said else turn
 
     def _heard(self, turn: _Turn, found: Outcome) -> Opinion:
         """Return what a turn came to; the rollout of its pool learns it."""
         if turn.said:
             found = replace(found, sent={**found.sent, **turn.said})
-        if self._rollouts is None or turn.arm is None or (turn.stop.is_set() and found.answer is None):
+        if self._rollouts is None or turn.arm is None:
+            return Opinion(turn.checkout, turn.bot, found)
+        if turn.stop.is_set() and found.answer is None:
+            self._rollouts.left(turn.arm)
             return Opinion(turn.checkout, turn.bot, found)
         heard = self._rollouts.heard(turn.task, turn.arm, found)
         return Opinion(turn.checkout, turn.bot, heard, turn.arm.is_new)
@@ -305,6 +310,14 @@ def _since(parking: Parking, before: Before, stopped: Sequence[Opinion]) -> Park
         parked=before.parked + 1,
         since=before.since or had.since,
     ))  # fmt: skip
+
+
+def _entered(parking: Parking, arm: Arm | None, before: Before) -> Parking:
+    """Return a parking with the rollout that has counted its task, now or before."""
+    entered = before.entered if arm is None else arm.entered
+    if entered is None:
+        return parking
+    return replace(parking, before=parking.before.model_copy(update={"entered": entered}))
 
 
 def other_token(first: str, number: int) -> str:

@@ -17,8 +17,20 @@ from fleet.answers.marking import is_right
 from fleet.diversity import bins_of
 from fleet.errors import FleetError
 from fleet.models import Bot, BotTask
-from fleet.outcome import Outcome
-from fleet.rollouts import COUNT, FINISH, Rollout, added, count_call, finish_call, read_running, state_of, worse
+from fleet.outcome import Entered, Outcome
+from fleet.rollouts import (
+    COUNT,
+    FINISH,
+    Rollout,
+    added,
+    cohort_of,
+    count_call,
+    counted,
+    finish_call,
+    read_running,
+    state_of,
+    worse,
+)
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import answer_keys
@@ -41,6 +53,12 @@ class Arm:
 
     rollout: Rollout
     is_new: bool
+    cohort: int
+
+    @property
+    def entered(self) -> Entered:
+        """What a task takes along when it is parked."""
+        return Entered(rollout=self.rollout.id, cohort=self.cohort)
 
     @property
     def name(self) -> str:
@@ -61,16 +79,29 @@ class Rollouts:
         self._running: dict[str, Rollout] = {}
         self._last: dict[tuple[str, bool, str], array[int]] = {}
 
-    def enter(self, bot: Bot, task_id: str) -> tuple[Bot, Arm | None]:
-        """Return the bot as it works on a task, and under which setting; None: no rollout runs in its pool."""
+    def enter(self, bot: Bot, task_id: str, entered: Entered | None = None) -> tuple[Bot, Arm | None]:
+        """Return the bot as it works on a task, and under which setting; None: no rollout runs in its pool.
+
+        It is counted as begun, once however often it is parked: one that is repeated after a death is counted twice,
+        and the first of these never ends.
+
+        Args:
+            bot: As it is else.
+            task_id: Its id.
+            entered: What it has taken along.
+        """
         rollout = self._running.get(bot.pool)
         if rollout is None:
             return bot, None
         changed = self._change(bot, rollout)
         if changed is None:  # of a fleet.toml that other workers have: those compare
             return bot, None
-        is_new = rollout.takes(task_id)
-        return (changed if is_new else bot), Arm(rollout, is_new)
+        is_known = entered is not None and entered.rollout == rollout.id
+        cohort = entered.cohort if entered is not None and is_known else cohort_of(CLOCK.now_s() - rollout.since)
+        arm = Arm(rollout, rollout.takes(task_id), cohort)
+        if not is_known:
+            self._count(arm, counted(arm.name, cohort, "begun"))
+        return (changed if arm.is_new else bot), arm
 
     def heard(self, task: BotTask, arm: Arm, outcome: Outcome) -> Outcome:
         """Count what the first bot made of a task, and return that with a note of what is new. Never waits or raises.
@@ -78,13 +109,20 @@ class Rollouts:
         What is lost with its process is one task less of either setting.
         """
         fields = added(
-            arm.name, is_good=_is_good(task, arm, outcome), cost=_cost(outcome),
+            arm.name, arm.cohort, is_good=_is_good(task, arm, outcome), cost=_cost(outcome),
             likeness=self._likeness(task, arm, outcome),
         )  # fmt: skip
-        self._store.send(COUNT, *count_call(arm.rollout, fields), within_s=0.05)
+        self._count(arm, fields)
         if not arm.is_new:
             return outcome
         return replace(outcome, sent={**outcome.sent, SENT: f"{arm.rollout.id}: {arm.rollout.what}"})
+
+    def left(self, arm: Arm) -> None:
+        """Count a task whose first bot was stopped before it came to anything. Never waits or raises."""
+        self._count(arm, counted(arm.name, arm.cohort, "left"))
+
+    def _count(self, arm: Arm, fields: dict[str, float]) -> None:
+        self._store.send(COUNT, *count_call(arm.rollout, fields), within_s=0.05)
 
     async def load(self) -> None:
         """Learn which rollouts run.

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from fleet.config import HealthSettings, PoolSettings, Settings
+from fleet.engine.answers.choices import ModelChoices
 from fleet.engine.answers.opinions import Opinions, Panel
+from fleet.engine.answers.rollouts import Rollouts
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.errors import BadAnswer, FleetError, HeldUp, ProviderUnavailable
 from fleet.faults import Fault
@@ -91,6 +93,7 @@ class Scripted:
 def ask(
     url: str, agent: Scripted, *, bots: int = 5, rules: HealthSettings | None = None, pool: PoolSettings | None = None,
     then: Callable[[Panel, Roster, dict[str, Checkout]], Any] | None = None, before: Before = NOTHING_BEFORE,
+    with_rollouts: bool = False,
 ) -> Opinions:  # fmt: skip
     """Ask about one task, finish it unless it is parked, and return what was said."""
     settings = Settings(pools={"p": pool or PoolSettings(bots=bots)}, health=rules or HealthSettings())
@@ -99,10 +102,13 @@ def ask(
         store = Store(url)
         try:
             roster, completion, held = Roster(store, settings), Finisher(store, settings), dict[str, Checkout]()
+            rollouts = Rollouts(store, lambda bot, _: bot) if with_rollouts else None
             panel = Panel(
                 agent, roster, settings, bot_of=lambda name: Bot(name=name, pool="p", persona=PERSONA),
-                norms_of=completion.health.norms, held=held,
+                norms_of=completion.health.norms, held=held, rollouts=rollouts, choices=ModelChoices(store, settings),
             )  # fmt: skip
+            if rollouts is not None:
+                await rollouts.load()
             first = await roster.check_out("p", task_id="t", token="k", kind="sums")
             assert first is not None
             beside = asyncio.ensure_future(panel.watch(roster.read_out))

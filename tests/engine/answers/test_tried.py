@@ -1,0 +1,46 @@
+"""What a rollout tries, task by task: counted once however often the task is parked, and no task pays for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fleet.outcome import Before, Parking
+from fleet.rollouts import Rollout, RolloutState, read_rollouts, start
+from fleet.store.client import connect
+from fleet.store.clock import CLOCK
+from fleet.waits import Wait
+from tests.engine.answers.test_opinions import GOOD, Scripted, ask, parked, waiting
+from tests.waiting import wait_until
+
+ROLLOUT = Rollout(id="", pool="p", persona="creative", share=0.5, since=0)
+#: Parked by its provider.
+PARKED = waiting(Parking(Wait("outage", 9e9), Before(parked=1, attempts=1)))
+
+
+def begin(url: str, *, is_new: bool) -> None:
+    """Start a rollout in which the task of these tests gets what is tried, or does not."""
+    many = (ROLLOUT.model_copy(update={"id": str(number), "since": CLOCK.now_s()}) for number in range(99))
+    with connect(url) as client:
+        assert start(client, next(one for one in many if one.takes("t") is is_new)) is None
+
+
+def state(url: str, has_come: Callable[[RolloutState], Any] = lambda _: True) -> RolloutState:
+    """Return how the rollout stands when what was counted has come."""
+    with connect(url) as client:
+        wait_until(lambda: has_come(read_rollouts(client)[0]), 5, "counted")
+        return read_rollouts(client)[0]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_task_that_is_parked_and_comes_back_has_begun_once(redis_url: str, is_new: bool) -> None:
+    begin(redis_url, is_new=is_new)
+    first = parked(redis_url, Scripted(PARKED), with_rollouts=True)
+    again = parked(redis_url, Scripted(PARKED), before=first.before, with_rollouts=True)
+    assert again.before.entered is not None
+    ask(redis_url, Scripted(GOOD), before=again.before, with_rollouts=True)
+    found = state(redis_url, lambda one: (one.new + one.old).tasks)
+    mine, other = (found.new, found.old) if is_new else (found.old, found.new)
+    assert (mine.begun, mine.tasks, mine.failed, mine.unknown, other.begun) == (1, 1, 0, 0, 0)
