@@ -24,6 +24,9 @@ class Entered(Frozen):
 
     rollout: str = Field(description="Its id.")
     cohort: int = Field(description="In which it began.")
+    tried_ms: int | None = Field(
+        None, description="Time at work under what is tried, which came to nothing: it is not tried again."
+    )
 
 
 class Before(Frozen):

@@ -21,7 +21,7 @@ from fleet.engine.answers.rollouts import Arm, Rollouts
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, HeldUp, StoreError
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms
-from fleet.outcome import NOTHING_BEFORE, Before, Outcome, Parking
+from fleet.outcome import NOTHING_BEFORE, Before, Entered, Outcome, Parking
 from fleet.roster import Checkout, Roster, WantedBot
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
@@ -126,21 +126,22 @@ class Panel:
         given: list[Opinion] = []
         stopped: list[Opinion] = []
         checkout: Checkout | None = first
-        asked, arm = [first], None
-        had, left_s, spent = before, allowed_s - before.ran_ms / 1000, 0
+        asked, entered = [first], before.entered
+        tried_ms = entered.tried_ms or 0 if entered is not None else 0
+        had, left_s, spent = before, allowed_s + (tried_ms - before.ran_ms) / 1000, 0
         while checkout is not None:
             self._stops[first.token] = stop = asyncio.Event()
             turn = self._begin(
                 _Turn(task, self._bot_of(checkout.bot), checkout, task_id, left_s, spent, stop),
                 before, is_first=not (given or stopped),
             )  # fmt: skip
-            arm = arm or turn.arm
+            entered = turn.arm.entered if turn.arm is not None else entered
             try:
                 found = await self._turn(turn, had, may_park=not given)
             finally:
                 del self._stops[first.token]
             if isinstance(found, Parking):
-                parking = _entered(_since(found, before, stopped), arm, before)
+                parking = _entered(_since(found, before, stopped), entered)
                 return Opinions((), tuple(stopped), most, parking=parking, asked=tuple(asked))
             opinion = self._heard(turn, found)
             if first.token in self._revoked:
@@ -153,11 +154,13 @@ class Panel:
                 given.append(opinion)
                 if found.fault is None or _is_settled(given, most):
                     break
+            if rescued and entered is not None:  # no task pays for a rollout: neither time nor a bot, nor twice
+                tried_ms = found.ran_ms - before.ran_ms
+                entered = entered.model_copy(update={"tried_ms": tried_ms})
             outcomes = [one.outcome for one in (*given, *stopped)]
-            had, left_s = NOTHING_BEFORE, allowed_s - sum([one.ran_ms for one in outcomes]) / 1000
+            had, left_s = NOTHING_BEFORE, allowed_s + (tried_ms - sum([one.ran_ms for one in outcomes])) / 1000
             spent = sum([one.cost_usd_picos or 0 for one in outcomes])
-            if rescued:  # no task pays for a rollout: the same bot does it as ever, in all of its time
-                left_s = allowed_s - before.ran_ms / 1000
+            if rescued:  # the same bot does it as ever
                 continue
             checkout = await self._another(asked, task, task_id, wanted) if left_s > 0 else None
             if checkout is not None:
@@ -165,7 +168,7 @@ class Panel:
         if given:
             return Opinions(tuple(given), tuple(stopped), most)
         wait = BotsQuarantined("its bot was quarantined, and there is no other").wait(about=first.pool)
-        parking = _entered(_since(Parking(wait, NOTHING_BEFORE, is_alone=True), before, stopped), arm, before)
+        parking = _entered(_since(Parking(wait, NOTHING_BEFORE, is_alone=True), before, stopped), entered)
         return Opinions((), tuple(stopped), most, parking=parking, asked=tuple(asked))
 
     def _begin(self, turn: _Turn, before: Before, *, is_first: bool) -> _Turn:
@@ -312,9 +315,8 @@ def _since(parking: Parking, before: Before, stopped: Sequence[Opinion]) -> Park
     ))  # fmt: skip
 
 
-def _entered(parking: Parking, arm: Arm | None, before: Before) -> Parking:
-    """Return a parking with the rollout that has counted its task, now or before."""
-    entered = before.entered if arm is None else arm.entered
+def _entered(parking: Parking, entered: Entered | None) -> Parking:
+    """Return a parking with the rollout that has counted its task."""
     if entered is None:
         return parking
     return replace(parking, before=parking.before.model_copy(update={"entered": entered}))

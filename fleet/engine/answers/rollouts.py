@@ -82,8 +82,8 @@ class Rollouts:
     def enter(self, bot: Bot, task_id: str, entered: Entered | None = None) -> tuple[Bot, Arm | None]:
         """Return the bot as it works on a task, and under which setting; None: no rollout runs in its pool.
 
-        It is counted as begun, once however often it is parked: one that is repeated after a death is counted twice,
-        and the first of these never ends.
+        What was tried and came to nothing is not tried again. A task counts as begun once, however often it is parked;
+        one that is repeated after a death counts twice, and the first of these never ends.
 
         Args:
             bot: As it is else.
@@ -97,6 +97,8 @@ class Rollouts:
         if changed is None:  # of a fleet.toml that other workers have: those compare
             return bot, None
         is_known = entered is not None and entered.rollout == rollout.id
+        if entered is not None and is_known and entered.tried_ms is not None:
+            return bot, None
         cohort = entered.cohort if entered is not None and is_known else cohort_of(CLOCK.now_s() - rollout.since)
         arm = Arm(rollout, rollout.takes(task_id), cohort)
         if not is_known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from fleet.rollouts import Rollout, RolloutState, read_rollouts, start
 from fleet.store.client import connect
 from fleet.store.clock import CLOCK
 from fleet.waits import Wait
-from tests.engine.answers.test_opinions import GOOD, Scripted, ask, parked, waiting
+from tests.engine.answers.test_opinions import EMPTY, GOOD, Scripted, ask, parked, waiting
 from tests.waiting import wait_until
 
 ROLLOUT = Rollout(id="", pool="p", persona="creative", share=0.5, since=0)
@@ -44,3 +45,20 @@ def test_a_task_that_is_parked_and_comes_back_has_begun_once(redis_url: str, is_
     found = state(redis_url, lambda one: (one.new + one.old).tasks)
     mine, other = (found.new, found.old) if is_new else (found.old, found.new)
     assert (mine.begun, mine.tasks, mine.failed, mine.unknown, other.begun) == (1, 1, 0, 0, 0)
+
+
+def test_what_was_tried_is_not_tried_again_when_the_rescue_is_parked(redis_url: str) -> None:
+    """It would be paid for, and counted against what is tried, as often as the task comes back."""
+    begin(redis_url, is_new=True)
+    slow = replace(EMPTY, ran_ms=299_000)
+    agent = Scripted(slow, PARKED)
+    first = parked(redis_url, agent, with_rollouts=True)
+    assert len(set(agent.bots)) == 1
+    again = Scripted(PARKED)
+    second = parked(redis_url, again, before=first.before, with_rollouts=True)
+    last = Scripted(EMPTY, GOOD)
+    opinions = ask(redis_url, last, before=second.before, with_rollouts=True)
+    assert opinions.outcome().answer == "four" and "rollout" not in opinions.outcome().sent
+    assert all(left_s is not None and left_s > 250 for left_s in again.left_s + last.left_s), "all of its time"
+    found = state(redis_url, lambda one: one.new.tasks)
+    assert (found.new.begun, found.new.tasks, found.new.failed, found.old.begun) == (1, 1, 1, 0)
