@@ -147,7 +147,7 @@ class Panel:
             if first.token in self._revoked:
                 self._revoked.discard(first.token)
                 return Opinions((*given, opinion), tuple(stopped), most, is_revoked=True)
-            rescued = opinion.is_tried and most > 1 and left_s > 0 and (found.answer is None or found.fault is not None)
+            rescued = self._is_rescued(opinion, left_s)
             if (stop.is_set() and found.answer is None) or rescued:
                 stopped.append(opinion)
             else:
@@ -220,6 +220,12 @@ class Panel:
     def _most(self, pool: str) -> int:
         """Return how many bots may be asked: a function of the user's is not called again, whatever it does."""
         return 1 if self._settings.pools[pool].own_bot else self._settings.health.opinions
+
+    def _is_rescued(self, opinion: Opinion, left_s: float) -> bool:
+        """True when a bot is to do a task once more, as ever, whatever `health.opinions` says of other bots."""
+        found = opinion.outcome
+        is_bad = found.answer is None or found.fault is not None
+        return opinion.is_tried and is_bad and left_s > 0 and not self._settings.pools[opinion.bot.pool].own_bot
 
     async def _another(
         self, asked: list[Checkout], task: BotTask, task_id: str, wanted: WantedBot | None

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from fleet.outcome import Before, Parking
+from fleet.config import HealthSettings
+from fleet.outcome import Before, Outcome, Parking
 from fleet.rollouts import Rollout, RolloutState, read_rollouts, start
 from fleet.store.client import connect
 from fleet.store.clock import CLOCK
 from fleet.waits import Wait
-from tests.engine.answers.test_opinions import EMPTY, GOOD, Scripted, ask, parked, waiting
+from tests.engine.answers.test_opinions import EMPTY, GOOD, UNAVAILABLE, Scripted, ask, parked, waiting
 from tests.waiting import wait_until
 
 ROLLOUT = Rollout(id="", pool="p", persona="creative", share=0.5, since=0)
@@ -62,3 +63,12 @@ def test_what_was_tried_is_not_tried_again_when_the_rescue_is_parked(redis_url: 
     assert all(left_s is not None and left_s > 250 for left_s in again.left_s + last.left_s), "all of its time"
     found = state(redis_url, lambda one: one.new.tasks)
     assert (found.new.begun, found.new.tasks, found.new.failed, found.old.begun) == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize("bad", [EMPTY, UNAVAILABLE])
+def test_no_task_pays_for_a_rollout_where_there_are_no_second_opinions(redis_url: str, bad: Outcome) -> None:
+    begin(redis_url, is_new=True)
+    agent = Scripted(bad, GOOD)
+    opinions = ask(redis_url, agent, with_rollouts=True, rules=HealthSettings(opinions=1))
+    assert opinions.outcome().answer == "four" and len(set(agent.bots)) == 1
+    assert state(redis_url, lambda one: one.new.tasks).new.failed == 1
