@@ -231,20 +231,23 @@ class _Ask:
         hearing.hear(place, counted, source_of(result))
 
     async def _free_stuck(self) -> None:
-        """Have other bots asked in the place of members whose bots are all in quarantine."""
-        waiting = {place: self._members[place].task for place, _ in self._waiting.values()}
+        """Have other bots asked in the place of members that wait for bots in quarantine; what has come stays."""
+        waiting = {place: (self._members[place].task, task_id) for place, task_id in self._waiting.values()}
         try:
             async with asyncio.timeout(self._left()):
-                instead = await self._replacements.instead_of_stuck(waiting, self._desk.state)
+                stuck = await self._replacements.stuck(waiting, self._desk)
         except (TimeoutError, FleetError) as error:
             logger.warning("quarantined bots not read error=%s: members wait", type(error).__name__)
             return
         for one, (place, task_id) in list(self._waiting.items()):
-            if place in instead:
+            if place not in stuck or one.done():
+                continue
+            instead = self._replacements.instead_of_stuck(self._members[place].task, stuck[place])
+            if instead is not None:
                 one.cancel()
                 del self._waiting[one]
                 self._dropped.append(asyncio.ensure_future(asyncio.to_thread(_revoke, [task_id])))
-                self._members[place] = instead[place]
+                self._members[place] = instead
                 self._again.append(place)
 
     async def _withdraw(self) -> None:
@@ -285,7 +288,7 @@ class _Ask:
     ) -> AskOutcome:  # fmt: skip
         votes, results = hearing.votes, [result for result, _ in self._results]
         replaced = self._replacements.count - len(self._again)
-        failed = sum(counted is None for _, counted in self._results) - replaced + self._replacements.stuck
+        failed = sum(counted is None for _, counted in self._results) - replaced + self._replacements.stuck_count
         early = would_have(rule, votes) if rule is not None and why == "heard" and votes else None
         is_less = failed or why == "deadline" or self._is_unjudged(counted, sides)
         is_less = is_less or (why == "heard" and bool(self._cancelled))  # by somebody else

@@ -104,6 +104,10 @@ class Desk:
             got = await self._broker.command("WAIT", wanted, confirm_ms(self.settings))
             check_confirmed(got, self.settings)
 
+    async def is_parked(self, task_id: str) -> bool:
+        """True while a task waits in Redis behind a gate of its own."""
+        return bool(await self._broker.command("HEXISTS", keys.parked(), task_id))
+
     async def result(self, task_id: str) -> dict[str, Any]:
         """Return what Celery stored of a finished task; wait for it, also while Redis is away."""
         channel = keys.result(task_id)

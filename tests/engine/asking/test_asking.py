@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
 from click.testing import CliRunner
 
 import fleet
+from fleet.asking import Seat
 from fleet.cli.main import main
+from fleet.engine.asking.ask import _Ask
+from fleet.engine.asking.question import AskTerms
 from fleet.engine.asking.recent import read_recent
+from fleet.engine.messages.desk import desk_here
 from fleet.engine.messages.envelope import task_id_in
 from fleet.errors import InvalidTask
 from fleet.models import BotResult, BotTask
@@ -147,6 +153,46 @@ def test_a_member_whose_only_bot_is_in_quarantine_is_replaced_before_its_time_is
     assert {(one.status, one.answered, one.failed, one.cancelled) for one in found} == {("ok", 2, 0, 0)}
     assert {member.bot for one in found for member in one.members} == {"few-002", "few-003"}
     assert sum(one.replaced for one in found) >= 1 and max(one.took_ms for one in found) < 20_000
+
+
+def test_a_member_that_runs_ends_although_its_only_bot_is_put_into_quarantine_meanwhile(stage: AskStage) -> None:
+    """It was stopped after a second and asked anew, so it was paid for twice."""
+    with ThreadPoolExecutor(1) as threads, connect(stage.server.url) as client:
+        asked = threads.submit(
+            fleet.ask_fleet, "What is 6 * 7?", n=14, pools=["slow"], quorum=14, stop="shadow", deadline_s=60
+        )
+        wait_until(lambda: client.hlen(keys.bot_claims("slow")) == 14, 20, "all of them run")
+        out = sorted(name.decode() for name in client.hvals(keys.bot_claims("slow")))[:3]
+        for bot in out:
+            quarantine(client, "slow", bot, by="ann")
+        try:
+            found = asked.result(60)
+        finally:
+            for bot in out:
+                release(client, "slow", bot)
+    assert (found.status, found.answered, found.replaced, found.cancelled) == ("ok", 14, 0, 0)
+    assert {*out} <= {one.bot for one in found.members}
+
+
+@pytest.mark.parametrize("has_come", [True, False])
+def test_a_result_that_comes_while_bots_are_looked_at_is_not_dropped(stage: AskStage, has_come: bool) -> None:
+    async def is_still_heard(client: redis.Redis) -> bool:
+        asked = _Ask(AskTerms(BotTask.parse("What is 6 * 7?"), n=2, pools=["few"]), await desk_here(), ["few"])
+        seat = Seat.read(str(asked._members[0].task.seat))
+        (bot,) = asked._replacements._bots_of(seat, "few")
+        member = asyncio.get_running_loop().create_future()
+        asked._waiting[member] = (0, "a-task-that-waits")
+        if has_come:
+            member.set_result({})
+        quarantine(client, "few", bot, by="ann")
+        try:
+            await asked._free_stuck()
+        finally:
+            release(client, "few", bot)
+        return member in asked._waiting
+
+    with connect(stage.server.url) as client:
+        assert asyncio.run(is_still_heard(client)) is has_come
 
 
 def test_a_member_that_failed_by_the_question_is_not_replaced(stage: AskStage) -> None:
