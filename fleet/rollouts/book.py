@@ -39,6 +39,7 @@ class Rollout(Frozen):
     model: str = Field("", description="Model of the pool's provider; empty: as it was.")
     share: float = Field(description="Of the pool's tasks, 0..1.")
     dearer: float = Field(0.1, description="How much more a task may cost: 0.1 is a tenth.")
+    in_tokens: bool = Field(False, description="Costs are counted in tokens: a model of its pool has no price.")
     since: float = Field(description="Unix time in seconds.")
     by: str = ""
     ended: Ending | None = None

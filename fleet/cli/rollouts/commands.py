@@ -195,9 +195,8 @@ def _told(one: RolloutView) -> list[str]:
             lines.append(f"  {row.aspect:<9} not known yet")
             continue
         numbers = (row.new, row.old) if row.aspect == "cost" else (row.new * 100, row.old * 100)
-        unit = (
-            "micro-dollars an answer" if row.aspect == "cost" else "% alike" if row.aspect == "diversity" else "% good"
-        )
+        paid = "tokens" if one.in_tokens else "micro-dollars"
+        unit = {"cost": f"{paid} an answer", "diversity": "% alike", "success": "% good"}[row.aspect]
         lines.append(
             f"  {row.aspect:<9} {numbers[0]:,.1f} beside {numbers[1]:,.1f} {unit}; {row.evidence:.0%} of the evidence "
             "that sends it back"

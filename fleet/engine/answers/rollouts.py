@@ -17,6 +17,7 @@ from fleet.answers.marking import is_right
 from fleet.diversity import bins_of
 from fleet.errors import FleetError
 from fleet.models import Bot, BotTask
+from fleet.money import PICOS_PER_MICRO
 from fleet.outcome import Entered, Outcome
 from fleet.rollouts import (
     COUNT,
@@ -111,7 +112,7 @@ class Rollouts:
         What is lost with its process is one task less of either setting.
         """
         fields = added(
-            arm.name, arm.cohort, is_good=_is_good(task, arm, outcome), cost=_cost(outcome),
+            arm.name, arm.cohort, is_good=_is_good(task, arm, outcome), cost=_cost(arm, outcome),
             likeness=self._likeness(task, arm, outcome),
         )  # fmt: skip
         self._count(arm, fields)
@@ -185,8 +186,10 @@ def _is_good(task: BotTask, arm: Arm, outcome: Outcome) -> bool:
     return task.right is None or is_right(outcome.answer, task.right, task.right_by)
 
 
-def _cost(outcome: Outcome) -> float | None:
-    """Return what an answer has cost, in micro-dollars, or in tokens where there is no price."""
+def _cost(arm: Arm, outcome: Outcome) -> float | None:
+    """Return what an answer has cost, in the unit of both settings: micro-dollars, or tokens; None: nobody knows."""
     if outcome.answer is None:
         return None
-    return outcome.usage.total_tokens if outcome.cost_usd_picos is None else outcome.cost_usd_picos / 1e6
+    if arm.rollout.in_tokens:
+        return outcome.usage.total_tokens
+    return None if outcome.cost_usd_picos is None else outcome.cost_usd_picos / PICOS_PER_MICRO

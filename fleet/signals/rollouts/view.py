@@ -31,6 +31,7 @@ class RolloutView(Frozen):
     what: str = Field(description="What is new, in a few words.")
     word: RolloutWord
     share: float
+    in_tokens: bool = Field(False, description="Costs are tokens: a model of its pool has no price.")
     since: float
     by: str
     ended_at: float | None

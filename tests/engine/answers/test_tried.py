@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fleet.config import HealthSettings
+from fleet.config import HealthSettings, PoolSettings, PriceSettings, ProviderSettings, Settings
+from fleet.engine.operations.rollouts import board
 from fleet.outcome import Before, Outcome, Parking
 from fleet.rollouts import Rollout, RolloutState, read_rollouts, start
 from fleet.store.client import connect
@@ -72,3 +73,22 @@ def test_no_task_pays_for_a_rollout_where_there_are_no_second_opinions(redis_url
     opinions = ask(redis_url, agent, with_rollouts=True, rules=HealthSettings(opinions=1))
     assert opinions.outcome().answer == "four" and len(set(agent.bots)) == 1
     assert state(redis_url, lambda one: one.new.tasks).new.failed == 1
+
+
+@pytest.mark.parametrize("is_priced", [True, False])
+def test_both_settings_are_counted_in_one_unit(redis_url: str, is_priced: bool) -> None:
+    """Where a candidate has no price, its tokens were compared with the micro-dollars of the others."""
+    dollar = PriceSettings(input_usd_per_mtok=1, output_usd_per_mtok=1)
+    models = ["own/one", "own/two"] if is_priced else ["own/one"]
+    settings = Settings(
+        providers={"own": ProviderSettings(kind="openai", base_url="http://127.0.0.1:9/v1")},
+        pools={"p": PoolSettings(bots=5, provider="own", model="one", candidates=("two",))},
+        prices=dict.fromkeys(models, dollar),
+    )
+    with connect(redis_url) as client:
+        made = board.begin(client, settings, ROLLOUT.model_copy(update={"persona": "", "model": "two"}), by="ann")
+    assert made.in_tokens is not is_priced
+    told = GOOD if is_priced else replace(GOOD, cost_usd_picos=None) if made.takes("t") else GOOD
+    ask(redis_url, Scripted(replace(told, model="two")), with_rollouts=True)
+    found = state(redis_url, lambda one: (one.new + one.old).tasks)
+    assert (found.new + found.old).costs.total == (7.0 if is_priced else 15.0)

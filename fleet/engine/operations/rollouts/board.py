@@ -8,6 +8,7 @@ import secrets
 import redis
 
 from fleet.config import Settings
+from fleet.economy.prices import PriceList
 from fleet.errors import ConfigurationError
 from fleet.quoting import nearest, quote, stamp
 from fleet.rollouts import ENOUGH, Rollout, RolloutState, end, read_rollouts, start
@@ -31,7 +32,7 @@ def begin(client: redis.Redis, settings: Settings, wanted: Rollout, *, by: str) 
     Args:
         client: Plain client of the state Redis.
         settings: With its pool.
-        wanted: What is to be tried; its id and times are set here.
+        wanted: What is to be tried; its id, times and unit are set here.
         by: Who does it.
 
     Raises:
@@ -39,14 +40,16 @@ def begin(client: redis.Redis, settings: Settings, wanted: Rollout, *, by: str) 
         redis.RedisError: When Redis does not answer.
     """
     _check(settings, wanted)
-    rollout = wanted.model_copy(update={"id": secrets.token_hex(6), "since": CLOCK.now_s(), "by": by})
+    in_tokens = bool(PriceList(settings).unpriced_of([wanted.pool]))
+    told = {"id": secrets.token_hex(6), "since": CLOCK.now_s(), "by": by, "in_tokens": in_tokens}
+    rollout = wanted.model_copy(update=told)
     if (other := start(client, rollout)) is not None:
         raise ConfigurationError(
             f"pool {rollout.pool}: expected no rollout there, got {other.what} since {stamp(other.since)}"
             f"{f', by {other.by}' if other.by else ''}; `fleet rollout stop {rollout.pool}` ends it"
         )
-    told = {"pool": rollout.pool, "rollout": rollout.id, "what": rollout.what, "share": f"{rollout.share * 100:g}%"}
-    record_deed(client, catalogue.ROLLOUT_STARTED, by, **told)
+    noted = {"pool": rollout.pool, "rollout": rollout.id, "what": rollout.what, "share": f"{rollout.share * 100:g}%"}
+    record_deed(client, catalogue.ROLLOUT_STARTED, by, **noted)
     return rollout
 
 
@@ -130,8 +133,8 @@ def view_of(state: RolloutState) -> RolloutView:
         for row in state.compared
     )
     return RolloutView(
-        id=one.id, pool=one.pool, what=one.what, word=one.ended or "running", share=one.share, since=one.since,
-        by=one.by, ended_at=one.ended_at, ended_by=one.ended_by, why=one.why,
+        id=one.id, pool=one.pool, what=one.what, word=one.ended or "running", share=one.share, in_tokens=one.in_tokens,
+        since=one.since, by=one.by, ended_at=one.ended_at, ended_by=one.ended_by, why=one.why,
         new_tasks=state.new.tasks, new_failed=state.new.failed, old_tasks=state.old.tasks, old_failed=state.old.failed,
         aspects=aspects, line=line_of(state.new.tasks, state.old.tasks, aspects),
     )  # fmt: skip
