@@ -13,10 +13,11 @@ from fleet.errors import NotDelegated
 
 
 def test_a_worker_of_celerys_own_pools_is_told_what_seals_and_a_producer_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "fleet.toml").write_text("[pools.closed]\nbots = 1\ndelegated = true\n")
     monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "fleet.toml"))
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
     monkeypatch.delenv("FLEET_DELEGATION", raising=False)
     config.current.cache_clear()
     from celery._state import _task_stack
