@@ -47,14 +47,17 @@ class Pins:
 
     Args:
         key_file: The key's file; the pins are in one beside it.
+        file: Instead of that one, where the key is on media that cannot be written. While it is not there, those beside
+            the key are gone by.
 
     Raises:
         PayoutRefused: The file is not as this release writes it.
     """
 
-    def __init__(self, key_file: Path) -> None:
-        self.path = key_file.with_name(f"{key_file.name}.pins")
-        self._pins = _read(self.path)
+    def __init__(self, key_file: Path, file: Path | None = None) -> None:
+        beside = key_file.with_name(f"{key_file.name}.pins")
+        self.path = file or beside
+        self._pins = _read(self.path if self.path.exists() else beside)
 
     def knows(self, slip: Slip) -> bool:
         """True when slips of this network have been signed, and all said what this one says."""
@@ -90,8 +93,8 @@ class Pins:
             self._write()
         except OSError as error:
             raise PayoutRefused(
-                f"expected to write {self.path}, which keeps what the key signs for, got {type(error).__name__}: put "
-                "a copy of the key into a folder that can be written"
+                f"expected to write {self.path}, which keeps what the key signs for, got {type(error).__name__}: "
+                "name a file that can be written by --pins, and keep it for the next slips"
             ) from error
         return True
 

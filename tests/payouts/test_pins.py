@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_pins_that_were_cut_off_or_cannot_be_written_sign_nothing(place: Place, 
     pins.unlink()
     (place.folder / ".payer.json.pins.anew").mkdir()
     told = fleet("sign", place.folder / "slip.json", *words(place, "again.json"), code=1)
-    assert "a folder that can be written" in told and not (place.folder / "again.json").exists()
+    assert "by --pins, and keep it for the next slips" in told and not (place.folder / "again.json").exists()
 
 
 def test_a_void_pins_nothing_for_nobody_is_shown_its_contract(place: Place) -> None:
@@ -92,6 +93,24 @@ def test_a_void_pins_nothing_for_nobody_is_shown_its_contract(place: Place) -> N
         assert "from now on this key signs as" not in told and not (place.folder / "payer.json.pins").exists()
     told = fleet("sign", place.folder / "slip.json", *words(place, "signed.json"))
     assert "from now on this key signs as" in told and f"through contract {MULTISEND}" in told
+
+
+@pytest.mark.parametrize("command", ["sign", "confirm"])
+def test_a_key_on_media_that_cannot_be_written_signs_with_pins_elsewhere(
+    place: Place, slip: Slip, command: str, tmp_path: Path
+) -> None:
+    """Where it was pinned before beside the key, that is gone by until the other file is there."""
+    beside, pins = place.folder / "payer.json.pins", ("--pins", tmp_path / "elsewhere.pins")
+    (place.folder / ".payer.json.pins.anew").mkdir()  # nothing is written beside it any more
+    write_slip(replace(slip, decimals=17), place.folder / "thief.json")
+    told = fleet(command, place.folder / "thief.json", *words(place, "t.json"), *pins, code=1)
+    assert "find out who changed it" in told
+    before = beside.read_bytes()
+    beside.unlink()
+    told = fleet(command, place.folder / "slip.json", *words(place, "a.json"), *pins)
+    assert f"from now on this key signs as {pins[1]} says" in told and pins[1].read_bytes() == before
+    told = fleet(command, place.folder / "thief.json", *words(place, "t.json"), *pins, code=1)
+    assert "find out who changed it" in told and not beside.exists()
 
 
 def test_a_wrong_key_pins_nothing(place: Place) -> None:

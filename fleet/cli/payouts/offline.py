@@ -29,6 +29,9 @@ _passphrase_option = click.option(
 _pin_option = click.option(
     "--pin", "is_pinned_anew", is_flag=True, help="The network, token, decimals and contract that it shows are right."
 )
+_pins_option = click.option(
+    "--pins", "pins_file", type=_NEW_FILE, help="Where that is kept; else beside the key, as KEY.pins."
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 
 
@@ -56,27 +59,29 @@ def extra() -> Any:
 @click.option("--most-fee", help="Refuse one whose fees may be more than this, in the network's own coin.")
 @click.option("--main-net", is_flag=True, help="Sign a payout of real money.")
 @_pin_option
+@_pins_option
 @_json_option
 def sign(
     slip_file: Path, key_file: Path, passphrase_file: Path | None, output: Path, most: str | None,
-    most_fee: str | None, main_net: bool, is_pinned_anew: bool, as_json: bool,
+    most_fee: str | None, main_net: bool, is_pinned_anew: bool, pins_file: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Sign a slip offline: needs the slip, the payer's encrypted key file, and nothing else.
 
     What is signed is worked out from the amounts that are shown, so the slip's maker cannot slip in another call.
-    What the amounts mean (network, token, decimals, contract) is written beside the key at first use; a slip that says
-    something else is refused.
+    What the amounts mean (network, token, decimals, contract) is written beside the key, or into --pins, at first use;
+    a slip that says something else is refused.
 
     \b
     Examples:
       fleet payouts sign slip.json --key payer.json -o signed.json
       fleet payouts sign slip.json --key payer.json --most 500 --most-fee 0.01 -o signed.json
+      fleet payouts sign slip.json --key /media/stick/payer.json --pins payer.pins -o signed.json
     """
     from fleet.payouts.pins import Pins
     from fleet.payouts.refusals import PayoutRefused
     from fleet.payouts.slip import read_slip, what_ends, write_slip
 
-    keyfiles, pins = extra(), Pins(key_file)
+    keyfiles, pins = extra(), Pins(key_file, pins_file)
     slip = read_slip(slip_file)
     if (slip.main_net or slip.chain_id not in TEST_NETS) and not main_net:
         raise PayoutRefused(f"expected --main-net for a slip of real money (network {slip.chain_id}), got none")
@@ -110,10 +115,12 @@ def sign(
 @_passphrase_option
 @click.option("-o", "--output", type=_NEW_FILE, required=True, help="Where the confirmed slip goes.")
 @_pin_option
+@_pins_option
 @_json_option
 def confirm(
-    slip_file: Path, key_file: Path, passphrase_file: Path | None, output: Path, is_pinned_anew: bool, as_json: bool
-) -> None:
+    slip_file: Path, key_file: Path, passphrase_file: Path | None, output: Path, is_pinned_anew: bool,
+    pins_file: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Confirm a slip as a second person, offline, with a key of your own: one of payouts.confirmers.
 
     What the amounts mean is held against what your key has confirmed before, as `fleet payouts sign` does.
@@ -125,7 +132,7 @@ def confirm(
     from fleet.payouts.pins import Pins
     from fleet.payouts.slip import read_slip, write_slip
 
-    keyfiles, pins = extra(), Pins(key_file)
+    keyfiles, pins = extra(), Pins(key_file, pins_file)
     slip = read_slip(slip_file)
     pins.check(slip, is_new=is_pinned_anew)
     if not as_json:
