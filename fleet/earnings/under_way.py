@@ -42,6 +42,7 @@ class WaitingAddresses:
     """Addresses on one network that are not paid yet; `until`: Unix time, None: nobody has looked yet."""
 
     network: str
+    wait_s: float
     new: int = 0
     changed: int = 0
     until: float | None = None
@@ -75,7 +76,7 @@ def read_waiting_addresses(
         until = told["since_s"] + wait_s if is_seen else None
         if not wait_s or (until is not None and until <= now_s):
             continue
-        row = found.setdefault(payee.network, WaitingAddresses(payee.network))
+        row = found.setdefault(payee.network, WaitingAddresses(payee.network, wait_s))
         is_new = bool(told.get("is_first", True)) if is_seen else not told
         row.new, row.changed = row.new + is_new, row.changed + (not is_new)
         row.until = until if row.until is None else min(row.until, until or row.until)

@@ -81,7 +81,10 @@ def test_addresses_and_terms_that_are_about_to_hold_are_told(place: Place) -> No
     place.configure(address_wait_hours=24)
     place.earn()
     (told,) = found(place, 0.0)
-    assert told.sentence == "3 new addresses on test: paid a day after somebody looks" and told.severity == "info"
+    assert told.sentence == "3 new addresses on test: paid 24 h after somebody looks" and told.severity == "info"
+    place.configure(address_wait_hours=72)
+    assert found(place, 0.0)[0].sentence == "3 new addresses on test: paid 3 days after somebody looks"
+    place.configure(address_wait_hours=24)
     fleet("due")
     (told,) = found(place, 0.0)
     assert told.sentence.startswith("3 new addresses on test: paid from ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet.quoting import clock, counted, noun_for
+from fleet.quoting import clock, counted, duration, noun_for
 from fleet.signals.diagnosis.finding import Diagnosis, Help, diagnosis
 from fleet.signals.diagnosis.symptoms import Case
 from fleet.signals.money.payout_view import PayoutRow
@@ -26,7 +26,8 @@ def guards(case: Case) -> Iterator[Diagnosis]:
     payouts = case.view.bill.payouts
     for row in payouts.addresses:
         told = [f"{count} {what}" for count, what in ((row.changed, "changed"), (row.new, "new")) if count]
-        when = "a day after somebody looks" if row.until is None else f"from {clock(row.until, case.now_s)} on"
+        unseen = f"{duration(row.wait_s)} after somebody looks"
+        when = unseen if row.until is None else f"from {clock(row.until, case.now_s)} on"
         noun = noun_for(row.changed + row.new, "address", "addresses")
         yield diagnosis(
             "payout_guard", "warning" if row.changed else "info", f"{' and '.join(told)} {noun} on {row.network}",

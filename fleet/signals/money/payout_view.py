@@ -38,6 +38,7 @@ class AddressRow(Frozen):
     new: int = 0
     changed: int = 0
     until: float | None = Field(None, description="Unix time (s) from which the first is paid; None: not yet seen.")
+    wait_s: float = Field(86_400.0, description="Seconds for which an address waits from when it is seen.")
 
 
 class PayoutsView(Frozen):
