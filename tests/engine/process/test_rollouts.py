@@ -204,6 +204,8 @@ def test_a_model_that_is_good_is_asked_and_becomes_the_setting(stage: Stage, cli
     [
         (["lab"], "expected --persona, --persona-file or --model, got none"),
         (["lab", "--model", "gpt-9"], "candidates"),
+        (["lab", "--persona", "conservativ"], "the nearest known one is `conservative`"),
+        (["lab", "--persona", "pirate"], "analytical, conservative, creative, exploratory; `--persona-file FILE`"),
         (["lab", "--persona", "creative", "--share", "80%"], "--share: expected 0.1% to 50%, got 80.0%"),
         (["lab", "--persona", "creative", "--share", "most"], "expected a share such as 5% or 0.05, got 'most'"),
         (["lap", "--persona", "creative"], "pool 'lap'"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import secrets
+from typing import get_args
 
 import redis
 
-from fleet.config import Settings
+from fleet.config import Archetype, Settings
 from fleet.economy.prices import PriceList
 from fleet.errors import ConfigurationError
 from fleet.quoting import nearest, quote, stamp
@@ -68,6 +69,12 @@ def _check(settings: Settings, wanted: Rollout) -> None:
         raise ConfigurationError(f"--dearer: expected 0% or more, got {wanted.dearer:.0%}")
     if len(wanted.prompt) > MOST_PROMPT:
         raise ConfigurationError(f"persona: expected at most {MOST_PROMPT:,} characters, got {len(wanted.prompt):,}")
+    personas: tuple[str, ...] = get_args(Archetype)
+    if wanted.persona and not wanted.prompt and wanted.persona not in personas:
+        raise ConfigurationError(
+            f"persona {quote(wanted.persona)}: {nearest(wanted.persona, personas)}; `--persona-file FILE` "
+            "tries one of your own"
+        )
     if wanted.model and wanted.model not in pool.models:
         raise ConfigurationError(
             f"model {quote(wanted.model)}: expected one that the workers of pool {wanted.pool} know "
