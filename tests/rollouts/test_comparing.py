@@ -83,9 +83,9 @@ def test_equal_settings_go_back_no_more_often_than_promised(took_s: tuple[float,
     false = [
         played(seed, share=(0.05, 0.1, 0.5)[seed % 3], fails=((0.0, 0.0), (0.1, 0.1), (0.5, 0.5))[seed // 3 % 3],
                took_s=took_s, tasks=600)[1]
-        for seed in range(1000)
+        for seed in range(300)
     ]  # fmt: skip
-    assert sum(map(bool, false)) <= FALSE_BACK * 1000, Counter(false)
+    assert sum(map(bool, false)) <= FALSE_BACK * 300, Counter(false)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_equal_settings_go_back_no_more_often_than_promised(took_s: tuple[float,
 def test_what_is_worse_goes_back_soon(
     name: str, world: dict[str, tuple[float, float]], most_tasks: int, aspect: str
 ) -> None:
-    ends = [played(seed, share=0.1, **world) for seed in range(40)]
+    ends = [played(seed, share=0.1, **world) for seed in range(16)]
     assert every(at for at, _ in ends), name
     assert median(at for at, _ in ends) <= most_tasks, (name, sorted(at for at, _ in ends))
-    assert sum(why == aspect for _, why in ends) >= 38
+    assert sum(why == aspect for _, why in ends) >= 15
 
 
 @pytest.mark.parametrize("took_s", [(12.0, 4.0), (2.0, 20.0)], ids=["slower", "faster"])
@@ -115,13 +115,13 @@ def test_what_fails_more_is_found_as_soon_as_its_tasks_end(
     fails: tuple[float, float], most_tasks: int, took_s: tuple[float, float]
 ) -> None:
     """After as many tasks as else, half of that for its cohort to be over, and those of thrice the mean time."""
-    ends = [played(seed, share=0.1, fails=fails, took_s=took_s) for seed in range(40)]
+    ends = [played(seed, share=0.1, fails=fails, took_s=took_s) for seed in range(12)]
     assert every(at for at, _ in ends)
     assert median(at for at, _ in ends) <= 1.5 * most_tasks + 3 * max(took_s) * A_SECOND, sorted(at for at, _ in ends)
 
 
 def test_a_setting_that_does_better_stays() -> None:
-    for seed in range(100):
+    for seed in range(30):
         assert played(seed, share=0.2, fails=(0.02, 0.2), costs=(50, 100), alike=(0.1, 0.3)) == (0, "")
 
 
