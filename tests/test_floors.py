@@ -72,7 +72,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.payouts",),
     # What people see.
     ("fleet.dashboard",),
-    ("fleet.cli.terminal",),
+    (
+        "fleet.cli.operator",
+        "fleet.cli.terminal",
+    ),
     (
         "fleet.cli.figures",
         "fleet.cli.finite",

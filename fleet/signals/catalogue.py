@@ -280,6 +280,9 @@ JOB_MEMBERS_LOST = Event(
     "warning",
     "Tasks of a job are in no queue any more, and count as cancelled: job, tasks (count).",
 )
+RESTORED = Event(
+    "restored", "warning", "An operator put a backup into Redis: made_at (ISO), keys, requeued (counts), by, host."
+)
 CONTEXT_ADDED = Event("context_added", "info", "A shared document was stored: context (its id), by, host.")
 CONTEXT_REMOVED = Event("context_removed", "info", "A shared document was removed: context (its id), by, host.")
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
@@ -311,7 +314,8 @@ EVENTS: dict[str, Event] = {
         EARNING_REVOKED, PAYOUT_MOVED, PAYOUT_GUARD,
         BILL_RESOLVED, SCHEDULE_MISSED, SCHEDULE_PAUSED, SCHEDULE_RESUMED, SCHEDULE_RUN,
         ROLLOUT_STARTED, ROLLOUT_BACK, ROLLOUT_ENDED,
-        JOB_CANCELLED, JOB_REPLAYED, CACHE_CLEARED, CONTEXT_ADDED, CONTEXT_REMOVED,
+        JOB_CANCELLED, JOB_SEALED, JOB_REPLAYED, JOB_MEMBERS_LOST, CACHE_CLEARED, RESTORED,
+        CONTEXT_ADDED, CONTEXT_REMOVED,
         KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, KEY_DELEGATED, KEY_SCOPED,
         DELEGATION_REVOKED, USE_UNUSUAL, USE_USUAL, DEAD_LETTER, TASK_CANCELLED,
         WORDS_ERASED, DEAD_REPLAYED, DEAD_PURGED,

@@ -154,8 +154,8 @@ def revoke(key: str, fingerprint: str | None, as_json: bool) -> None:
       fleet keys revoke openai
       fleet keys revoke openai --fingerprint 9f3a
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operator import operator_name
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
     from fleet.vault import revoke_fingerprint
@@ -199,8 +199,8 @@ def resume(name: str, as_json: bool) -> None:
       fleet keys resume openai
       fleet keys resume research-7
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import two_redis
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations.levers import pool_of, resume_use
     from fleet.signals.unusual.alarms import key_of
 

@@ -129,8 +129,8 @@ def undelegate(delegation: str, as_json: bool) -> None:
     Examples:
       fleet keys undelegate 4f0c9a1b2d3e
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operator import operator_name
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
     from fleet.vault.delegation import ID_BYTES
@@ -228,8 +228,8 @@ def _warn_of_pools(provider: str, token: Token, settings: Settings) -> None:
 
 def _list_it(token: Token, settings: Settings, *, is_root: bool) -> None:
     """Let `fleet keys list` know of a delegation; one that is handed on holds without."""
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operator import operator_name
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
     from fleet.vault.delegations import note_handed

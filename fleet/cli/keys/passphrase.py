@@ -33,8 +33,8 @@ def passphrase(as_json: bool) -> None:
       fleet keys passphrase
       fleet keys passphrase < new-passphrase.txt
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operator import operator_name
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
     from fleet.vault.choice import envelope_of

@@ -39,8 +39,8 @@ def scope(key: str, reset: bool, as_json: bool, **said: Any) -> None:
       fleet keys scope openai/team-b --tenant acme
       fleet keys scope openai --reset
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations.keys.scopes import read_scope_views, scope_names
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed

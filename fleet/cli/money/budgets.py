@@ -90,8 +90,8 @@ def set_budget(scope: str, when_full: WhenFull | None, as_json: bool, **amounts:
       fleet budgets set pool:research --usd-per-hour 2 --when-full "stop bulk"
       fleet budgets set "tenant:*" --usd-per-month 50
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import two_redis
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations import budgets as office
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
@@ -126,8 +126,8 @@ def reset(scope: str, spent_too: bool, as_json: bool) -> None:
       fleet budgets reset pool:research
       fleet budgets reset tenant:acme --spent
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import two_redis
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations import budgets as office
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed

@@ -96,7 +96,7 @@ def check_bill(
     command cannot be understood.
     """
     from fleet.cli.money.whose import refuse_absent
-    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operator import operator_name
     from fleet.economy.exports.checking import cut
     from fleet.economy.exports.reading import read_export
     from fleet.money import dollars_in_full

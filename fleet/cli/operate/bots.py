@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fleet import config
-from fleet.cli.operate.pools import operator_name, seconds_of
+from fleet.cli.operate.pools import seconds_of
+from fleet.cli.operator import operator_name
 from fleet.cli.terminal import fitted, say, table
 from fleet.errors import ConfigurationError
 from fleet.models import Persona

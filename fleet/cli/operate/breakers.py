@@ -110,8 +110,8 @@ def reset_breaker(limit: str, as_json: bool) -> None:
       fleet limits reset-breaker openai/gpt-5
       fleet limits reset-breaker openai/gpt-5 --json | jq .was_open
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import two_redis
+    from fleet.cli.operator import operator_name
     from fleet.engine.process.breaking import behind, lift_now
     from fleet.resilience import BREAKING, close_breaker, gates_are_open
     from fleet.signals import catalogue

@@ -74,8 +74,8 @@ def clear(kind: str | None, tenant: str | None, as_json: bool) -> None:
       fleet cache clear --kind classify
       fleet cache clear --tenant acme --json
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operator import operator_name
     from fleet.economy.cache.reading import drop_all, kinds_kept
     from fleet.engine.operations.money.cached import drop_of_tenant
     from fleet.signals.catalogue import CACHE_CLEARED

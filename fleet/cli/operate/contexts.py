@@ -216,7 +216,7 @@ def _text_of(file: Path) -> str:
 
 def _note(client: redis.Redis, event: Event, context_id: str) -> None:
     """Tell who did it; never what the document says, nor its name."""
-    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operator import operator_name
     from fleet.signals.events import record_deed
 
     record_deed(client, event, operator_name(), context=context_id)

@@ -256,7 +256,7 @@ def _noted(
     state: redis.Redis, verb: Literal["replay", "purge"], tasks: tuple[str, ...], pool: str | None, reason: str | None
 ) -> Iterator[dict[str, str]]:
     """Collect what becomes of letters, and record it as an event, also when Ctrl-C ends it."""
-    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations.levers import note_dead
 
     outcomes = dict[str, str]()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
-from fleet.cli.operate.pools import operator_name
+from fleet.cli.operator import operator_name
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.models import bot_name

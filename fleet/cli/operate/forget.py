@@ -94,7 +94,7 @@ def forget(
                 _tell(would, None, as_json, is_done=False)
                 return
             _confirm(would)
-        from fleet.cli.operate.pools import operator_name
+        from fleet.cli.operator import operator_name
 
         done = eraser.erase(chosen, stop=_stop if running == "cancel" else None, wait_s=wait_s, by=operator_name())
         rewritten = _rewritten(config.current()) if rewrite else []

@@ -114,7 +114,7 @@ def seal(name: str, as_json: bool) -> None:
     Examples:
       fleet job seal mails-2026-11-30
     """
-    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations.jobs.levers import seal_job
 
     found = _found(name)
@@ -141,7 +141,7 @@ def cancel(name: str, running: bool, yes: bool, as_json: bool) -> None:
       fleet job cancel mails-2026-11-30
       fleet job cancel mails-2026-11-30 --running --yes
     """
-    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations.jobs.levers import cancel_job, told_cancel
 
     found = _found(name)
@@ -166,7 +166,7 @@ def replay(name: str, yes: bool, as_json: bool) -> None:
     Examples:
       fleet job replay mails-2026-11-30
     """
-    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations.jobs.levers import replay_job, told_replay
 
     found = _found(name)

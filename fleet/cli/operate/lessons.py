@@ -153,8 +153,8 @@ def forget(api: str, what: str | None, as_json: bool) -> None:
       fleet limits forget openai/gpt-5 temperature
       fleet limits forget local/qwen3
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operator import operator_name
     from fleet.engine.answers.lessons import forget_lessons
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed

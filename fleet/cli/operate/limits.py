@@ -111,8 +111,8 @@ def set_limit(limit: str, is_reset: bool, as_json: bool, **numbers: float | None
       fleet limits set openai/gpt-5 --rpm 800
       fleet limits set openai/gpt-5 --reset
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import two_redis
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations.levers import let_go
     from fleet.limiter import live
     from fleet.signals import catalogue
@@ -153,8 +153,8 @@ def release_limit(limit: str, as_json: bool) -> None:
     Examples:
       fleet limits release openai/gpt-5
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import two_redis
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations.levers import let_go
     from fleet.limiter import live
     from fleet.signals import catalogue

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from getpass import getuser
 from typing import TYPE_CHECKING
 
 import click
 
 from fleet import config
+from fleet.cli.operator import operator_name
 from fleet.cli.terminal import say, table
 from fleet.errors import ConfigurationError
 from fleet.quoting import counted, duration, noun_for, quote
@@ -209,14 +208,6 @@ def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
         )
         for label, bots_of, pool, rate, lines in zip(labels, bots, (*seen.standings, inbox), rates, waits, strict=True)
     ]
-
-
-def operator_name() -> str:
-    """Return who runs this command; a container's user may have a number only."""
-    try:
-        return getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 def _as_json(row: PoolRow) -> dict[str, object]:

@@ -20,7 +20,7 @@ import click
 from fleet import config
 from fleet.cli.finite import FiniteRange
 from fleet.cli.operate import spans
-from fleet.cli.operate.pools import operator_name
+from fleet.cli.operator import operator_name
 from fleet.errors import FleetError
 
 if TYPE_CHECKING:

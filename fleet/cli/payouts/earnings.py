@@ -109,8 +109,8 @@ def revoke(task_id: str, why: str, as_json: bool) -> None:
     Examples:
       fleet payouts revoke 0b0c3a5e-1d8f-4a52-9d38-0c1f0a3b7c11 --why "copied its answer"
     """
-    from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operator import operator_name
     from fleet.earnings.ledger import take_back
     from fleet.earnings.rows import Asset
     from fleet.signals import catalogue

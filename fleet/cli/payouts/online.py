@@ -337,7 +337,7 @@ def _postman(client: redis.Redis, name: str, settings: Settings, guards: Guards)
 
 
 def _name() -> str:
-    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operator import operator_name
 
     return operator_name()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,12 +68,19 @@ def restore(file: Path, force: bool, dry_run: bool, as_json: bool) -> None:
       fleet restore monday.fleet
       fleet restore monday.fleet --force --json
     """
+    from fleet.cli.operator import operator_name
     from fleet.engine.operations.backup.restoring import restore as put
+    from fleet.signals.catalogue import RESTORED
+    from fleet.signals.events import record_deed
     from fleet.store.private.two_redis import two_redis
 
     settings = config.current()
     with two_redis(settings) as both:
         done = put(_servers(both), settings, file, is_forced=force, is_meant=not dry_run)
+        if not dry_run:
+            made_at = datetime.fromtimestamp(done.head.made_at, UTC).isoformat(timespec="seconds")
+            told = {"made_at": made_at, "keys": sum(done.keys.values()), "requeued": done.requeued}
+            record_deed(both.state, RESTORED, operator_name(), **told)
     _tell(done, dry_run, as_json)
 
 

@@ -7,6 +7,7 @@ Celery, a message with the id of an earlier one is a new run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +27,9 @@ from fleet.errors import NotDelegated
 from fleet.store import keys
 from fleet.store.client import run_script
 
+#: Where a script met an error of Redis, as Redis puts it behind; what a pipeline puts before one, with the message.
+_PLACE = re.compile(r"\.? ?script: [0-9a-f]{40}, on .*$", re.DOTALL)
+_OF_PIPELINE = " of pipeline caused error: "
 _following: ContextVar[bool] = ContextVar("fleet_following", default=False)
 
 
@@ -80,7 +84,7 @@ def put_once(client: redis.Redis, place: str, message: dict[str, Any]) -> bool:
 
 def refused(error: redis.ResponseError) -> redis.ConnectionError:
     """Return what makes Celery publish again (Redis is full, read-only), and does not quote the message."""
-    return redis.ConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}")
+    return redis.ConnectionError(f"Redis takes no messages: {_PLACE.sub('', str(error).rpartition(_OF_PIPELINE)[2])}")
 
 
 def _warranted(task_id: str, fields: Mapping[str, Any], pool: str, canvas: Any) -> str | None:

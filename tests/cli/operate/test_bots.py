@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from fleet import config
 from fleet.cli.main import main
-from fleet.cli.operate.pools import operator_name
+from fleet.cli.operator import operator_name
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.models import BotResult, TaskError
 from fleet.roster import Roster, row_of

@@ -62,12 +62,16 @@ LOOK = {
     *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
 }  # fmt: skip
 #: Commands that change no running fleet: they submit tasks, start and end processes, write a file, send messages.
-OTHER = {"acl apply", "demo", "up", "down", "submit", "ask", "run", "simulator", "init", "alerts test", "alerts watch"}
+OTHER = {
+    "acl apply", "demo", "up", "down", "submit", "ask", "run", "simulator", "init", "backup", "alerts test",
+    "alerts watch",
+}  # fmt: skip
 
 #: Commands that act and are tried elsewhere, with what they need: `tests/cli/money/test_check.py`, and
 #: `tests/cli/keys/test_commands.py`, which reads keys from stdin.
 ELSEWHERE = {
     "bill check",
+    "restore",
     "schedules pause",
     "schedules resume",
     "schedules run",

@@ -33,6 +33,7 @@ from fleet.models import BotResult, BotTask
 from fleet.store import job_keys, keys
 from fleet.store.client import Store, connect, run_script
 from fleet.store.private.embedded import state_url
+from fleet.store.wire import Together
 
 Status = Literal["ok", "degraded", "failed"]
 JOB = job_id_of("nightly")
@@ -268,10 +269,17 @@ def test_a_task_of_no_job_is_finished_by_the_script_that_knows_no_jobs(
         seen.append(script.name)  # type: ignore[attr-defined]
         return await really(self, script, *call)  # type: ignore[arg-type]
 
+    together = Store.run_together
+
+    def run_together(self: Store, common: Together, *call: object) -> object:
+        seen.append(common.script.name)
+        return together(self, common, *call)  # type: ignore[arg-type]
+
     monkeypatch.setattr(Store, "run", run)
+    monkeypatch.setattr(Store, "run_together", run_together)
     result = BotResult(task_id="6f1e7a36-0b0c-4b8e-9d59-5d0f3a7e9c21", status="ok", finished_at=1.0)
     assert with_store(settings, lambda store: Finisher(store, settings).finish(Finish(result)))
-    assert seen == ["finish.lua"]
+    assert seen == ["finish_together.lua"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(sorted(ENDED_AS))), max_size=60), st.integers(0, 60))

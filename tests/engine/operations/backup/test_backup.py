@@ -105,6 +105,8 @@ def test_what_was_there_goes_first_with_force_and_what_is_anothers_stays(client:
     fleet("backup", "b.fleet")
     list(submit_many({"prompt": "y", "pool": "research"} for _ in range(2)))
     done = json.loads(fleet("restore", "b.fleet", "--force", "--json").stdout)
+    deeds = [event for _, event in client.xrange(keys.events()) if event[b"event"] == b"restored"]
+    assert [(int(one[b"requeued"]), bool(one[b"by"])) for one in deeds] == [(done["requeued"], True)]
     assert done["replaced"] > 0
     assert [task_id_in(text) for text in client.lrange(PLACE, 0, -1)] == submit_many_here[::-1]
     assert client.get("another:key") == b"mine"
