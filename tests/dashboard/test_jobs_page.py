@@ -67,7 +67,14 @@ def page(tmp_path: Path, redis_url: str, client: redis.Redis, monkeypatch: pytes
     client.lpush(answer_keys.recent_asks(), ASK.model_dump_json())
     tried = Rollout(id="0" * 12, pool="research", persona="creative", share=0.05, since=time.time(), by="ann")
     start(client, tried)
-    sums = {"new_tasks": 20, "new_failed": 1, "old_tasks": 380, "old_failed": 38}
+    sums = {
+        "new_tasks:0": 20,
+        "new_failed:0": 1,
+        "new_begun:0": 20,
+        "old_tasks:0": 380,
+        "old_failed:0": 38,
+        "old_begun:0": 380,
+    }
     client.hset(answer_keys.rollout(tried.id), mapping=sums)
     driver = start_chromium()
     try:

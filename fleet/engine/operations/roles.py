@@ -71,7 +71,9 @@ PRODUCER: Mapping[str, str] = {
     "binding_deadlines": "zadd zrem zscore",
     "waiting ends": "zadd zscore exists",
     "openings": "zadd zscore zcard zrange exists",
-    "parked_order": "zadd zscore zcard zrange exists",
+    # Why tasks wait is told of the inbox, too: who may queue in some pools reads ids and times of all.
+    "parked_order": "zscore zcard zrange exists",
+    "own_parked_order": "zadd",
     "parked": "hexists hget hset hstrlen",
     "epochs": "hget hincrby",
     "unacked": "hexists",
@@ -227,7 +229,7 @@ def _of_queues(queues: Sequence[str]) -> dict[str, tuple[str, ...]]:
         "flow_keys.old": tuple(flow_keys.old("*", place) for place in own),
         "flow_keys.ring": tuple(map(flow_keys.ring, own)),
         "flow_keys.has": tuple(flow_keys.has(keys.lists(queue)) for queue in queues),
-        "parked_order": tuple(map(keys.parked_order, queues)),
+        "own_parked_order": tuple(map(keys.parked_order, queues)),
     }
 
 
