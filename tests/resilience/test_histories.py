@@ -68,7 +68,7 @@ class Scripted:
 
     def ask(self) -> BreakerReply:
         """Ask whether a call may go."""
-        return self._run(PROBED, wants=1, silent_us=0)
+        return self._run(PROBED, wants=1, silent_us=0, left_us=0)
 
     def _run(self, script: object, **arguments: object) -> BreakerReply:
         call = script.call(breaker=KEY, fingerprint="f", **arguments)  # type: ignore[attr-defined]
