@@ -281,7 +281,7 @@ JOB_MEMBERS_LOST = Event(
     "Tasks of a job are in no queue any more, and count as cancelled: job, tasks (count).",
 )
 RESTORED = Event(
-    "restored", "warning", "An operator put a backup into Redis: made_at (ISO), keys, requeued (counts), by, host."
+    "restored", "warning", "An operator put a backup into Redis: made_at (a time), keys, requeued (counts), by, host."
 )
 CONTEXT_ADDED = Event("context_added", "info", "A shared document was stored: context (its id), by, host.")
 CONTEXT_REMOVED = Event("context_removed", "info", "A shared document was removed: context (its id), by, host.")

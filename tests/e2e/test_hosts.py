@@ -13,6 +13,7 @@ from fleet.engine.local_simulator import stop_simulator
 from fleet.engine.messages.producer import submit_many
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.every import every
 from tests.hosts import Hosts, hosts, why_not
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
@@ -90,7 +91,7 @@ def test_tasks_of_a_host_that_is_cut_off_go_to_another_and_it_takes_part_again(
         wait_until(lambda: runs_of("a") >= SLOTS and broker.hlen(keys.unacked()) >= SLOTS, WAIT_S, "a holds all it can")
         network.cut_off("a")
         wait_until(lambda: results_of(broker, first) == len(first), WAIT_S, "b has done what a held")
-        assert all(b'"a"' not in (broker.get(keys.result(task_id)) or b"") for task_id in first)
+        assert every(b'"a"' not in (broker.get(keys.result(task_id)) or b"") for task_id in first)
         (tmp_path / "rejoined").touch()
         network.rejoin("a")
         before = runs_of("a")
@@ -106,7 +107,7 @@ def test_tasks_of_a_host_that_is_cut_off_go_to_another_and_it_takes_part_again(
         wait_until(lambda: broker.hlen(keys.unacked()) == 0, WAIT_S, "nobody holds anything")
         counted = int(broker.hget(keys.totals(), "completions") or 0)
         assert counted == len(everything), "one result each: what a had begun counts once, for b"
-        assert all(worker.alive for worker in workers.values())
+        assert every(worker.alive for worker in workers.values())
     finally:
         for host, worker in workers.items():
             worker.kill()

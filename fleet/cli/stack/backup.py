@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import click
 from fleet import config
 from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import say
-from fleet.quoting import counted, duration
+from fleet.quoting import counted, duration, stamp
 
 if TYPE_CHECKING:
     from fleet.engine.operations.backup.restoring import Restored
@@ -78,8 +77,7 @@ def restore(file: Path, force: bool, dry_run: bool, as_json: bool) -> None:
     with two_redis(settings) as both:
         done = put(_servers(both), settings, file, is_forced=force, is_meant=not dry_run)
         if not dry_run:
-            made_at = datetime.fromtimestamp(done.head.made_at, UTC).isoformat(timespec="seconds")
-            told = {"made_at": made_at, "keys": sum(done.keys.values()), "requeued": done.requeued}
+            told = {"made_at": stamp(done.head.made_at), "keys": sum(done.keys.values()), "requeued": done.requeued}
             record_deed(both.state, RESTORED, operator_name(), **told)
     _tell(done, dry_run, as_json)
 

@@ -16,6 +16,7 @@ from fleet.store.client import connect
 from fleet.store.clock import CLOCK
 from fleet.waits import Wait
 from tests.engine.answers.test_opinions import EMPTY, GOOD, UNAVAILABLE, Scripted, ask, parked, waiting
+from tests.every import every
 from tests.waiting import wait_until
 
 ROLLOUT = Rollout(id="", pool="p", persona="creative", share=0.5, since=0)
@@ -61,7 +62,7 @@ def test_what_was_tried_is_not_tried_again_when_the_rescue_is_parked(redis_url: 
     last = Scripted(EMPTY, GOOD)
     opinions = ask(redis_url, last, before=second.before, with_rollouts=True)
     assert opinions.outcome().answer == "four" and "rollout" not in opinions.outcome().sent
-    assert all(left_s is not None and left_s > 250 for left_s in again.left_s + last.left_s), "all of its time"
+    assert every(left_s is not None and left_s > 250 for left_s in again.left_s + last.left_s), "all of its time"
     found = state(redis_url, lambda one: one.new.tasks)
     assert (found.new.begun, found.new.tasks, found.new.failed, found.old.begun) == (1, 1, 1, 0)
 
