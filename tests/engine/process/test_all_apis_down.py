@@ -17,8 +17,8 @@ from tests.waiting import wait_until
 WAIT_S = 60.0
 #: Tasks a second for each API; and all of them in one pool, whose ladder has the others.
 A_SECOND, IN_ONE = {"alpha": 4, "beta": 2, "gamma": 1}, {"alpha": 40, "beta": 0, "gamma": 0}
-#: Twenty is what an operator is promised (12 to 18 are usual); where other tests keep a worker from its turns, calls that
-#: had left by then fail besides.
+#: Twenty is what an operator is promised (12 to 18 are usual). Where other tests keep a worker from its turns, calls
+#: that had left by then fail besides.
 MOST_FAILED = 20 + 10
 
 
