@@ -17,9 +17,8 @@ from tests.waiting import wait_until
 WAIT_S = 60.0
 #: Tasks a second for each API; and all of them in one pool, whose ladder has the others.
 A_SECOND, IN_ONE = {"alpha": 4, "beta": 2, "gamma": 1}, {"alpha": 40, "beta": 0, "gamma": 0}
-#: Twenty is what an operator is promised (12 to 18 are usual). Where other tests keep a worker from its turns, calls
-#: that had left by then fail besides.
-MOST_FAILED = 20 + 10
+#: What issue 16 allows.
+MOST_FAILED = 20
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def apis(request: pytest.FixtureRequest, fleet_env: None, monkeypatch: pytest.Mo
     ("apis", "a_second"), [(False, A_SECOND), (True, A_SECOND), (True, IN_ONE)],
     ids=["each alone", "each with a ladder", "one ladder over all"], indirect=["apis"],
 )  # fmt: skip
-def test_about_twenty_failed_calls_are_enough_to_know_that_all_of_three_apis_are_down(
+def test_twenty_failed_calls_are_enough_to_know_that_all_of_three_apis_are_down(
     apis: dict[str, Api], a_second: dict[str, int], start_worker: StartWorker, redis_url: str
 ) -> None:
     from fleet.engine.tasks import submit_task
@@ -45,16 +44,14 @@ def test_about_twenty_failed_calls_are_enough_to_know_that_all_of_three_apis_are
     numbers = itertools.count()
 
     def feed(seconds: int, *, until_down: bool) -> None:
-        """Submit tasks each second, until that is over or all breakers are open."""
-        for _ in range(seconds):
-            for pool, count in a_second.items():
-                for _ in range(count):
-                    submit_task.delay(f"What is {next(numbers)}+1?", pool=pool)
-            end = time.monotonic() + 1.0
-            while time.monotonic() < end:
+        """Submit tasks evenly, until that is over or all breakers are open."""
+        began, pools = time.monotonic(), [pool for pool, count in a_second.items() for _ in range(count)]
+        for number, pool in enumerate(pools * seconds):
+            submit_task.delay(f"What is {next(numbers)}+1?", pool=pool)
+            while time.monotonic() < began + (number + 1) / len(pools):
                 if until_down and len(opened()) == len(apis):
                     return
-                time.sleep(0.02)
+                time.sleep(0.01)
 
     def opened() -> list[str]:
         views = read_breakers_now(client, [f"{name}/m-1/default" for name in apis])
