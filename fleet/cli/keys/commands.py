@@ -154,10 +154,10 @@ def revoke(key: str, fingerprint: str | None, as_json: bool) -> None:
       fleet keys revoke openai
       fleet keys revoke openai --fingerprint 9f3a
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import state_client
     from fleet.vault import revoke_fingerprint
     from fleet.vault.choice import envelope_of
     from fleet.vault.revocations import redis_time_s
@@ -199,10 +199,10 @@ def resume(name: str, as_json: bool) -> None:
       fleet keys resume openai
       fleet keys resume research-7
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.cli.operator import operator_name
     from fleet.engine.operations.levers import pool_of, resume_use
     from fleet.signals.unusual.alarms import key_of
+    from fleet.store.private.two_redis import two_redis
 
     settings = config.current()
     known = sorted({key_of(limit) for limit in settings.limits_by_key})

@@ -129,10 +129,10 @@ def undelegate(delegation: str, as_json: bool) -> None:
     Examples:
       fleet keys undelegate 4f0c9a1b2d3e
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import state_client
     from fleet.vault.delegation import ID_BYTES
     from fleet.vault.delegations import read_handed, revoke_delegation
     from fleet.vault.revocations import redis_time_s
@@ -180,7 +180,7 @@ def delegation_lines(handed: Sequence[Handed]) -> Iterator[str]:
 
 def handed_here(settings: Settings, provider: str | None = None) -> list[Handed]:
     """Return the delegations that are listed; of one provider's key, or of all."""
-    from fleet.cli.operate.two_redis import state_client
+    from fleet.store.private.two_redis import state_client
     from fleet.vault.delegations import read_handed
 
     with state_client(settings) as client:
@@ -228,10 +228,10 @@ def _warn_of_pools(provider: str, token: Token, settings: Settings) -> None:
 
 def _list_it(token: Token, settings: Settings, *, is_root: bool) -> None:
     """Let `fleet keys list` know of a delegation; one that is handed on holds without."""
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import state_client
     from fleet.vault.delegations import note_handed
 
     try:

@@ -33,10 +33,10 @@ def passphrase(as_json: bool) -> None:
       fleet keys passphrase
       fleet keys passphrase < new-passphrase.txt
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import state_client
     from fleet.vault.choice import envelope_of
     from fleet.vault.passphrases import checked
 

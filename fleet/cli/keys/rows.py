@@ -212,10 +212,10 @@ def _heard(
     settings: Settings, scopes: set[str]
 ) -> tuple[dict[str, float], dict[str, Alarm], dict[str, ScopeView], dict[str, dict[str, Any]]]:
     """Return what Redis knows: keys that are revoked, alarms about their use, scopes, and the keys of workers."""
-    from fleet.cli.operate.two_redis import state_client
     from fleet.engine.operations.keys.held import read_key_views, read_living
     from fleet.engine.operations.keys.scopes import read_scope_views
     from fleet.signals.unusual.alarms import read_alarms
+    from fleet.store.private.two_redis import state_client
     from fleet.vault import read_revoked
     from fleet.vault.revocations import redis_time_s
 

@@ -39,11 +39,11 @@ def scope(key: str, reset: bool, as_json: bool, **said: Any) -> None:
       fleet keys scope openai/team-b --tenant acme
       fleet keys scope openai --reset
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.engine.operations.keys.scopes import read_scope_views, scope_names
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import state_client
     from fleet.vault.key_scopes import configured_scopes, reset_scope, set_scope
 
     settings, wanted = config.current(), scope_of(said)

@@ -33,11 +33,11 @@ def put(place: KeyPlace, overlap_s: float | None, *, starts_at: float | None = N
     Raises:
         ConfigurationError: Nobody would read it there; or there is none to rotate, or one already.
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.config.secret_files import one_word
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import state_client
     from fleet.vault import key_fingerprint, read_revoked, revoke_fingerprint
     from fleet.vault.choice import envelope_of
     from fleet.vault.revocations import redis_time_s

@@ -90,11 +90,11 @@ def set_budget(scope: str, when_full: WhenFull | None, as_json: bool, **amounts:
       fleet budgets set pool:research --usd-per-hour 2 --when-full "stop bulk"
       fleet budgets set "tenant:*" --usd-per-month 50
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.cli.operator import operator_name
     from fleet.engine.operations import budgets as office
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import two_redis
 
     changes = {name: usd for name, usd in amounts.items() if usd is not None}
     if not changes and when_full is None:
@@ -126,11 +126,11 @@ def reset(scope: str, spent_too: bool, as_json: bool) -> None:
       fleet budgets reset pool:research
       fleet budgets reset tenant:acme --spent
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.cli.operator import operator_name
     from fleet.engine.operations import budgets as office
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import two_redis
 
     settings = config.current()
     office.check_scope(scope, settings)
@@ -149,9 +149,9 @@ def reset(scope: str, spent_too: bool, as_json: bool) -> None:
 def _list(name: str | None, *, as_json: bool, may_be_none: bool = False) -> None:
     from fleet.cli.operate.breakers import full_name
     from fleet.cli.operate.limits import read_limits
-    from fleet.cli.operate.two_redis import state_client
     from fleet.engine.operations.budgets import check_spelling, read_budget_views
     from fleet.engine.operations.paces import read_series
+    from fleet.store.private.two_redis import state_client
 
     settings = config.current()
     is_limit = name is not None and "/" in name

@@ -122,8 +122,8 @@ def _list(kind: str | None, *, as_json: bool) -> None:
 
 
 def _read() -> AlertLog:
-    from fleet.cli.operate.two_redis import state_client
     from fleet.engine.operations.alerts import read_log
+    from fleet.store.private.two_redis import state_client
 
     with state_client(config.current()) as client:
         return read_log(client)

@@ -135,8 +135,8 @@ def quarantine(names: tuple[str, ...], reason: str, for_s: float | None, as_json
       fleet bots quarantine research-007 --reason "answers in French"
       fleet bots quarantine research-007 research-008 --for 30m
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.operations.levers import pool_of, quarantine_bots
+    from fleet.store.private.two_redis import two_redis
 
     settings = config.current()
     for name in names:
@@ -164,8 +164,8 @@ def release(names: tuple[str, ...], pool: str | None, as_json: bool) -> None:
       fleet bots release research-007
       fleet bots release --pool research
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.operations.levers import pool_of, release_bots, release_pool
+    from fleet.store.private.two_redis import two_redis
 
     if bool(names) == (pool is not None):
         raise click.UsageError(f"expected BOT... or --pool POOL, got {'both' if names else 'neither'}")

@@ -63,8 +63,8 @@ def show(limit: str, as_json: bool) -> None:
 
 
 def _list(limit: str | None, *, as_json: bool) -> None:
-    from fleet.cli.operate.two_redis import state_client
     from fleet.resilience import read_breakers_now
+    from fleet.store.private.two_redis import state_client
 
     settings = config.current()
     names = [limit] if limit else list(settings.limits_by_key)
@@ -110,12 +110,12 @@ def reset_breaker(limit: str, as_json: bool) -> None:
       fleet limits reset-breaker openai/gpt-5
       fleet limits reset-breaker openai/gpt-5 --json | jq .was_open
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.cli.operator import operator_name
     from fleet.engine.process.breaking import behind, lift_now
     from fleet.resilience import BREAKING, close_breaker, gates_are_open
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import two_redis
     from fleet.waits import CAUSES
 
     settings = config.current()

@@ -74,12 +74,12 @@ def clear(kind: str | None, tenant: str | None, as_json: bool) -> None:
       fleet cache clear --kind classify
       fleet cache clear --tenant acme --json
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.economy.cache.reading import drop_all, kinds_kept
     from fleet.engine.operations.money.cached import drop_of_tenant
     from fleet.signals.catalogue import CACHE_CLEARED
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import state_client
 
     for name, value in (("--kind", kind), ("--tenant", tenant)):
         if value is not None and not re.fullmatch(_NAME, value):
@@ -100,7 +100,7 @@ def clear(kind: str | None, tenant: str | None, as_json: bool) -> None:
 
 
 def _show(kind: str | None = None, *, as_json: bool) -> None:
-    from fleet.cli.operate.two_redis import state_client
+    from fleet.store.private.two_redis import state_client
 
     with state_client(config.current()) as client:
         rows = _rows(client)

@@ -176,9 +176,9 @@ def _by_kind(chosen: Selection, running: bool, dry_run: bool, yes: bool, as_json
 
 def _note(tasks: Sequence[str], what: dict[str, object], running: bool) -> None:
     """Record who did it; the deed holds also where that fails."""
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.engine.operations.levers import note_cancelled
+    from fleet.store.private.two_redis import state_client
 
     with state_client(config.current()) as state:
         note_cancelled(state, tasks, what | ({"stopped": "those that run"} if running else {}), by=operator_name())

@@ -66,9 +66,9 @@ def add(files: tuple[Path, ...], tenant: str, as_json: bool) -> None:
       fleet context add handbook.md rules.txt
       cat handbook.md | fleet context add - --json
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.economy.contexts import documents
     from fleet.signals import catalogue
+    from fleet.store.private.two_redis import two_redis
     from fleet.workers.context import count_tokens
 
     if tenant and not re.fullmatch(_TENANT, tenant):
@@ -111,8 +111,8 @@ def show(context_id: str, as_json: bool) -> None:
     Examples:
       fleet context show ctx-0f3a52c1d6b7e8a9c0d1e2f3 > handbook.md
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.economy.contexts import documents
+    from fleet.store.private.two_redis import state_client
 
     with state_client(config.current()) as client:
         text = documents.text_of(client, context_id)
@@ -133,9 +133,9 @@ def remove(ids: tuple[str, ...], as_json: bool) -> None:
     Examples:
       fleet context remove ctx-0f3a52c1d6b7e8a9c0d1e2f3
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.economy.contexts import documents
     from fleet.signals import catalogue
+    from fleet.store.private.two_redis import state_client
 
     with state_client(config.current()) as client:
         unknown = [one for one in ids if documents.find(client, one) is None]
@@ -150,9 +150,9 @@ def remove(ids: tuple[str, ...], as_json: bool) -> None:
 
 
 def _list(*, as_json: bool) -> None:
-    from fleet.cli.operate.two_redis import state_client
     from fleet.economy.contexts import documents
     from fleet.economy.contexts.told import Reads, read_contexts
+    from fleet.store.private.two_redis import state_client
 
     with state_client(config.current()) as client:
         found = list(documents.listed(client))

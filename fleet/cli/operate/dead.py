@@ -270,8 +270,8 @@ def _noted(
 
 @contextmanager
 def _office() -> Iterator[tuple[DeadLetterOffice, redis.Redis]]:
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
+    from fleet.store.private.two_redis import two_redis
 
     settings = config.current()
     with two_redis(settings) as clients:

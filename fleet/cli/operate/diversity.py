@@ -67,8 +67,8 @@ def show(pool: str, kind: str, as_json: bool) -> None:
 
 
 def _list(wanted: tuple[str, str] | None, *, as_json: bool) -> None:
-    from fleet.cli.operate.two_redis import state_client
     from fleet.diversity import read_classes
+    from fleet.store.private.two_redis import state_client
 
     settings = config.current()
     if wanted is not None:
@@ -99,8 +99,8 @@ def relearn(pool: str, kind: str, as_json: bool) -> None:
     Example:
       fleet diversity relearn research summary
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.engine.operations.levers import relearn_class
+    from fleet.store.private.two_redis import state_client
 
     settings = config.current()
     _check_pool(pool, settings)

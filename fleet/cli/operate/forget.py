@@ -142,8 +142,8 @@ def _stop(task_ids: Sequence[str]) -> None:
 
 def _rewritten(settings: Settings) -> list[str]:
     """Have each Redis write its files anew; return what it does."""
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.operations.erasure.forgetting import rewrite_files
+    from fleet.store.private.two_redis import two_redis
 
     with two_redis(settings) as servers:
         roles = {"broker": servers.broker} if servers.state is servers.broker else servers._asdict()

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
-from fleet.cli.operate.two_redis import state_client
 from fleet.cli.terminal import fitted, say, table
 from fleet.errors import GiveUp
 from fleet.quoting import counted, duration, stamp
+from fleet.store.private.two_redis import state_client
 
 if TYPE_CHECKING:
     from fleet.engine.jobs.job import FleetJob

@@ -35,8 +35,8 @@ def lanes(as_json: bool) -> None:
       fleet lanes
       fleet lanes --json | jq '.jobs[] | select(.state == "running")'
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.economy.lanes.board import read_board
+    from fleet.store.private.two_redis import state_client
 
     with state_client(config.current()) as client:
         board = read_board(client)

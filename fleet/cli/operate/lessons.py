@@ -24,8 +24,8 @@ _SIZES = {RATIO: "ratio", WINDOW: "window"}
 
 def read_by_api(settings: config.Settings) -> Mapping[str, list[Lesson]]:
     """Return what each model has taught, by `provider/model`."""
-    from fleet.cli.operate.two_redis import state_client
     from fleet.engine.answers.lessons import read_lessons
+    from fleet.store.private.two_redis import state_client
 
     by_api: dict[str, list[Lesson]] = {}
     with state_client(settings) as client:
@@ -153,11 +153,11 @@ def forget(api: str, what: str | None, as_json: bool) -> None:
       fleet limits forget openai/gpt-5 temperature
       fleet limits forget local/qwen3
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.engine.answers.lessons import forget_lessons
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import state_client
 
     settings = config.current()
     _check_form(api, settings)

@@ -111,12 +111,12 @@ def set_limit(limit: str, is_reset: bool, as_json: bool, **numbers: float | None
       fleet limits set openai/gpt-5 --rpm 800
       fleet limits set openai/gpt-5 --reset
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.cli.operator import operator_name
     from fleet.engine.operations.levers import let_go
     from fleet.limiter import live
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import two_redis
 
     changes = {name: value for name, value in numbers.items() if value is not None}
     if bool(changes) == is_reset:
@@ -153,12 +153,12 @@ def release_limit(limit: str, as_json: bool) -> None:
     Examples:
       fleet limits release openai/gpt-5
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.cli.operator import operator_name
     from fleet.engine.operations.levers import let_go
     from fleet.limiter import live
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import two_redis
 
     settings = config.current()
     name = breakers.full_name(limit, settings)
@@ -215,9 +215,9 @@ def _with_more(
     snapshots: Sequence[LimitSnapshot], settings: config.Settings
 ) -> tuple[list[LimitSnapshot], dict[str, tuple[str, ...]]]:
     """Return limits, also whether unusual use holds them low, and the budgets of the day of each in words."""
-    from fleet.cli.operate.two_redis import state_client
     from fleet.engine.operations.paces import read_limit_budgets
     from fleet.engine.operations.waits import with_alarms
+    from fleet.store.private.two_redis import state_client
 
     with state_client(settings) as state:
         budgets = {one.limit: one.lines for one in read_limit_budgets(state, settings, snapshots, time.time())}

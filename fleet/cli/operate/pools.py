@@ -18,11 +18,11 @@ from fleet.errors import ConfigurationError
 from fleet.quoting import counted, duration, noun_for, quote
 
 if TYPE_CHECKING:
-    from fleet.cli.operate.two_redis import TwoRedis
     from fleet.engine.admission.gates import Gate
     from fleet.signals.ahead.outlook import Drain
     from fleet.signals.rungs import LadderView
     from fleet.signals.view import WaitLine
+    from fleet.store.private.two_redis import TwoRedis
 
 #: Priorities from the most urgent one; their place is their number.
 PRIORITIES = ("critical", "high", "normal", "low", "bulk")
@@ -109,7 +109,7 @@ def show(names: tuple[str, ...], as_json: bool) -> None:
 
 
 def _list(names: Sequence[str], *, as_json: bool) -> None:
-    from fleet.cli.operate.two_redis import two_redis
+    from fleet.store.private.two_redis import two_redis
 
     settings = config.current()
     with two_redis(settings) as clients:
@@ -134,9 +134,9 @@ def pause(names: tuple[str, ...], below: str | None, for_s: float | None, as_jso
       fleet pools pause research
       fleet pools pause research --below high --for 10m
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.admission.gates import CLOSED
     from fleet.engine.operations.levers import pause_pools
+    from fleet.store.private.two_redis import two_redis
 
     settings, chosen = config.current(), list(dict.fromkeys(names))
     _check(chosen, settings)
@@ -161,8 +161,8 @@ def resume(names: tuple[str, ...], as_json: bool) -> None:
     Examples:
       fleet pools resume research
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.operations.levers import resume_pools
+    from fleet.store.private.two_redis import two_redis
 
     settings, chosen = config.current(), list(dict.fromkeys(names))
     _check(chosen, settings)

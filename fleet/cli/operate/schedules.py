@@ -11,11 +11,11 @@ import click
 
 from fleet import config
 from fleet.cli.operate.pools import seconds_of
-from fleet.cli.operate.two_redis import state_client
 from fleet.cli.operator import operator_name
 from fleet.cli.terminal import fitted, say, table
 from fleet.errors import ConfigurationError
 from fleet.quoting import counted, nearest, quote, stamp
+from fleet.store.private.two_redis import state_client
 
 if TYPE_CHECKING:
     from fleet.engine.operations.schedules.view import ScheduleView

@@ -88,9 +88,9 @@ def _list(
     *, states: tuple[str, ...], pool: str | None, kind: str | None, tenant: str | None, metadata: tuple[str, ...],
     error: str | None, limit: int, look: int, as_json: bool,
 ) -> None:  # fmt: skip
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.operations.task_search import FOUND_STATES, Finder, Wish
     from fleet.engine.outcomes.cancelling import Selection
+    from fleet.store.private.two_redis import two_redis
 
     settings = config.current()
     if pool is not None and pool not in settings.pools:

@@ -150,10 +150,10 @@ def _obey(key: str, screen: Screen, settings: config.Settings) -> None:
 
 def _toggle(pool: str, screen: Screen, settings: config.Settings) -> None:
     """Pause a pool that is open, resume one that is not."""
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.admission.gates import CLOSED, read_gates
     from fleet.engine.operations.levers import pause_pool, resume_pool
     from fleet.store import keys
+    from fleet.store.private.two_redis import two_redis
 
     try:
         with two_redis(settings) as clients:

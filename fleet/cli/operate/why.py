@@ -46,10 +46,10 @@ def read_story(task_id: str, settings: config.Settings) -> Story:
     Raises:
         StoreUnavailable: When Redis does not answer.
     """
-    from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.operations.story import tell
     from fleet.engine.operations.task_facts import gather
     from fleet.engine.operations.waits import read_limit
+    from fleet.store.private.two_redis import two_redis
 
     with two_redis(settings) as clients:
         return tell(

@@ -41,8 +41,8 @@ def report(
       fleet payouts report --since 2026-11-01 --until 2026-12-01 --csv
       fleet payouts report --payee alice --by-day --json
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.payouts.reports import read_report
+    from fleet.store.private.two_redis import state_client
 
     if as_csv and as_json:
         raise click.UsageError("expected --csv or --json, got both")
@@ -109,12 +109,12 @@ def revoke(task_id: str, why: str, as_json: bool) -> None:
     Examples:
       fleet payouts revoke 0b0c3a5e-1d8f-4a52-9d38-0c1f0a3b7c11 --why "copied its answer"
     """
-    from fleet.cli.operate.two_redis import state_client
     from fleet.cli.operator import operator_name
     from fleet.earnings.ledger import take_back
     from fleet.earnings.rows import Asset
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
+    from fleet.store.private.two_redis import state_client
 
     settings = config.current()
     with state_client(settings) as client:

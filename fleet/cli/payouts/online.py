@@ -306,7 +306,7 @@ def _told_of(name: str, network: Any) -> str:
 
 @contextmanager
 def _state() -> Iterator[tuple[redis.Redis, Settings]]:
-    from fleet.cli.operate.two_redis import state_client
+    from fleet.store.private.two_redis import state_client
 
     settings = config.current()
     with state_client(settings) as client:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
-from fleet.cli.operate.two_redis import state_client
 from fleet.cli.operator import operator_name
 from fleet.cli.terminal import fitted, say, table
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote, stamp
+from fleet.store.private.two_redis import state_client
 
 if TYPE_CHECKING:
     from fleet.rollouts import Rollout
