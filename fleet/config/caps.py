@@ -44,4 +44,4 @@ MaxRounds = Annotated[
     ),
     AfterValidator(_more_than_one),
 ]
-MaxCostUsd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MaxCostUsd = Annotated[float, Field(gt=0)]

@@ -16,7 +16,7 @@ Patterns = tuple[Pattern, ...] | None
 class ScopeSettings(BaseModel):
     """Whom a key serves, and how much a day. What isn't set is not limited; a name that ends in `*` is a beginning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     pools: Patterns = Field(None, description="Pools that it serves.")
     bots: Patterns = Field(None, description="Bots that it serves, such as `research-0*`.")

@@ -44,9 +44,9 @@ Archetype = Literal["analytical", "creative", "conservative", "exploratory"]
 
 
 class Section(BaseModel):
-    """Base of all tables in fleet.toml: immutable, unknown keys refused."""
+    """Base of all tables in fleet.toml: immutable, unknown keys refused, every number finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RedisSettings(Section):

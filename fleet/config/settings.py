@@ -74,8 +74,9 @@ class Settings(BaseSettings):
     """Everything that can be configured. Build it with `load()`."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="FLEET_", env_nested_delimiter="__", validate_default=True
-    )
+        frozen=True, extra="forbid", allow_inf_nan=False, env_prefix="FLEET_", env_nested_delimiter="__",
+        validate_default=True,
+    )  # fmt: skip
 
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -58,14 +58,14 @@ class PayoutSettings(Section):
     earn: tuple[EarnSettings, ...] = Field((), description="What tasks earn, the first line that fits.")
     threshold: Amount = Field("10", description="Tokens from which on a payee is paid; below, it is carried on.")
     every_hours: float = Field(
-        168.0, ge=0, le=MOST_HOURS, allow_inf_nan=False,
+        168.0, ge=0, le=MOST_HOURS,
         description="Hours between two payouts on one network at least; a year at most.",
     )  # fmt: skip
     max_fee_share: float = Field(
         0.02, gt=0, le=1, description="Share of a payout that its fees may take; who would cost more waits."
     )
     address_wait_hours: float = Field(
-        24.0, ge=0, le=MOST_HOURS, allow_inf_nan=False,
+        24.0, ge=0, le=MOST_HOURS,
         description="Hours for which a payee whose address is new or has changed is not paid; a year at most.",
     )  # fmt: skip
     revocable_days: int = Field(
