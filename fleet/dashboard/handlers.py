@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +20,11 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authenticated, url
 
 from fleet.dashboard import actions, operators
-from fleet.dashboard.feed import Feed
+from fleet.dashboard.feed import PATIENCE_S, Feed
 from fleet.dashboard.source import Source
 from fleet.errors import ConfigurationError, FleetError
+
+logger = logging.getLogger("fleet.dashboard")
 
 HERE = Path(__file__).parent
 #: Only our own files, no inline script or style; data: is what Flower's style sheet draws its icons with.
@@ -84,16 +87,21 @@ class FleetPage(FleetHandler):
 
 
 class State(FleetHandler):
-    """The figures, whole or what changed since `since`."""
+    """The figures, whole or what changed since `since`; and what else is asked for along with them (`also`).
+
+    A page that asks for two panels more by themselves asks more than once a second.
+    """
 
     @authenticated
     async def get(self) -> None:
         frame = await self.feed.latest()
+        also = {} if self.feed.trouble else await self._also(self.get_arguments("also"))
         about = {
             "every_ms": EVERY_MS,
             "trouble": self.feed.trouble,
             "may_act": self.why_not is None,
             "why_not": self.why_not,
+            "also": also,
         }
         if frame is None:
             self.answer(json.dumps({**about, "age_s": None}))
@@ -101,6 +109,23 @@ class State(FleetHandler):
         head = json.dumps({**about, "age_s": round(self.feed.age_s, 3)})[:-1]
         body = self.feed.body(self.get_argument("since", ""))
         self.answer(f"{head}}}" if body is None else f'{head},"view":{body}}}')
+
+    async def _also(self, names: list[str]) -> dict[str, Any]:
+        """Return what the names stand for, without what cannot be read in time: figures do not wait for it."""
+        readers = {"asks": self.source.asks, "schedules": self.source.schedules}
+        reading = {name: asyncio.create_task(self._read(readers[name])) for name in readers if name in names}
+        if reading:
+            await asyncio.wait(reading.values(), timeout=PATIENCE_S)
+        return {name: task.result() for name, task in reading.items() if task.done() and task.result()}
+
+    async def _read(self, reader: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+        try:
+            return await self.in_thread(reader)
+        except FleetError:
+            return None  # the figures are about to say why
+        except Exception:  # one panel's trouble is none of the others'
+            logger.exception("what a page asks for along with the figures cannot be read")
+            return None
 
 
 class OneBot(FleetHandler):
@@ -188,32 +213,6 @@ class OneJob(FleetHandler):
             self.answer(json.dumps(found))
 
 
-class Schedules(FleetHandler):
-    """Schedules, when they are due, and what is wrong with them."""
-
-    @authenticated
-    async def get(self) -> None:
-        try:
-            found = await self.in_thread(self.source.schedules)
-        except FleetError as error:
-            self.refuse(503, str(error))
-        else:
-            self.answer(json.dumps(found))
-
-
-class NewestAsks(FleetHandler):
-    """The newest asks; never their words, which are not kept."""
-
-    @authenticated
-    async def get(self) -> None:
-        try:
-            found = await self.in_thread(self.source.asks)
-        except FleetError as error:
-            self.refuse(503, str(error))
-        else:
-            self.answer(json.dumps(found))
-
-
 class Act(FleetHandler):
     """Pause, resume, quarantine, release: only for who has logged in, only from our own page."""
 
@@ -290,8 +289,6 @@ def routes(source: Source, feed: Feed) -> list[url]:
         url(r"/fleet/tasks", FoundTasks, parts, name="fleet-tasks"),
         url(r"/fleet/dead", DeadLetters, parts, name="fleet-dead"),
         url(r"/fleet/job/([0-9a-f]{15})", OneJob, parts, name="fleet-job"),
-        url(r"/fleet/asks", NewestAsks, parts, name="fleet-asks"),
-        url(r"/fleet/schedules", Schedules, parts, name="fleet-schedules"),
         url(r"/fleet/act", Act, parts, name="fleet-act"),
         url(r"/fleet/metrics", Metrics, parts, name="fleet-metrics"),
         url(r"/fleet/scaling", Scaling, parts, name="fleet-scaling"),

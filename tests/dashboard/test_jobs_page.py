@@ -91,6 +91,7 @@ def page(tmp_path: Path, redis_url: str, client: redis.Redis, monkeypatch: pytes
 def test_jobs_and_schedules_are_told_and_jobs_are_sealed_replayed_and_cancelled(
     page: Browser, client: redis.Redis
 ) -> None:
+    _an_open_page_asks_once_a_second_for_everything(page)
     nightly = find_job("nightly")
     of = f'#jobs > [data-key="{nightly.id}"]'
     assert page.text("#jobs-note") == "2 under way"
@@ -126,6 +127,13 @@ def test_jobs_and_schedules_are_told_and_jobs_are_sealed_replayed_and_cancelled(
     page.wait(lambda: "prices" in page.text("#schedules"), "schedules are told")
     assert "every 900 s · next in" in page.text("#schedules")
     assert "no beat" in page.text("#schedules-trouble")
+
+
+def _an_open_page_asks_once_a_second_for_everything(page: Browser) -> None:
+    asked = "return performance.getEntriesByType('resource').filter((one) => one.initiatorType === 'fetch')"
+    page.wait(lambda: len(page.script(asked)) >= 3, "it has asked three times")
+    assert {one["name"].partition("?")[0].rpartition("/fleet/")[2] for one in page.script(asked)} == {"state"}
+    assert "also=asks" in page.script(asked)[0]["name"] and "also=" not in page.script(asked)[1]["name"]
 
 
 def _a_job_without_its_producer_is_told_and_sealed(page: Browser) -> None:

@@ -263,6 +263,17 @@ def test_a_page_that_knows_the_last_state_gets_only_what_changed(served: Served)
     assert view["changed"] == {"rows": [], "columns": [[]] * len(COLUMNS), "reasons": []}
 
 
+def test_what_a_page_asks_for_along_with_the_state_comes_with_it(served: Served) -> None:
+    def also(query: str) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(served.flower.get(f"/fleet/state{query}", served.login)[1])["also"]
+        return answer
+
+    assert also("") == {}
+    asked = also("?also=asks&also=schedules&also=nonsense")
+    assert set(asked) == {"asks", "schedules"}
+    assert asked["asks"] == {"asks": []}
+
+
 @pytest.mark.parametrize("form", ["apply", "async-apply", "send-task"])
 def test_a_form_that_contradicts_its_task_is_refused_in_words_and_a_right_one_is_queued(
     served: Served, form: str

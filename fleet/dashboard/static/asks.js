@@ -3,25 +3,15 @@
 import { ago, attribute, by, count, counted, dollars, duration, h, keyed, text } from "./draw.js";
 import { taskLink } from "./story.js";
 
-const EVERY_MS = 5000;
 const PILLS = { ok: "good", degraded: "warn", failed: "bad" };
 const opened = new Set();
-let askedAt = -Infinity;
 let known = [];
 
-/** Draw the panel, after asking once more every five seconds; hidden while nobody has asked. */
-export function asks({ at }, { store }) {
-  if (performance.now() - askedAt > EVERY_MS) {
-    askedAt = performance.now();
-    store.get("/asks").then((found) => {
-      known = found.asks;
-      draw(at);
-    }, () => {}); // the page says by itself that Flower does not answer
-  }
-  draw(at);
-}
+/** What is asked for along with the state. */
+export const newestAsks = { name: "asks", everyMs: 5000, told: (found) => (known = found.asks) };
 
-function draw(at) {
+/** Draw the panel; hidden while nobody has asked. */
+export function asks({ at }) {
   by("asks-panel").hidden = !known.length;
   if (!known.length) return;
   const spared = known.reduce((sum, one) => sum + one.n - one.asked, 0);

@@ -1,6 +1,6 @@
 // The page's heart: asks for the fleet about once a second, hands it to the panels, and says when figures are old.
 
-import { asks } from "./asks.js";
+import { asks, newestAsks } from "./asks.js";
 import { bill } from "./bill.js";
 import { payouts } from "./payouts.js";
 import { BotDialog } from "./bot.js";
@@ -11,7 +11,7 @@ import { diagnoses } from "./diagnosis.js";
 import { deadLetters } from "./dead.js";
 import { jobs } from "./jobs.js";
 import { rollouts } from "./rollouts.js";
-import { schedules } from "./schedules.js";
+import { askedSchedules, schedules } from "./schedules.js";
 import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
 import { COLOURS, SORTS } from "./colours.js";
 import { diversity, worst } from "./health.js";
@@ -29,7 +29,7 @@ const STALE_S = 5;
 const SLOWEST_MS = 10000;
 const REMEMBERED = "fleet-page";
 
-const store = new Store(document.body.dataset.base);
+const store = new Store(document.body.dataset.base, [newestAsks, askedSchedules]);
 const dialog = new BotDialog(store, act);
 const tasks = new TaskDialog(store, act);
 const finder = new TaskFinder(store);
@@ -89,9 +89,9 @@ function draw() {
   bill(view);
   payouts(view);
   jobs(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
-  asks(view, { store });
+  asks(view);
   rollouts(view);
-  schedules(view, { store });
+  schedules(view);
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);
   firstRun(view);

@@ -1,29 +1,24 @@
-// Tasks by the clock: when each schedule is due next, what it submitted last, what was missed. Asked for now and then.
+// Tasks by the clock: when each schedule is due next, what it submitted last, what was missed.
 
 import { ago, attribute, by, count, counted, h, keyed, left, text } from "./draw.js";
 import { taskLink } from "./story.js";
 
-const EVERY_MS = 10000;
-let askedAt = -Infinity;
 let known = [];
 let readAt = 0;
 
-/** Draw the panel, after asking once more every ten seconds; hidden while there are no schedules. */
-export function schedules({ at }, { store }) {
-  if (performance.now() - askedAt > EVERY_MS) {
-    askedAt = performance.now();
-    store.get("/schedules").then((found) => {
-      known = found.schedules;
-      readAt = found.at;
-      text(by("schedules-trouble"), found.trouble);
-      by("schedules-trouble").hidden = !found.trouble;
-      draw(Math.max(at, readAt));
-    }, () => {}); // the page says by itself that Flower does not answer
-  }
-  draw(Math.max(at, readAt));
+/** What is asked for along with the state. */
+export const askedSchedules = { name: "schedules", everyMs: 10000, told };
+
+function told(found) {
+  known = found.schedules;
+  readAt = found.at;
+  text(by("schedules-trouble"), found.trouble);
+  by("schedules-trouble").hidden = !found.trouble;
 }
 
-function draw(at) {
+/** Draw the panel; hidden while there are no schedules. */
+export function schedules(view) {
+  const at = Math.max(view.at, readAt);
   by("schedules-panel").hidden = !known.length;
   text(by("schedules-note"), known.length ? `${counted(known.length, "schedule")}, UTC` : "");
   keyed(by("schedules"), known, (one) => one.name, () => h("li", {}, h("b", { class: "cut" }), h("span", { class: "pill" }), h("span", { class: "muted" }), h("span", { class: "muted" })), (node, one) => {

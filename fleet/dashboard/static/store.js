@@ -63,8 +63,10 @@ export class Bots {
 export class Unreachable extends Error {}
 
 export class Store {
-  constructor(base) {
+  /** `also`: what is asked for along with the state, now and then; {name, everyMs, told}, told gets each answer. */
+  constructor(base, also) {
     this.base = base;
+    this.also = also.map((one) => ({ ...one, askedAt: -Infinity }));
     this.version = "";
     this.view = null;
     this.bots = null;
@@ -72,8 +74,11 @@ export class Store {
 
   /** Ask for the state; returns {trouble, age_s, every_ms, may_act, isNew}. */
   async poll() {
-    const reply = await this.get(`/state?since=${encodeURIComponent(this.version)}`);
-    const { view, ...about } = reply;
+    const due = this.also.filter((one) => performance.now() - one.askedAt >= one.everyMs);
+    for (const one of due) one.askedAt = performance.now();
+    const query = new URLSearchParams([["since", this.version], ...due.map((one) => ["also", one.name])]);
+    const { view, also, ...about } = await this.get(`/state?${query}`);
+    for (const one of due) also?.[one.name] && one.told(also[one.name]);
     if (view) {
       const { bots, changed, ...rest } = view;
       if (bots) this.bots = new Bots(bots);
