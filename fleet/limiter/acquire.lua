@@ -34,14 +34,14 @@ local at, base, state, terms, need, slot, order, queue, due, bots, noted_usd_mic
 local function facts_of(c)
   local known = facts[c]
   if known and known.uses[kind] ~= nil then return known.set, known.learnt, known.uses[kind] end
-  local set, learnt, use = unpack(call('HMGET', KEYS[(c - 1) * KEYS_OF_ONE + FACTS], 'set', 'learnt', kind))
-  known = known or { set = set, learnt = learnt, uses = {} }
+  local set, learnt, use, beside = unpack(call('HMGET', KEYS[(c - 1) * KEYS_OF_ONE + FACTS], 'set', 'taught', kind, 'beside'))
+  known = known or { set = set, learnt = learnt, uses = {}, beside = beside }
   facts[c], known.uses[kind] = known, use
   return set, learnt, use
 end
 
 local function state_of(c)
-  if not states[c] then states[c] = read_state(KEYS[(c - 1) * KEYS_OF_ONE + STATE]) end
+  if not states[c] then states[c] = read_state(KEYS[(c - 1) * KEYS_OF_ONE + STATE], facts[c].beside) end
   return states[c]
 end
 
@@ -107,7 +107,8 @@ local function commit(at, send)
   state[VIRTUAL_TIME] = max(state[VIRTUAL_TIME], at.order % CLASS)
   state[GRANTED], state[GRANTED_TOKENS] = state[GRANTED] + 1, state[GRANTED_TOKENS] + need[TOKENS]
   state[DAY_REQUESTS], state[DAY_USD_MICROS] = state[DAY_REQUESTS] + 1, state[DAY_USD_MICROS] + at.cost
-  state[DAY_RESERVED], state[RESERVED_AT] = state[DAY_RESERVED] + at.cost, now
+  state[DAY_RESERVED] = state[DAY_RESERVED] + at.cost
+  reserve_at(state)
   keep_state(at.c, state)
 end
 
@@ -287,7 +288,7 @@ local function write_kept(c, known)
     end
   end
   write_tags(c, known)
-  if changed[c] then write_state(KEYS[first + STATE], states[c]) end
+  if changed[c] then write_state(KEYS[first + STATE], KEYS[first + FACTS], states[c]) end
 end
 
 local replies = {}

@@ -39,8 +39,6 @@ class At(Places):
     DAY = Place()
     DAY_REQUESTS = Place()
     DAY_USD_MICROS = Place()
-    #: Of the money of the day: reserved for calls in flight.
-    DAY_RESERVED = Place()
     MEAN_FLIGHT_US = Place()
     #: The minute that is counted (since 1970), what was settled in it, and in the one before.
     MINUTE = Place()
@@ -53,6 +51,8 @@ class At(Places):
     REFUSED_AT = Place()
     #: When to look for dead tickets and old entries again; -1: the clock was set back.
     SWEEP_AT = Place()
+    #: Of the money of the day: reserved for calls in flight. This and what follows stands apart (`BESIDE`).
+    DAY_RESERVED = Place()
     #: When money was last reserved.
     RESERVED_AT = Place()
     #: 0, or when the provider came back after an outage: from then on the burst grows from little.
@@ -275,7 +275,10 @@ class Settled(NamedTuple):
     asked_usd_micros: float
 
 
-STATE, LEARNT, SEEN, HEARD = Layout.of(At), Layout.of(Learnt), Layout.of(Seen), Layout.of(Heard)
+STATE = Layout.of(At, f"{At.DAY_RESERVED - 1}d")
+LEARNT, SEEN, HEARD = Layout.of(Learnt), Layout.of(Seen), Layout.of(Heard)
+#: The state's places that 0.2 did not have: they are packed apart.
+BESIDE = Layout({}, f"{At.CALM_AT - STATE.size}d")
 #: Terms as configured; behind them, for the scripts, what others use of the window by rate.
 TERMS = Layout.of(Terms).and_group("others")
 ASKED, SETTLED, REPLY = Layout.of(Asked), Layout.of(Settled), Layout.of(Reply, "20q3d")

@@ -24,7 +24,7 @@ local function pack_learnt(learnt) return struct.pack(LEARNT_FORMAT, unpack(lear
 local function write_facts(key, was_learnt, was_seen, learnt, seen)
   local new_learnt, new_seen = pack_learnt(learnt), struct.pack(SEEN_FORMAT, unpack(seen, 1, SEEN_PLACES))
   if new_learnt ~= was_learnt or new_seen ~= was_seen then
-    call('HSET', key, 'learnt', new_learnt, 'seen', new_seen)
+    call('HSET', key, 'taught', new_learnt, 'told', new_seen)
     call('PEXPIRE', key, FACTS_MS)
   end
 end

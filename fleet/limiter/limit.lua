@@ -2,10 +2,12 @@
 -- `seen`: `layouts.py`; numbers in capitals that are not set here: `limits.py`; rates and classes are numbered as there.
 --
 -- State of a limit: a string of packed doubles, TTL 7 days beyond its latest clock; one of another length, as another
--- version of this file wrote it, counts as none. Times are microseconds of Redis time.
+-- version of this file wrote it, counts as none. Times are microseconds of Redis time. Its length and places are those of
+-- 0.2, whose workers may be at work beside ours and would count from nothing again: what came later stands in the facts.
 -- Facts of a limit: a hash, TTL 30 days.
 --   set       "rpm tpm itpm otpm requests_a_day usd_micros_a_day in_flight" set by an operator; -1: as configured
---   learnt, seen    packed: what headers and 429s taught, see learning.lua
+--   beside    packed: the state's places from the first one that 0.2 did not have
+--   taught, told    packed: what headers and 429s taught, see learning.lua; 0.2 has `learnt` and `seen` of its own
 --   held_by   who told of the latest hold: a sentence
 --   q:KIND    "mean deviation mean deviation mean deviation" of tokens, output tokens and money used, as shares of what
 --             was asked for; without the last two where no call had a price
@@ -37,22 +39,33 @@ local function follow_clock(state)
   state[MINUTE], state[REFUSED_AT], state[SWEEP_AT] = floor(now / MINUTE_US), max(0, state[REFUSED_AT] - back), -1
 end
 
--- The state, and whether there is any.
-local function read_state(key)
+-- The state, with what stands of it among the facts, and whether there is any.
+local function read_state(key, beside)
   local packed = call('GET', key)
-  if not packed or #packed ~= STATE_BYTES then return { STATE_ZEROS }, packed end
-  local state = { struct.unpack(STATE_FORMAT, packed) }
-  state[STATE_PLACES + 1] = nil  -- the place after the last number
+  if not packed or #packed ~= STATE_BYTES then return { STATE_ZEROS, BESIDE_ZEROS }, packed end
+  local state, is_whole = { struct.unpack(STATE_FORMAT, packed) }, beside and #beside == BESIDE_BYTES
+  local more = is_whole and { struct.unpack(BESIDE_FORMAT, beside) } or { BESIDE_ZEROS }
+  for k = 1, BESIDE_PLACES do state[STATE_PLACES + k] = more[k] end
+  state.beside = beside
   follow_clock(state)
   return state, packed
 end
 
-local function write_state(key, state)
+local function write_state(key, facts, state)
   state.dirty = nil
   local latest = max(now, state[CLOCK + REQUESTS], state[CLOCK + TOKENS], state[CLOCK + INPUT],
     state[CLOCK + OUTPUT], state[HELD_UNTIL])
   local packed = struct.pack(STATE_FORMAT, unpack(state, 1, STATE_PLACES))
   call('SET', key, packed, 'PX', whole(ceil((latest - now) / 1000) + KEEP_MS))
+  local beside = struct.pack(BESIDE_FORMAT, unpack(state, STATE_PLACES + 1, STATE_PLACES + BESIDE_PLACES))
+  if beside == state.beside then return end
+  state.beside = beside
+  if call('HSET', facts, 'beside', beside) == 1 then call('PEXPIRE', facts, FACTS_MS) end
+end
+
+-- Note when money was last reserved, so roughly that what stands among the facts is seldom written for it.
+local function reserve_at(state)
+  if now - state[RESERVED_AT] >= RESERVED_US or state[RESERVED_AT] > now then state[RESERVED_AT] = now end
 end
 
 -- Calls at the same time under what a refusal taught, which grows again and at last is no limit any more; 0: none.

@@ -216,7 +216,8 @@ class Limiter:
         """Let nobody find a burst: the provider is back, and what has waited goes at its pace. Never waits."""
         found = self._find(limit)
         if found is not None:
-            self._store.send(CALM, *CALM.call(state=found.keys_for().state))
+            names = found.keys_for()
+            self._store.send(CALM, *CALM.call(state=names.state, facts=names.facts))
 
     def narrow(self, limit: str, *, most: int = 0) -> None:
         """Let no more calls go at once than the provider takes: it refused one too many. Never waits, never raises.

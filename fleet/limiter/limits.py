@@ -74,6 +74,8 @@ BY_LIMIT, BY_HOLD, BY_REQUESTS, BY_MONEY = 1, 2, 3, 4
 FULL_SHARE, LOWEST_ON_RESERVE = 0.8, 2
 #: When to try again where the money that calls in flight have reserved would do (us).
 RETURNS_US = 2_000_000
+#: By how much the time at which money was last reserved may be too early (us).
+RESERVED_US = 1_000_000
 #: Who waits for its turn elsewhere comes back before it by this share of its patience.
 EARLY_PATIENCE = 0.5
 #: Deviations above the mean that a call is taken to have cost which nobody settles; the life of such notes is pushed

@@ -13,8 +13,8 @@ local SAID_US, FOUND_US = 86400000000, 60000000
 -- Nobody goes for so long, so that those who were refused do not ask in a circle.
 local BREATH_US = 250000
 
-local set, was_learnt, was_seen = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen'))
-local state, learnt, seen = read_state(KEYS[STATE]), read_learnt(was_learnt), read_seen(was_seen)
+local set, was_learnt, was_seen, beside = unpack(call('HMGET', KEYS[FACTS], 'set', 'taught', 'told', 'beside'))
+local state, learnt, seen = read_state(KEYS[STATE], beside), read_learnt(was_learnt), read_seen(was_seen)
 local terms = read_terms(ARGV[TERMS], set, was_learnt)
 local most, is_said = tonumber(ARGV[MOST]), tonumber(ARGV[MOST]) > 0
 if not is_said then
@@ -26,6 +26,6 @@ end
 learnt[IN_FLIGHT], learnt[IN_FLIGHT_GROWS] = max(1, floor(most)), now + (is_said and SAID_US or FOUND_US)
 state[REFUSED], state[REFUSED_AT] = state[REFUSED] + 1, now
 state[HELD_UNTIL] = max(state[HELD_UNTIL], now + BREATH_US)
-write_state(KEYS[STATE], state)
+write_state(KEYS[STATE], KEYS[FACTS], state)
 write_facts(KEYS[FACTS], was_learnt, was_seen, learnt, seen)
 return reply(1, learnt[IN_FLIGHT], now)

@@ -26,8 +26,8 @@ local LITTLE, LITTLE_OF_MINUTE = 0.02, 0.1
 local FIRST_PACED_US, PACED_US = 30000000, 600000000
 
 local heard = { struct.unpack(HEARD_FORMAT, ARGV[HEARD]) }
-local set, was_learnt, was_seen = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen'))
-local state = read_state(KEYS[STATE])
+local set, was_learnt, was_seen, beside = unpack(call('HMGET', KEYS[FACTS], 'set', 'taught', 'told', 'beside'))
+local state = read_state(KEYS[STATE], beside)
 local learnt, seen = read_learnt(was_learnt), read_seen(was_seen)
 local before, wanted = read_terms(ARGV[TERMS], set, was_learnt), read_terms(ARGV[TERMS], set, nil)
 
@@ -162,7 +162,7 @@ if learnt[OTHERS_UNTIL] <= now then
   learnt[OTHERS_UNTIL] = 0
 end
 
-if moved > 0 or is_rescaled then write_state(KEYS[STATE], state) end
+if moved > 0 or is_rescaled then write_state(KEYS[STATE], KEYS[FACTS], state) end
 write_facts(KEYS[FACTS], was_learnt, was_seen, learnt, seen)
 
 local lowered = {}

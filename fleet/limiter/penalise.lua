@@ -7,8 +7,8 @@
 --          terms            packed
 -- Reply    packed: code, wait_us, now_us: wait_us until the limit is open again
 -- Codes    1 held;  0 ended
-local state = read_state(KEYS[STATE])
-local set, was_learnt, was_seen = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen'))
+local set, was_learnt, was_seen, beside = unpack(call('HMGET', KEYS[FACTS], 'set', 'taught', 'told', 'beside'))
+local state = read_state(KEYS[STATE], beside)
 local terms = read_terms(ARGV[TERMS], set, was_learnt)
 keep_calm(state, terms)
 local retry_after_us = tonumber(ARGV[RETRY_AFTER_US])
@@ -17,7 +17,7 @@ if retry_after_us < 0 then
   keep_calm(state, terms)
   for k = 1, 4 do state[CLOCK + k] = min(state[CLOCK + k], now + ceil(burst_of(terms, k))) end
   call('HDEL', KEYS[FACTS], 'held_by')
-  write_state(KEYS[STATE], state)
+  write_state(KEYS[STATE], KEYS[FACTS], state)
   return reply(0, 0, now)
 end
 local opens = max(state[HELD_UNTIL], now + retry_after_us)
@@ -38,5 +38,5 @@ if learnt[GUESS + REQUESTS] > 0 or is_unknown then
 end
 
 spend_bursts(state, terms, opens)
-write_state(KEYS[STATE], state)
+write_state(KEYS[STATE], KEYS[FACTS], state)
 return reply(1, opens - now, now)

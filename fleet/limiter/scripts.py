@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleet.limiter import limits
-from fleet.limiter.layouts import ASKED, HEARD, LEARNT, REPLY, SEEN, SETTLED, STATE, TERMS
+from fleet.limiter.layouts import ASKED, BESIDE, HEARD, LEARNT, REPLY, SEEN, SETTLED, STATE, TERMS
 from fleet.store.client import Script
 from fleet.store.limit_keys import LimitKeys
 
@@ -16,9 +16,9 @@ def _numbers(names: str) -> dict[str, float]:
 _LIMIT = Script.library(
     __file__,
     "limit.lua",
-    tables={"state": STATE, "terms old new before wanted": TERMS, "learnt": LEARNT},
+    tables={"state": STATE, "beside": BESIDE, "terms old new before wanted": TERMS, "learnt": LEARNT},
     constants=_numbers(
-        "MINUTE_US NEWEST_CALL IN_FLIGHT_GROWTH IN_FLIGHT_STEP_US IN_FLIGHT_FADES CALM_BURST_US CALM_GROWTH"
+        "MINUTE_US NEWEST_CALL IN_FLIGHT_GROWTH IN_FLIGHT_STEP_US IN_FLIGHT_FADES CALM_BURST_US CALM_GROWTH RESERVED_US"
     ),
 )
 _LEARNING = Script.library(__file__, "learning.lua", tables={"seen": SEEN}, constants=_numbers("DAY_US"), behind=_LIMIT)
@@ -60,7 +60,7 @@ SETTLE = Script.beside(
 PENALISE = Script.beside(
     __file__, "penalise.lua", keys="state facts", argv="retry_after_us held_by terms", behind=_LEARNING
 )
-CALM = Script.beside(__file__, "calm.lua", keys="state", behind=_LIMIT)
+CALM = Script.beside(__file__, "calm.lua", keys="state facts", behind=_LIMIT)
 OBSERVE = Script.beside(
     __file__, "observe.lua", keys="state facts", argv="heard terms", tables={"heard": HEARD}, behind=_LEARNING
 )

@@ -11,11 +11,11 @@
 -- Codes    1 set
 -- Beyond it a double is no count and no time any more.
 local MOST_WHOLE = 2 ^ 53
-local was_set, learnt = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt'))
+local was_set, learnt, beside = unpack(call('HMGET', KEYS[FACTS], 'set', 'taught', 'beside'))
 local old = read_terms(ARGV[TERMS], was_set, learnt)
 local new
 if ARGV[SET] == '' then
-  call('HDEL', KEYS[FACTS], 'set', 'learnt', 'seen', 'held_by')
+  call('HDEL', KEYS[FACTS], 'set', 'taught', 'told', 'learnt', 'seen', 'held_by')
   new = read_terms(ARGV[TERMS], nil, nil)
 else
   call('HSET', KEYS[FACTS], 'set', ARGV[SET])
@@ -23,13 +23,13 @@ else
   new = read_terms(ARGV[TERMS], ARGV[SET], learnt)
 end
 
-local state = read_state(KEYS[STATE])
+local state = read_state(KEYS[STATE], beside)
 for k = 1, 4 do
   local clock = state[CLOCK + k]
   if old[k] > 0 and new[k] > 0 and clock > now then state[CLOCK + k] = now + ceil((clock - now) * old[k] / new[k]) end
 end
 if ARGV[SET] == '' then
-  for place = 1, STATE_PLACES do
+  for place = 1, STATE_PLACES + BESIDE_PLACES do
     if not (math.abs(state[place]) < MOST_WHOLE) then state[place] = 0 end  -- NaN is not below it either
   end
   state[HELD_UNTIL], state[SWEEP_AT], state[MEAN_FLIGHT_US] = 0, 0, 0
@@ -41,5 +41,5 @@ if ARGV[SET] == '' then
   for class = 0, 3 do state[ASKED_MS + class] = 0 end
   call('DEL', KEYS[LOG], KEYS[LEASES])
 end
-if call('EXISTS', KEYS[STATE]) == 1 then write_state(KEYS[STATE], state) end
+if call('EXISTS', KEYS[STATE]) == 1 then write_state(KEYS[STATE], KEYS[FACTS], state) end
 return reply(1, 0, now)

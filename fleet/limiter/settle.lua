@@ -13,7 +13,7 @@
 -- Codes    1 settled;  0 the limit is not known any more, nothing to settle
 local ENTRY = '%s:%.0f:%.0f:%.0f'
 -- What is set, learnt and seen, and who told of a hold, stands among the facts as well.
-local NO_KINDS = 4
+local NO_KINDS = 7
 -- ARGV of a call.
 local EACH = 4
 
@@ -98,16 +98,16 @@ local function settle(state, terms, ticket, settled)
   state[MINUTE_TOKENS] = state[MINUTE_TOKENS] + used[TOKENS]
 end
 
-local state, is_known = read_state(KEYS[STATE])
-if not is_known then return reply(0, 0, now) end
 local kinds, uses = {}, {}
 for i = CALLS + 1, #ARGV, EACH do
   local kind = ARGV[i + 1]
   if uses[kind] == nil then kinds[#kinds + 1], uses[kind] = kind, false end
 end
-local facts = call('HMGET', KEYS[FACTS], 'set', 'learnt', unpack(kinds))
-local set, learnt = unpack(facts)
-for k, kind in ipairs(kinds) do uses[kind] = facts[k + 2] end
+local facts = call('HMGET', KEYS[FACTS], 'set', 'taught', 'beside', unpack(kinds))
+local set, learnt, beside = unpack(facts)
+for k, kind in ipairs(kinds) do uses[kind] = facts[k + 3] end
+local state, is_known = read_state(KEYS[STATE], beside)
+if not is_known then return reply(0, 0, now) end
 local terms = read_terms(ARGV[TERMS], set, learnt)
 keep_calm(state, terms)
 
@@ -148,7 +148,7 @@ if #written > 0 then
   call('HSET', KEYS[FACTS], unpack(written))
   if keeps_life then call('PEXPIRE', KEYS[FACTS], FACTS_MS) end
 end
-write_state(KEYS[STATE], state)
+write_state(KEYS[STATE], KEYS[FACTS], state)
 if #unsent > 0 then call('HDEL', KEYS[OPEN], unpack(unsent)) end
 if #noted > 0 then
   local notes, completed = call('HMGET', KEYS[OPEN], unpack(noted)), {}

@@ -7,8 +7,8 @@
 -- Reply    {code, 0, now_us, what an operator set, what was learnt, what was seen, who told of the latest hold, tickets
 --          waiting, calls in flight, the numbers of the state as text}
 -- Codes    1 read
-local set, learnt, seen, held_by = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen', 'held_by'))
-local state = read_state(KEYS[STATE])
+local set, learnt, seen, held_by, beside = unpack(call('HMGET', KEYS[FACTS], 'set', 'taught', 'told', 'held_by', 'beside'))
+local state = read_state(KEYS[STATE], beside)
 for k = 1, #state do state[k] = format('%.17g', state[k]) end
 local flying = call('ZCOUNT', KEYS[LEASES], whole(now), '+inf')
 local waiting = call('ZCARD', KEYS[QUEUE])

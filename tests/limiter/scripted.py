@@ -11,7 +11,7 @@ import redis
 
 from fleet.config import LimitSettings
 from fleet.grants import Mark, Tokens
-from fleet.limiter.layouts import ASKED, SETTLED, STATE, Asked, Reply, Settled
+from fleet.limiter.layouts import ASKED, BESIDE, SETTLED, STATE, Asked, Reply, Settled
 from fleet.limiter.limits import DAY_US, Terms
 from fleet.limiter.observing import packed_readings
 from fleet.limiter.scripts import ACQUIRE, NARROW, OBSERVE, PENALISE, SET, SETTLE, SHOW
@@ -151,7 +151,8 @@ class ScriptedLimit:
 
     def write(self, state: list[float]) -> None:
         """Put a state, from index 1, in the place of what is there."""
-        self._client.set(self.keys.state, STATE.struct.pack(*state[1:]), keepttl=True)
+        self._client.set(self.keys.state, STATE.struct.pack(*state[1 : STATE.size + 1]), keepttl=True)
+        self._client.hset(self.keys.facts, "beside", BESIDE.struct.pack(*state[STATE.size + 1 :]))
 
     def reset(self) -> None:
         """Let the limit begin anew."""

@@ -13,7 +13,7 @@ from fleet.config import LimitSettings
 from fleet.errors import DeadlineExceeded, NotSoon
 from fleet.grants import Caller, Grant
 from fleet.limiter import Limiter, live
-from fleet.limiter.layouts import STATE, At
+from fleet.limiter.layouts import BESIDE, STATE, At
 from fleet.limiter.limits import DAY_US
 from fleet.models import Priority
 from fleet.money import PICOS_PER_MICRO
@@ -155,9 +155,9 @@ def test_a_reservation_of_a_dead_process_is_taken_for_spent(redis_url: str) -> N
     async def body(limiter: Limiter, store: Store) -> Wait:
         await call(limiter, most=900)
         names = keys.limit_keys(LIMIT)
-        state = list(STATE.unpack(await store.command("GET", names.state)))
-        state[At.RESERVED_AT] -= 601e6
-        await store.command("SET", names.state, STATE.struct.pack(*state[1:]), "KEEPTTL")
+        beside = list(BESIDE.unpack(await store.command("HGET", names.facts, "beside")))
+        beside[At.RESERVED_AT - STATE.size] -= 601e6
+        await store.command("HSET", names.facts, "beside", BESIDE.pack(beside[1:]))
         return await refused(limiter, most=900)
 
     wait = with_day(redis_url, body, usd_per_day=0.001)

@@ -45,7 +45,7 @@ def age(
     client: Any, limit: ScriptedLimit, seconds: float, *, learnt: tuple[int, ...] = (), seen: tuple[int, ...] = ()
 ) -> None:
     """Move what was noted at these places into the past."""
-    for field, layout, places in (("learnt", LEARNT, learnt), ("seen", SEEN, seen)):
+    for field, layout, places in (("taught", LEARNT, learnt), ("told", SEEN, seen)):
         numbers = list(layout.unpack(client.hget(limit.keys.facts, field)))
         for place in places:
             numbers[place] -= seconds * 1e6

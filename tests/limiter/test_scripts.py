@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import struct
 from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.config import LimitSettings
-from fleet.limiter.layouts import STATE, At
+from fleet.limiter.layouts import BESIDE, STATE, At
 from fleet.limiter.limits import DAY_US, LONG_US, SHORT_US, Terms
 from fleet.limiter.simulated.model import ASK_AGAIN, SEND, TOO_LATE, LimitModel
 from fleet.limiter.simulated.question import Answer, Question
@@ -427,10 +428,11 @@ def test_calls_that_are_settled_together_are_accounted_for_as_one_by_one(client:
         for call in calls if limit is one_by_one else ():
             limit.settle_together(call)
     taught = [client.hgetall(limit.keys.facts) for limit in (one_by_one, together)]
+    assert all(BESIDE.unpack(one.pop(b"beside"))[At.RESERVED_AT - STATE.size] > 0 for one in taught)
     assert taught[0] == taught[1] and set(taught[0]) == {b"q:a", b"q:b"}
     assert client.hkeys(one_by_one.keys.open) == client.hkeys(together.keys.open)
     assert client.zcard(together.keys.leases) == 0
-    states = [STATE.unpack(client.get(limit.keys.state)) for limit in (one_by_one, together)]
+    states = [limit.state() for limit in (one_by_one, together)]
     counted = [At.GRANTED, At.GRANTED_TOKENS, At.DAY_REQUESTS, At.DAY_USD_MICROS, At.DAY_RESERVED, At.MINUTE_TOKENS]
     assert [states[0][at] for at in counted] == [states[1][at] for at in counted]
     assert [states[0][At.WINDOW + k] for k in range(1, 5)] == [states[1][At.WINDOW + k] for k in range(1, 5)]
@@ -513,7 +515,22 @@ def test_of_more_kinds_than_a_thousand_nothing_is_learnt(client: Any) -> None:
         answer = limit.ask(Question(ticket, "a", kind=kind, tokens=9))
         report: Any = {"sent": True, "charged": answer.charged, "used": (3, 0, 3)}
         limit.settle(ticket, **report, asked=(9, 9), kind=kind, learns=True)
-    assert client.hlen(limit.keys.facts) == 1004
+    assert client.hlen(limit.keys.facts) == 1007
+
+
+def test_0_2_reads_the_state_of_a_limit_and_what_it_wrote_is_counted_on(client: Any) -> None:
+    limit = ScriptedLimit(client, next(_names), Terms.of(LimitSettings(rpm=60, usd_per_day=1, counting="window")))
+    assert limit.ask(Question("1", "a", money=900)).code == SEND
+    written = client.get(limit.keys.state)
+    assert len(written) == 39 * 8, "as long as in 0.2, which takes any other length for none"
+    state = list(struct.unpack("<39d", written))
+    assert state[21] == 1, "calls granted"
+    state[23] = 60.0  # requests in the window, as a worker of 0.2 has counted them
+    client.set(limit.keys.state, struct.pack("<39d", *state))
+    for second in range(60):
+        client.zadd(limit.keys.log, {f"t{second}:0:0:0": limit.state()[At.CLOCK + 1] + second})
+    assert limit.ask(Question("2", "a", money=900, max_wait_us=1000)).code == TOO_LATE
+    assert limit.state()[At.DAY_RESERVED] == 900, "which 0.2 does not know of"
 
 
 def test_what_an_operator_has_set_lives_on_however_seldom_a_limit_is_used(client: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from fleet.grants import Tokens
 from fleet.limiter import limits
-from fleet.limiter.layouts import STATE, At
+from fleet.limiter.layouts import BESIDE, STATE, At
 from fleet.limiter.limits import Terms
 from fleet.limiter.simulated.question import DAY, Answer, Question, day_is_full, day_of
 
@@ -46,7 +46,9 @@ class LimitModel:
     """One limit in memory."""
 
     terms: Terms
-    state: list[float] = field(default_factory=lambda: list(STATE.unpack(b"")))  # from index 1, as in Lua
+    state: list[float] = field(
+        default_factory=lambda: [*STATE.unpack(b""), *BESIDE.unpack(b"")[1:]]
+    )  # from index 1, as in Lua
     uses: dict[str, tuple[float, ...]] = field(default_factory=dict)
     orders: dict[str, float] = field(default_factory=dict)
     queue: list[tuple[float, str]] = field(default_factory=list)
@@ -61,7 +63,7 @@ class LimitModel:
     def ask(self, question: Question, now: int) -> Answer:
         """Answer one question, as `acquire.lua`."""
         q, state = question, self.state
-        day, self._dirty = state[DAY], False
+        day, self._dirty = [state[place] for place in DAY], False
         self._keep_calm(now)
         at = self._survey(q, now)
         unused = now - at.slot - self._burst_us / 4
@@ -80,7 +82,7 @@ class LimitModel:
         if max(at.slot - now, 0) > q.max_wait_us or hopeless or (0 <= patience_us < turn - now):
             self.forget(q.ticket)
             opens, *why = self._not_soon(q, at, turn, now)
-            state[DAY] = state[DAY] if self._dirty else day
+            self._leave_day(day)
             if q.patience_us >= 0:
                 return answer(TOO_LATE, opens - now, at.est - now, *why)
             return answer(TOO_LATE, max(at.est, at.slot) - now, at.est - now)
@@ -98,7 +100,7 @@ class LimitModel:
             wait = max(wait, limits.MIN_SLEEP_US + q.random * at.horizon * limits.SLEEP_SPREAD)
             wait = min(wait, limits.MAX_SLEEP_US * (1 + q.random), q.max_wait_us)
             self._queue(q.ticket, at.order, _whole(now + wait))
-            state[DAY] = state[DAY] if self._dirty else day
+            self._leave_day(day)
             return answer(ASK_AGAIN, wait, at.est - now)
         send = max(now, at.slot)
         self._commit(q, at, send, now)
@@ -240,6 +242,11 @@ class LimitModel:
             return max(self._burst_us, limits.MINUTE_US / self.terms.rpm)
         return self._burst_us
 
+    def _leave_day(self, day: list[float]) -> None:
+        """Let the day be as it was, unless the state is written: who only asks begins no new one."""
+        for place, number in zip(DAY, day, strict=True):
+            self.state[place] = self.state[place] if self._dirty else number
+
     def _keep_calm(self, now: int) -> None:
         self._burst_us, calm_at = self.terms.burst_us, self.state[At.CALM_AT]
         if calm_at > 0:
@@ -354,7 +361,8 @@ class LimitModel:
         state[At.DAY_REQUESTS] += 1
         state[At.DAY_USD_MICROS] += at.cost
         state[At.DAY_RESERVED] += at.cost
-        state[At.RESERVED_AT] = now
+        if not 0 <= now - state[At.RESERVED_AT] < limits.RESERVED_US:
+            state[At.RESERVED_AT] = now
         self.forget(q.ticket)
         if terms.window_us:
             insort(self.log, (_whole(send), q.ticket, (int(at.need[2]), int(at.need[3]), int(at.need[4]))))

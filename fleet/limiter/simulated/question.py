@@ -9,7 +9,8 @@ from fleet.limiter import limits
 from fleet.limiter.layouts import At
 from fleet.limiter.limits import Terms
 
-DAY = slice(At.DAY, At.DAY_RESERVED + 1)
+#: Places of what is counted of the day.
+DAY = (At.DAY, At.DAY_REQUESTS, At.DAY_USD_MICROS, At.DAY_RESERVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def day_of(q: Question, state: list[float], terms: Terms, uses: tuple[float, ...
     """Return what a call is charged of the day's money, and what of the day is used up (0: nothing)."""
     today, cost = now // limits.DAY_US, float(q.money)
     if state[At.DAY] != today:
-        state[DAY] = [today, 0, 0, 0]
+        for place, number in zip(DAY, (today, 0, 0, 0), strict=True):
+            state[place] = number
     if terms.usd_micros_a_day and len(uses) > 4:
         cost = q.money * min(1, uses[4] + uses[5])
     share = limits.FULL_SHARE if _is_bulk(q, terms) else 1

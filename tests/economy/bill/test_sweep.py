@@ -21,7 +21,7 @@ from fleet.economy.exports.checking import resolve
 from fleet.entries import Entry, packed_end
 from fleet.grants import Grant
 from fleet.limiter import Limiter
-from fleet.limiter.layouts import STATE, At
+from fleet.limiter.layouts import BESIDE, STATE, At
 from fleet.store import bill_keys, keys
 from fleet.store.client import Store, connect
 from tests.economy.bill.calls import LIMIT, entry
@@ -383,9 +383,9 @@ def test_notes_expire_however_soon_one_grant_follows_another(redis_url: str) -> 
         await fleet.other.command("PEXPIRE", names.open, week_ms // 2)
         await fleet.granted()
         assert await lives_ms() <= week_ms // 2  # not at each grant
-        state = list(STATE.unpack(await fleet.other.command("GET", names.state)))
-        state[At.RESERVED_AT] -= 3600e6
-        await fleet.other.command("SET", names.state, STATE.pack(state[1:]), "KEEPTTL")
+        beside = list(BESIDE.unpack(await fleet.other.command("HGET", names.facts, "beside")))
+        beside[At.RESERVED_AT - STATE.size] -= 3600e6
+        await fleet.other.command("HSET", names.facts, "beside", BESIDE.pack(beside[1:]))
         await fleet.granted()
         assert await lives_ms() > week_ms // 2
 
