@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import redis
@@ -18,6 +18,7 @@ from fleet.config.scopes import CAPPED
 from fleet.economy.budgets.scopes import about as about_budget
 from fleet.economy.budgets.scopes import cap_scope
 from fleet.engine.admission import holds
+from fleet.engine.admission.gates import batched
 from fleet.engine.admission.holds import LIFT, lift_call
 from fleet.engine.transport.parking.opening import open_early, open_early_now
 from fleet.errors import FleetError
@@ -36,6 +37,8 @@ logger = logging.getLogger("fleet.worker")
 _LIMIT = re.compile(rf"[^\s\[]+/\S+/{LABEL}")
 #: Seconds between two looks whether holds have outlived their breakers, over all workers.
 LOOK_EVERY_S = 1.0
+#: Holds that are read in one command (count).
+HOLDS_AT_ONCE = 500
 #: What a task had heard of a breaker before it closed may close its pool's gate so many seconds later.
 LATE_S = 15.0
 
@@ -151,10 +154,17 @@ async def open_mended(broker: Store, settings: Settings, pools: Iterable[str], l
         pools: Those that this process can serve.
         limits: Those that it can call under, and whose breakers are closed.
     """
-    for pool in pools:
+    for pool in await _held(broker, list(pools)):
         own = [limit for limit in _limits_of(pool, settings) if limit in limits]
         for about in (f"[pools.{pool}]", f"validator {settings.pools[pool].validator}", *own):
             await lift(broker, [keys.queue(pool)], about=about, causes=("key", "configuration"), parked_too=False)
+
+
+async def _held(broker: Store, pools: Sequence[str]) -> list[str]:
+    """Return those pools that are held: hardly ever more than a few, whatever their number."""
+    places = [keys.hold(keys.queue(pool)) for pool in pools]
+    found = [hold for some in batched(places, HOLDS_AT_ONCE) for hold in await broker.command("MGET", *some)]
+    return [pool for pool, hold in zip(pools, found, strict=True) if hold is not None]
 
 
 def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str, causes: Collection[str] = BREAKING) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 from celery._state import get_current_task
 from celery.app.amqp import AMQP
+from kombu.connection import maybe_channel
 from kombu.utils.json import dumps
 
 from fleet import config
@@ -107,8 +108,8 @@ def _warranted(task_id: str, fields: Mapping[str, Any], pool: str, canvas: Any) 
 class Amqp(AMQP):
     """`amqp_cls` of the Celery app: knows when Celery itself sends what follows a task of the user's own.
 
-    It signs tasks that are submitted by a delegation, seals those that follow a signed one, and names the flow of those
-    that have a tenant.
+    It has a worker's queues declared together. It signs tasks that are submitted by a delegation, seals those that
+    follow a signed one, and names the flow of those that have a tenant.
     """
 
     def as_task_v2(self, task_id: str, name: str, *args: Any, **options: Any) -> Any:
@@ -124,6 +125,12 @@ class Amqp(AMQP):
             if flow := flow_in(fields):
                 message.headers[FLOW] = flow
         return message
+
+    def TaskConsumer(self, channel: Any, *args: Any, **options: Any) -> Any:
+        """Return the consumer of a worker's queues, all declared in one go."""
+        channel = maybe_channel(channel)
+        with channel.declaring():
+            return super().TaskConsumer(channel, *args, **options)
 
     def _retry_publish(self, publish: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with following():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -37,8 +37,24 @@ def _announced(queue: str, step: int, over: object) -> list[tuple[Any, ...]]:
     return [*waits, *ends, ("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)]
 
 
+class _Bindings:
+    """The client that kombu binds a queue with, its pipeline too; what it sets goes into one pipeline."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.sadd = pipe.sadd
+
+    def pipeline(self) -> AbstractContextManager[_Bindings]:
+        return nullcontext(self)
+
+    def execute(self) -> None:
+        """Do nothing: the pipeline that it all goes into is sent at the end."""
+
+
 class Publishing(PrefixedChannel):
     """A kombu channel that publishes in one step, rings the bell, and has what this process holds at this broker."""
+
+    #: Gathers the bindings of queues while many are declared.
+    _bindings: _Bindings | None = None
 
     @cached_property
     def holdings(self) -> leases.Holdings:
@@ -54,7 +70,19 @@ class Publishing(PrefixedChannel):
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        yield client or self.resident
+        yield client or self._bindings or self.resident
+
+    @contextmanager
+    def declaring(self) -> Iterator[None]:
+        """Send the bindings of all queues that are declared in the block in one go, and do not count what waits there:
+        a worker of a thousand pools would start with three round trips for each."""
+        with self.resident.pipeline(transaction=False) as pipe:
+            self._bindings = _Bindings(pipe)
+            try:
+                yield
+            finally:
+                self._bindings = None
+            pipe.execute()
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         step = self.priority(self._get_message_priority(message, reverse=False))
@@ -109,6 +137,8 @@ class Publishing(PrefixedChannel):
             raise refused(error) from None
 
     def _size(self, queue: str) -> int:
+        if self._bindings is not None:
+            return 0
         return purge(self.resident, queue, is_meant=False) + sum(
             waits.count for waits in parked.read_parked(self.resident, [queue])
         )

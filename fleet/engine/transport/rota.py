@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from fleet.engine.messages.queues import FOREIGN_LISTS, PRIORITY_SEPARATOR, queue_of
@@ -47,18 +48,27 @@ class Rota:
     """
 
     def __init__(self, queues: Iterable[str], steps: Sequence[int]) -> None:
-        self._names = sorted(queues)
+        self._queues = tuple(queues)
         self._steps = [str(step) for step in steps]
         self._served = dict.fromkeys(self._steps, "")
         self._places: dict[str, tuple[str, int, str]] = {}  # key of a list -> its queue, its step, and that as text
         #: True when takes go by what is known to wait, so that a look has to find it out.
-        self.is_large = len(self._names) > NAMED_AT_MOST
-        digest = hashlib.sha1("\n".join(self._names).encode("utf-8", "replace"), usedforsecurity=False)
-        self._digest = digest.hexdigest()
+        self.is_large = len(self._queues) > NAMED_AT_MOST
         self._waiting = [keys.waiting(step) for step in self._steps]
 
     def __bool__(self) -> bool:
-        return bool(self._names)
+        return bool(self._queues)
+
+    # Worked out with the first take: kombu makes a rota anew for each queue that a consumer is given.
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return sorted(self._queues)
+
+    @cached_property
+    def _digest(self) -> str:
+        names = "\n".join(self._names).encode("utf-8", "replace")
+        return hashlib.sha1(names, usedforsecurity=False).hexdigest()
 
     def take(
         self, *, wanted: int, guarded: int, prefix: str, acks: Sequence[str], shut: Collection[str] = ()
