@@ -70,8 +70,9 @@ class Fleet:
     def done(self) -> int:
         """Tasks with a result."""
         from fleet.signals.catalogue import COMPLETIONS
+        from fleet.signals.counted.sums import read_totals
 
-        return int(self.redis.hget(self.keys.totals(), COMPLETIONS.name) or 0)
+        return read_totals(self.redis, ()).get(COMPLETIONS.name.encode(), 0)
 
     @property
     def is_idle(self) -> bool:

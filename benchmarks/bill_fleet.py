@@ -86,9 +86,9 @@ class Fleet:
     def done(self) -> int:
         """Tasks with a result."""
         from fleet.signals.catalogue import COMPLETIONS
-        from fleet.store import keys
+        from fleet.signals.counted.sums import read_totals
 
-        return int(self.redis.hget(keys.totals(), COMPLETIONS.name) or 0)
+        return read_totals(self.redis, ()).get(COMPLETIONS.name.encode(), 0)
 
     def results(self, ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return the results that are there."""

@@ -122,7 +122,7 @@ def main(tasks: int, rounds: int, processes: int) -> None:
         from fleet import config
         from fleet.engine.messages.producer import submit_many
         from fleet.signals.catalogue import COMPLETIONS
-        from fleet.store import keys
+        from fleet.signals.counted.sums import read_totals
         from fleet.store.client import connect
         from fleet.store.private.embedded import broker_url
 
@@ -137,7 +137,7 @@ def main(tasks: int, rounds: int, processes: int) -> None:
                 pass
 
         def done_fleet() -> int:
-            return int(client.hget(keys.totals(), COMPLETIONS.name) or 0)
+            return read_totals(client, ()).get(COMPLETIONS.name.encode(), 0)
 
         quiet = ("-P", "threads", "--without-gossip", "--without-mingle")
 

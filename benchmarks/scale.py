@@ -85,7 +85,7 @@ def road_rows(client: redis.Redis, home: Path, tasks: int, fleets: tuple[tuple[i
     from benchmarks import stock_app
     from fleet.engine.messages.producer import submit_many
     from fleet.signals.catalogue import COMPLETIONS
-    from fleet.store import keys
+    from fleet.signals.counted.sums import read_totals
 
     bench = Bench(client, home)
 
@@ -97,7 +97,7 @@ def road_rows(client: redis.Redis, home: Path, tasks: int, fleets: tuple[tuple[i
         return submit
 
     def done() -> int:
-        return int(client.hget(keys.totals(), COMPLETIONS.name) or 0)
+        return read_totals(client, ()).get(COMPLETIONS.name.encode(), 0)
 
     def submit_stock(count: int) -> None:
         stock_app.submit(stock_app.noop, count)

@@ -118,14 +118,14 @@ def _packing_us() -> float:
 def _whole_task_us(client: redis.Redis, home: Path, drained: int) -> float:
     from fleet.engine.messages.producer import submit_many
     from fleet.signals.catalogue import COMPLETIONS
-    from fleet.store import keys
+    from fleet.signals.counted.sums import read_totals
 
     def submit(count: int) -> None:
         for _ in submit_many({"prompt": f"What is {n} + 2?", "pool": "p1"} for n in range(count)):
             pass
 
     def done() -> int:
-        return int(client.hget(keys.totals(), COMPLETIONS.name) or 0)  # type: ignore[arg-type]
+        return read_totals(client, ()).get(COMPLETIONS.name.encode(), 0)
 
     run = Bench(client, home).drain("fleet", 1, (), submit, done, drained)
     return 1000 * (run.cpu_ms + run.redis_cpu_ms)

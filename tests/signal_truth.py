@@ -12,6 +12,7 @@ from fleet.models import BotResult
 from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
 from fleet.store import keys
+from tests.counted import all_counted
 
 
 def untruths(client: redis.Redis, settings: Settings, results: Iterable[BotResult]) -> Iterator[str]:
@@ -27,7 +28,7 @@ def untruths(client: redis.Redis, settings: Settings, results: Iterable[BotResul
         results: Every result there is.
     """
     stored = tuple(results)
-    totals = {name.decode(): int(number) for name, number in client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+    totals = all_counted(client)
     pools = (*settings.pools, NOBODY)
     yield from _totals(totals, stored)
     slots, rows = {}, {}
@@ -96,7 +97,7 @@ def _failures(client: redis.Redis, pools: Iterable[str], results: tuple[BotResul
             if field.of == "task":
                 counted[field.type] += int(number)
     yield from _same("failures by type", dict(counted), dict(expected))
-    listed = client.llen(keys.failures())
+    listed = sum(client.llen(keys.pool_failures(pool)) for pool in pools)
     yield from _same("failures in the list", listed, min(windows.RECENT, expected.total()))
 
 

@@ -154,7 +154,7 @@ def grade_call(
         doubted=answer_keys.doubted(), models=answer_keys.models(grade.kind),
         health=keys.health(pool), norms=keys.norms(pool), skills=keys.skills(pool, grade.kind), bots=keys.bots(pool),
         quarantined=keys.quarantined(pool), reasons=keys.quarantine_reasons(pool), probation=keys.probation(pool),
-        events=keys.events(), quiet=keys.event_quiet(f"quarantine_cap:{pool}"), totals=keys.totals(),
+        events=keys.events(), quiet=keys.event_quiet(f"quarantine_cap:{pool}"), totals=keys.pool_totals(pool),
         number=str(number_of(grade.bot)), is_right=str(int(grade.is_right)), class_=grade.class_,
         kind=grade.kind if grade.of == "grades" else "", pool=pool, model=grade.model, cost=grade.cost,
         rules=health.rules_of(settings), watch=str(int(settings.watch)), adaptive=str(int(grade.of == "shadows")),

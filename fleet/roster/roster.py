@@ -288,7 +288,7 @@ class Roster:
             reasons=keys.quarantine_reasons(pool),
             probation=keys.probation(pool),
             health=keys.health(pool),
-            reaped=keys.reaped(),
+            reaped=keys.pool_reaped(pool),
             skills=keys.skills(pool, kind),
             specialists=keys.specialists(pool, kind),
             results=(),

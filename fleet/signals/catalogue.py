@@ -1,6 +1,6 @@
 """Every counter and every event that Fleet keeps, declared once. What Prometheus is told: `metrics.py`.
 
-Names of counters are fields of the hash `keys.totals()`. None is labelled by bot, key or task: what is kept per bot
+Names of counters are fields of the hash `keys.pool_totals`. None is labelled by bot, key or task: what is kept per bot
 lives in `keys.bot_rows` and `keys.errors`, whose rows are spelled here too.
 """
 
@@ -89,7 +89,7 @@ def tool_errors_of(tool: str, kind: str) -> Counter:
     return Counter(f"{_TOOL_ERRORS}|{tool}|{kind}", "Requests to a tool API that were not answered as they should be.")
 
 
-def tool_errors_in(totals: Mapping[bytes, bytes]) -> Iterator[tuple[str, str, int]]:
+def tool_errors_in(totals: Mapping[bytes, int]) -> Iterator[tuple[str, str, int]]:
     """Yield tools, as `tools/NAME`, the types of their errors, and how many requests failed so."""
     for name, count in totals.items():
         first, *rest = name.decode(errors="replace").split("|")

@@ -200,7 +200,7 @@ def bot_table(
     )
 
 
-def tool_errors(totals: Mapping[bytes, bytes], tools: Collection[str]) -> tuple[FailedRequests, ...]:
+def tool_errors(totals: Mapping[bytes, int], tools: Collection[str]) -> tuple[FailedRequests, ...]:
     """Return the failed requests of tool APIs, the worst first; of those only that `tools` names, as `tools/NAME`."""
     types = defaultdict[str, Counter[str]](Counter)
     for tool, kind, count in catalogue.tool_errors_in(totals):
@@ -215,7 +215,7 @@ def failure_shown(failure: Failure) -> FailureLine:
     return FailureLine(**failure._asdict())
 
 
-def by_rung(totals: Mapping[bytes, bytes], pool: str, *, rungs: int) -> dict[int, int]:
+def by_rung(totals: Mapping[bytes, int], pool: str, *, rungs: int) -> dict[int, int]:
     """Return how many tasks each rung of a pool's fallback ladder has served, by its number."""
     names = {number: catalogue.fallbacks_of(pool, number).name.encode() for number in range(1, rungs + 1)}
     return {number: int(totals.get(name, 0)) for number, name in names.items()}

@@ -18,6 +18,7 @@ from fleet.models import bot_name
 from fleet.money import micros_of
 from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
+from fleet.signals.counted.sums import added, counting, totals_of
 from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.recorder import WorkerReport, speaking_of, split_reports
 from fleet.signals.spread import Spread, Verdict, spread_of, verdict_of
@@ -138,7 +139,7 @@ class Signals:
         self._settings = settings
 
     def read(self, *, budgets: Sequence[BudgetRow] = (), now_s: float | None = None) -> Snapshot:
-        """Return the signals now. One round trip.
+        """Return the signals now. Two round trips.
 
         Args:
             budgets: The limiter's rows, shown as they come.
@@ -147,14 +148,19 @@ class Signals:
         pools = (*self._settings.pools, NOBODY)
         with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
-            for name in [keys.totals(), keys.workers(), *map(keys.errors, pools)]:
+            pipe.smembers(keys.pools())
+            pipe.hgetall(keys.workers())
+            for name in map(keys.errors, pools):
                 pipe.hgetall(name)
             for name in map(keys.bot_rows, pools):
                 pipe.get(name)
-            (seconds, micros), totals, workers, *rest = pipe.execute()
+            (seconds, micros), known, workers, *rest = pipe.execute()
+            for name in totals_of(counting(known, pools)):
+                pipe.hgetall(name)
+            totals = added(pipe.execute())
         now_s = seconds + micros / 1e6 if now_s is None else now_s
         living, _ = split_reports(workers, now_s=now_s)
-        counts = {name.decode(): int(number) for name, number in totals.items()}
+        counts = {name.decode(): number for name, number in totals.items()}
         return Snapshot(
             at=now_s,
             simulated=self._settings.simulated,

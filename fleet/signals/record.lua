@@ -9,11 +9,11 @@
 --       tasks        string: the last tasks of each bot, packed
 --       sketch       string: a ring of sketches: number, then three times BUCKETS counters, u32; behind it who of the
 --                    pool's fallback ladder serves, packed
---       recent       string: a ring of the fleet's last completions, packed
---       failures     list: the fleet's last failures, "time|JSON", the newest first
+--       recent       string: a ring of the pool's last completions, packed
+--       failures     list: the pool's last failures, "time|JSON", the newest first
 --       events       stream: what happened to the fleet, about 1,000 entries
 -- ARGV  now_us       Redis time; or what finish_together.lua keeps
---       nth          number of this completion in the fleet (0: the result was discarded, only what it cost counts)
+--       nth          number of this completion in the pool (0: the result was discarded, only what it cost counts)
 --       sample       packed: what is known of the task
 --       shown_id     task id, cut
 --       line         line for failures ('': it did not fail)
@@ -22,12 +22,13 @@
 --       pool         its name
 --       dead_letter  name of the event of a dead letter
 --       others       packed shares of other bots that have worked on it, one after the other
+--       most         completions and failures that are remembered
 -- Reply 1 when this is the pool's first in this minute, else 0
 local MOST_EVENTS = 1000
 -- Parts of a micro-dollar that are counted, and sums of micro-dollars below which each of them is a double's own.
 local PICOS, EXACT_MICROS = 1000000, 1000000000
 local series, rows, tasks, sketch, recent, failures, events = unpack(KEYS)
-local now_us, nth, sample, shown_id, line, dead_reason, life_s, pool, dead_letter, others = unpack(ARGV)
+local now_us, nth, sample, shown_id, line, dead_reason, life_s, pool, dead_letter, others, most = unpack(ARGV)
 local kept = type(now_us) == 'table' and now_us
 if kept then now_us = kept.now_us end
 local task = { struct.unpack(SAMPLE_FORMAT, sample) }
@@ -114,7 +115,7 @@ local function count_bots()
   return row
 end
 
--- Remember the task among the last ones of its bot, of the fleet, and of those that failed.
+-- Remember the task among the last ones of its bot, of the pool, and of those that failed.
 local function remember(row)
   local bot, status, queued_ms, ran_ms, at = task[BOT], task[STATUS], task[QUEUED_MS], task[RAN_MS], now_s
   if bot > 0 then
@@ -124,11 +125,11 @@ local function remember(row)
   end
   local pool, api, error = task[POOL], task[API], task[ERROR]
   at = now
-  redis.call('SETRANGE', recent, nth % KEPT * ENTRY_BYTES,
+  redis.call('SETRANGE', recent, nth % most * ENTRY_BYTES,
     struct.pack(ENTRY_FORMAT, at, pool, api, error, bot, status, queued_ms, ran_ms))
   if line ~= '' then
     redis.call('LPUSH', failures, string.format('%.3f', now) .. '|' .. line)
-    redis.call('LTRIM', failures, 0, KEPT - 1)
+    redis.call('LTRIM', failures, 0, most - 1)
     redis.call('EXPIRE', failures, life_s)
   end
 end

@@ -1,13 +1,13 @@
 """The moving windows as they lie in Redis: packed numbers of fixed width, written by `record.lua`, decoded here.
 
 Per pool: 64 minutes and 48 hours (`keys.series`), a row per bot (`keys.bot_rows`) and its last four tasks
-(`keys.bot_tasks`), durations of seven times ten minutes (`keys.sketch`). Per fleet: the last 1,000 completions
-(`keys.recent`) and failures (`keys.failures`), 64 minutes and 48 hours of resources (`keys.resources`). All sizes are
-fixed by the number of pools and bots, none grows with tasks.
+(`keys.bot_tasks`), durations of seven times ten minutes (`keys.sketch`), its last completions (`keys.pool_recent`) and
+failures (`keys.pool_failures`). Per fleet: 64 minutes and 48 hours of resources (`keys.resources`); what else is the
+fleet's is added up (`counted/sums.py`). All sizes are fixed by the number of pools and bots, none grows with tasks.
 
 Money is counted in micro-dollars with their parts, as doubles on the nearest pico: a sum below $1,000 is exact. Above,
 one of S after n tasks is off by n * S / 2^53 at most, which is $0.0001 in a million tasks that cost a million dollars.
-The exact sum of all time is in `keys.totals`.
+The exact sum of all time is in `keys.pool_totals`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from fleet.store.layouts import Layout
 MINUTES = 64
 #: Slots of the ring of hours: two days.
 HOURS = 48
-#: Completions in the ring of recent ones, failures in their list.
+#: Completions and failures that are remembered: shown of a fleet, kept of a pool at most.
 RECENT = 1000
+#: Those that many pools keep together, about, and each of them at least (32 bytes each).
+RECENT_OF_ALL, RECENT_LEAST = 4000, 50
 #: Ten-minute sketches kept: the last 60 to 70 minutes.
 SKETCH_SLOTS = SLOTS
 #: Seconds of one sketch.
@@ -194,13 +196,13 @@ RECORD = Script.beside(
     __file__,
     "record.lua",
     keys="series rows tasks sketch recent failures events",
-    argv="now_us nth sample shown_id line dead_reason life_s pool dead_letter others",
+    argv="now_us nth sample shown_id line dead_reason life_s pool dead_letter others most",
     tables={
         "period sums": _PERIOD, "row": _BOT_ROW, "task": _SAMPLE, "sample": _SAMPLE, "share": _SHARE, "last": _BOT_TASK,
         "entry": _RECENT_ENTRY, "rungs": RUNGS,
     },
     constants={
-        "MINUTES": MINUTES, "HOURS": HOURS, "KEPT": RECENT, "SKETCHES": SKETCH_SLOTS, "SKETCH_S": SKETCH_S,
+        "MINUTES": MINUTES, "HOURS": HOURS, "SKETCHES": SKETCH_SLOTS, "SKETCH_S": SKETCH_S,
         "RUNGS_COUNTED": RUNGS_COUNTED, "BACK_AFTER_S": BACK_AFTER_S,
         "SKETCH_BYTES": SKETCH_BYTES, "BUCKETS": BUCKETS, "TASKS_EACH": BOT_TASKS, "ID_BYTES": ID_BYTES,
         "FAILED_STATUS": STATUSES.index("failed"),
@@ -231,15 +233,20 @@ def record_keys(pool: str) -> dict[str, str]:
         "rows": keys.bot_rows(pool),
         "tasks": keys.bot_tasks(pool),
         "sketch": keys.sketch(pool),
-        "recent": keys.recent(),
-        "failures": keys.failures(),
+        "recent": keys.pool_recent(pool),
+        "failures": keys.pool_failures(pool),
         "events": keys.events(),
     }
 
 
-def record_constants(pool: str) -> dict[str, str | int]:
-    """Return those ARGV of `record.lua` by name that are the same for all tasks of a pool."""
-    return {"life_s": keys.STATE_TTL_S, "pool": pool, "dead_letter": DEAD_LETTER.name}
+def kept_of(pools: int) -> int:
+    """Return how many completions and failures each pool remembers in a fleet of so many pools."""
+    return min(RECENT, max(RECENT_LEAST, RECENT_OF_ALL // max(1, pools)))
+
+
+def record_constants(pool: str, pools: int) -> dict[str, str | int]:
+    """Return those ARGV of `record.lua` by name that are the same for all tasks of a pool, in a fleet of so many."""
+    return {"life_s": keys.STATE_TTL_S, "pool": pool, "dead_letter": DEAD_LETTER.name, "most": kept_of(pools)}
 
 
 def record_arguments(
@@ -313,7 +320,7 @@ def bot_tasks_of(raw: bytes, completions: int) -> list[BotTaskEntry]:
 
 
 def recent_of(raw: bytes) -> list[RecentEntry]:
-    """Return the fleet's last completions, in no order."""
+    """Return the last completions of a ring, in no order."""
     whole = raw[: len(raw) - len(raw) % RECENT_ENTRY.size]
     return [RecentEntry(*fields) for fields in RECENT_ENTRY.iter_unpack(whole) if fields[0]]
 

@@ -17,12 +17,12 @@ def asks(kind: str) -> str:
 
 def grades(pool: str, class_: str) -> str:
     """String (packed): what is usual in a class of graded tasks, then each bot of a pool (`roster/grade.lua`)."""
-    return f"{TAG}:grades:{pool}:{class_}"
+    return f"{{fleet:{pool}}}:grades:{class_}"
 
 
 def classes(pool: str) -> str:
     """Sorted set, class of graded tasks -> time (s) of its last grade: those that a pool's record has."""
-    return f"{TAG}:graded-classes:{pool}"
+    return f"{{fleet:{pool}}}:graded-classes"
 
 
 def doubted() -> str:
@@ -42,7 +42,7 @@ def graded(task_id: str) -> str:
 
 def ration(pool: str, kind: str) -> str:
     """String, expires: calls for second answers that the tasks of a kind have earned (`roster/shadow.lua`)."""
-    return f"{TAG}:shadow-ration:{pool}:{kind}"
+    return f"{{fleet:{pool}}}:shadow-ration:{kind}"
 
 
 def told() -> str:

@@ -11,7 +11,7 @@ CELERY_ENDS = ":_-."
 
 
 def plain_builders(names: Mapping[str, Any], *, besides: Collection[str]) -> dict[str, FunctionType]:
-    """Return the public functions of a module, reading each other in a space of their own, where none has a prefix.
+    """Return the public functions of a module or package, reading each other in a space of their own without a prefix.
 
     Args:
         names: The module's names.
@@ -21,7 +21,7 @@ def plain_builders(names: Mapping[str, Any], *, besides: Collection[str]) -> dic
     functions = {
         name: value
         for name, value in names.items()
-        if isinstance(value, FunctionType) and value.__module__ == names["__name__"]
+        if isinstance(value, FunctionType) and f"{value.__module__}.".startswith(f"{names['__name__']}.")
         and not name.startswith("_") and name not in besides
     }  # fmt: skip
     for name, function in functions.items():

@@ -32,6 +32,7 @@ from fleet.store import keys
 from fleet.store.client import connect
 from tests.chaos.arena import Broker, Tally
 from tests.chaos.money import unpaid
+from tests.counted import counted
 from tests.signal_truth import untruths
 from tests.worker_process import REPO, WorkerProcess
 
@@ -209,7 +210,7 @@ class FleetSide:
                 yield meta
 
     def _total(self, counter: catalogue.Counter) -> int:
-        return int(self._redis.hget(keys.totals(), counter.name) or 0)
+        return counted(self._redis, counter.name)
 
     def _ledger(self, url: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"{url}/ledger") as reply:

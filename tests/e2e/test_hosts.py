@@ -13,6 +13,7 @@ from fleet.engine.local_simulator import stop_simulator
 from fleet.engine.messages.producer import submit_many
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.counted import counted
 from tests.every import every
 from tests.hosts import Hosts, hosts, why_not
 from tests.redis_server import RedisServer
@@ -105,8 +106,7 @@ def test_tasks_of_a_host_that_is_cut_off_go_to_another_and_it_takes_part_again(
         everything = [*first, *more]
         wait_until(lambda: results_of(broker, everything) == len(everything), WAIT_S, "all are done")
         wait_until(lambda: broker.hlen(keys.unacked()) == 0, WAIT_S, "nobody holds anything")
-        counted = int(broker.hget(keys.totals(), "completions") or 0)
-        assert counted == len(everything), "one result each: what a had begun counts once, for b"
+        assert counted(broker, "completions") == len(everything), "one result each: what a had begun counts once, for b"
         assert every(worker.alive for worker in workers.values())
     finally:
         for host, worker in workers.items():

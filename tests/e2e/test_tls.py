@@ -53,7 +53,7 @@ def test_worker_producer_result_and_flowers_broker_page_work_over_tls(
     finally:
         worker.kill()
     with connect(tls_redis.url) as client:
-        assert client.exists("{fleet}:signals:totals")
+        assert client.keys("{fleet:*}:signals:totals")
 
 
 @pytest.mark.parametrize(

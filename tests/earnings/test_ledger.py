@@ -86,7 +86,7 @@ def test_a_member_of_a_job_earns_and_counts_in_the_same_step(redis_url: str, cli
 
 
 def test_a_result_that_redis_could_only_store_alone_earns_all_the_same(redis_url: str, client: redis.Redis) -> None:
-    client.set(keys.totals(), "somebody else wrote here")
+    client.set(keys.pool_totals("research"), "somebody else wrote here")
     assert finish(redis_url, at_now(task_id="a")) == [True]
     assert sum(rows_ever(client).values()) == 1
 

@@ -28,6 +28,7 @@ from fleet.roster.grading import (
 )
 from fleet.store import answer_keys, keys
 from fleet.store.client import connect, run_script
+from tests.counted import counted
 from tests.every import every
 
 HOUR = HealthSettings(quarantine_s=3600)
@@ -113,7 +114,7 @@ def test_the_same_task_counts_once_whatever_it_is_graded_then(client: redis.Redi
     assert pool.grade("p-001", False, task="a", vote=True) == 1  # how it compares is another matter
     known = {(one.of, one.accuracy.right) for one in read_grades(client, "p", 1)}
     assert known == {("grades", 1.0), ("votes", 0.0)}
-    assert client.hget(keys.totals(), "graded") == b"2"
+    assert counted(client, "graded") == 2
     assert client.get(answer_keys.graded("a")) == b"1"
 
 

@@ -16,6 +16,7 @@ from fleet.signals.windows import PERIOD, Period, bot_rows_of
 from fleet.store import keys
 from fleet.usage import Usage
 from fleet.workers.meter import Meter
+from tests.counted import all_counted
 from tests.signals.working_fleet import SETTINGS, WorkingFleet
 
 #: The cheapest call: 21 tokens at $0.02 a million.
@@ -24,7 +25,7 @@ CALL = Usage(input_tokens=20, output_tokens=1)
 
 
 def spent(client: redis.Redis) -> int:
-    return catalogue.spent_picos({name.decode(): int(n) for name, n in client.hgetall(keys.totals()).items()})
+    return catalogue.spent_picos(all_counted(client))
 
 
 def test_a_million_of_the_cheapest_calls_cost_42_cents(working_fleet: WorkingFleet, client: redis.Redis) -> None:
@@ -71,7 +72,7 @@ def test_a_sum_beyond_64_bits_stays_exact(working_fleet: WorkingFleet, client: r
 
 
 def test_the_sum_of_an_earlier_release_goes_on(working_fleet: WorkingFleet, client: redis.Redis) -> None:
-    client.hset(keys.totals(), "cost_usd_micros", 2_500_000)
+    client.hset(keys.pool_totals("a"), "cost_usd_micros", 2_500_000)
     working_fleet.finish(1, pool="a", bot=1, cost_usd_micros=7)  # a result of that release, repeated by this one
     working_fleet.finish(3, pool="a", bot=1, cost_usd_picos=400_000, cost_usd_micros=0)
     assert spent(client) == 2_500_007 * 10**6 + 1_200_000
@@ -92,5 +93,5 @@ def test_cached_and_thinking_tokens_are_counted_and_shown(working_fleet: Working
     used, text = Signals(client, SETTINGS).read().resources, exposition(working_fleet.overview.read()).decode()
     assert (used.cached_tokens, used.reasoning_tokens) == (3840, 200)
     assert "fleet_cached_tokens_total 3840" in text and "fleet_reasoning_tokens_total 200" in text
-    plain = {name for name in client.hkeys(keys.totals()) if b"cache" in name}
+    plain = {name for name in client.hkeys(keys.pool_totals("a")) if b"cache" in name}
     assert plain == {b"cached_tokens"}  # nothing is counted that is zero

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.models import BotResult, TaskError
 from fleet.signals import windows
+from fleet.signals.counted import sums
 from fleet.signals.series import hours_in, last_hour, minutes_in, series_of, spent_in
 from fleet.signals.windows import BOT_ROW, MINUTES, PERIOD, Period
 from fleet.store import keys
@@ -62,7 +63,7 @@ def test_a_lie_is_found(working_fleet: WorkingFleet, client: redis.Redis) -> Non
     working_fleet.finish(3, pool="a", bot=1)
     assert not list(untruths(client, SETTINGS, working_fleet.results))
     assert list(untruths(client, SETTINGS, working_fleet.results[1:]))
-    client.hincrby(keys.totals(), "ok", 1)
+    client.hincrby(keys.pool_totals("a"), "ok", 1)
     assert any(line.startswith("total of ok") for line in untruths(client, SETTINGS, working_fleet.results))
 
 
@@ -149,12 +150,12 @@ def test_keys_do_not_grow_with_tasks_nor_with_names_that_a_stranger_invents(
     working_fleet: WorkingFleet, client: redis.Redis
 ) -> None:
     def weight() -> tuple[int, int]:
-        names = [name for name in client.scan_iter("{fleet}:*") if not name.endswith(b"failures")]
+        names = [name for name in client.scan_iter("{fleet*}:*") if not name.endswith(b"failures")]
         return len(names), sum(client.memory_usage(name, samples=0) for name in names)
 
     working_fleet.finish(20, pool="a", bot=3, error="BadAnswer")
     working_fleet.finish(1, pool="a", bot=3, error="Invented0", model="invented-0")
-    client.setrange(keys.recent(), windows.RECENT * windows.RECENT_ENTRY.size - 1, b"\0")  # its full size
+    client.setrange(keys.pool_recent("a"), windows.kept_of(2) * windows.RECENT_ENTRY.size - 1, b"\0")  # its full size
     before = weight()
     for number in range(1, 30):
         working_fleet.finish(1, pool="a", bot=3, error=f"Invented{number}", model=f"invented-{number}")
@@ -182,15 +183,15 @@ def test_recent_completions_and_failures_are_the_last_thousand(
     working_fleet: WorkingFleet, client: redis.Redis
 ) -> None:
     working_fleet.finish(40, pool="a", bot=1)
-    client.hincrby(keys.totals(), "completions", 960)  # as if it had done that much before
+    client.hincrby(keys.pool_totals("b"), "completions", 990)  # as if it had done that much before
     working_fleet.finish(20, pool="b", bot=1, error="BadAnswer")
-    recent = windows.recent_of(client.get(keys.recent()))
+    recent, _ = sums.newest_recent([(client.get(keys.pool_recent(pool)), windows.RECENT) for pool in "ab"])  # type: ignore[misc]
     by_pool = windows.names_by_checksum(["a", "b"])
     assert [by_pool[entry.pool] for entry in recent].count("b") == 20
     assert len(recent) <= windows.RECENT
-    client.rpush(keys.failures(), *[f"1.0|{n}" for n in range(windows.RECENT)])
+    client.rpush(keys.pool_failures("b"), *[f"1.0|{n}" for n in range(windows.RECENT)])
     working_fleet.finish(1, pool="b", bot=1, error="BadAnswer")
-    assert client.llen(keys.failures()) == windows.RECENT
+    assert client.llen(keys.pool_failures("b")) == windows.RECENT
 
 
 def test_durations_of_more_than_an_hour_ago_are_forgotten(working_fleet: WorkingFleet, client: redis.Redis) -> None:

@@ -139,7 +139,7 @@ class Canaries:
         }
         counts = [part for counter, number in spent.items() if number for part in (counter.name, number)]
         call = _JUDGE.call(
-            totals=keys.totals(), **self._health.names(pool, KIND), **self._health.constants(pool, KIND),
+            totals=keys.pool_totals(pool), **self._health.names(pool, KIND), **self._health.constants(pool, KIND),
             samples=self._health.samples([deed] if deed else []), counts=counts,
         )  # fmt: skip
         await self._store.run(_JUDGE, *call)

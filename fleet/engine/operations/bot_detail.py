@@ -49,17 +49,18 @@ def read_bot(client: redis.Redis, settings: Settings, name: str) -> BotDetail:
         pipe.getrange(keys.bot_rows(pool), row_at, row_at + windows.BOT_ROW.size - 1)
         pipe.getrange(keys.bot_tasks(pool), tasks_at, tasks_at + windows.BOT_TASKS * windows.BOT_TASK.size - 1)
         pipe.zscore(keys.bots(pool), name)
+        pipe.lrange(keys.pool_failures(pool), 0, -1)
         pipe.lrange(keys.failures(), 0, -1)
         pipe.hgetall(keys.errors(pool))
         pipe.getrange(keys.health(pool), *row_of(index))
         pipe.zscore(keys.probation(pool), name)
         pipe.hget(keys.remedies(), name)
         pipe.hkeys(keys.norms(pool))
-        (seconds, _), raw_row, raw_tasks, score, raw_failures, errors, raw_health, trial, remedy, kinds = pipe.execute()
+        (seconds, _), raw_row, raw_tasks, score, *lines, errors, raw_health, trial, remedy, kinds = pipe.execute()
     row = windows.bot_rows_of(raw_row, 0)
     skills = read_skills(client, pool, index, [kind.decode() for kind in kinds])
     grades = read_grades(client, pool, index)
-    failures = [one for one in windows.failures_of(raw_failures, since=0.0) if one.bot == name]
+    failures = [one for some in lines for one in windows.failures_of(some, since=0.0) if one.bot == name]
     load, quarantined = load_of(score or 0), read_quarantined(client, [pool]).get(name)
     state: BotState = "quarantined" if quarantined else "probation" if trial else "busy" if load else "idle"
     return BotDetail(

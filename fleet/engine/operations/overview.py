@@ -44,6 +44,7 @@ from fleet.signals import catalogue, picture, windows
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
+from fleet.signals.counted import sums
 from fleet.signals.crew import takers, troubles_of
 from fleet.signals.diagnosis.engine import diagnose, untold
 from fleet.signals.diagnosis.long_waits import outlook
@@ -79,10 +80,8 @@ class _Reading:
     """What one round trip to the state Redis brought."""
 
     now_s: float
-    totals: Mapping[bytes, bytes]
+    sums: sums.FleetSums
     workers: Mapping[bytes, bytes]
-    recent: bytes
-    failures: Sequence[bytes]
     resources: bytes
     events: Sequence[tuple[bytes, dict[bytes, bytes]]]
     redis_bytes: int
@@ -148,17 +147,18 @@ class Overview:
             crew=Crew(now_s, speaking), apis=seen, bots=of_bots,
         )  # fmt: skip
         waits = lines_in_order(standings, now_s)
-        totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
+        counted = reading.sums.totals
+        totals = {counter.name: counted.get(counter.name.encode(), 0) for counter in catalogue.COUNTERS}
         totals[catalogue.COST_USD_MICROS.name] = micros_of(catalogue.spent_picos(totals))
         del totals[catalogue.COST_USD_REST.name]  # in the line above
         totals["calls_failed"] = catalogue.calls_failed(totals)
-        everything, recent = list(pools.values()), windows.recent_of(reading.recent)
+        everything, recent = list(pools.values()), reading.sums.recent
         events = picture.events_of(reading.events)
         minutes = minutes_in(list(series.values()), now_s)
         hours = day_in(list(series.values()), minutes, now_s=now_s)
-        failures = list(windows.failures_of(reading.failures, since=now_s - 3600))
+        since = max(now_s - 3600, reading.sums.failures_since)
+        failures = list(windows.failures_of(reading.sums.failures, since=since))
         apis = settings.limits_in_use.keys()
-        full = len(reading.failures) >= windows.RECENT and len(failures) == len(reading.failures)
         view = FleetView(
             at=now_s,
             simulated=settings.simulated,
@@ -174,18 +174,18 @@ class Overview:
             bots=bots,
             errors=picture.matrix_of(
                 failures,
-                since=failures[-1].at if full else now_s - 3600,
+                since=since,
                 bots=settings.bots,
                 apis=len(models_among(apis)),
             ),
-            tools=picture.tool_errors(reading.totals, {f"{TOOLS}/{name}" for name in settings.tools}),
+            tools=picture.tool_errors(counted, {f"{TOOLS}/{name}" for name in settings.tools}),
             pools=tuple(self._pools(reading, standings, bots, waits, takers(speaking))),
             limits=limits,
             waits=waits,
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             budgets=read_budget_views(self._state, settings, series, now_s, waited_for=scopes_of(waits)),
             keys=read_key_views(self._state, settings, living),
-            bill=self._billing.read(self._state, now_s, reading.totals),
+            bill=self._billing.read(self._state, now_s, counted),
             events=events[:EVENTS_SHOWN],
             resources=picture.resources_view(
                 living, speaking, troubles_of(speaking, settings, now_s=now_s), reading.redis_bytes
@@ -201,7 +201,7 @@ class Overview:
         symptoms = read_symptoms(
             self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,
             series=series, bots=of_bots, reasons=readings.reasons, redis_most_bytes=reading.redis_most_bytes,
-            recent=recent, in_hand=self._in_hand(standings),
+            recent=[one for one in recent if one.at >= reading.sums.recent_since], in_hand=self._in_hand(standings),
         )  # fmt: skip
         found = diagnose(view, symptoms)
         left = untold(waits, found)
@@ -253,12 +253,10 @@ class Overview:
     def _read_state(self) -> _Reading:
         """Read everything that is in the state Redis and grows with pools or bots."""
         pools = (*self._settings.pools, NOBODY)
-        now_us = _now_us(self._state)
+        now_s, counting = _begin(self._state, pools)
         with self._state.pipeline(transaction=False) as pipe:
-            pipe.hgetall(keys.totals())
+            asked = sums.ask(pipe, counting)
             pipe.hgetall(keys.workers())
-            pipe.get(keys.recent())
-            pipe.lrange(keys.failures(), 0, -1)
             pipe.get(keys.resources())
             pipe.xrevrange(keys.events(), count=MOST_EVENTS)
             pipe.info("memory")
@@ -266,15 +264,15 @@ class Overview:
             pipe.hgetall(keys.diversity_states())
             for start in range(0, len(pools), POOLS_A_STEP):
                 pipe.mget([key for pool in pools[start : start + POOLS_A_STEP] for key in _windows_of(pool)])
-            totals, workers, recent, failures, resources, events, info, counts, classes, *rest = pipe.execute()
+            replies = pipe.execute()
+        workers, resources, events, info, counts, classes, *rest = replies[asked:]
         strings = [string or b"" for step in rest for string in step]
         parts = dict(zip(pools, zip(*(strings[place::4] for place in range(4)), strict=True), strict=True))
-        now_s = now_us / 1e6
         found = {pool: self._windows(pool, part, now_s) for pool, part in parts.items()}
         configured = self._settings.pools
         return _Reading(
-            now_s, totals, workers, recent or b"", failures, resources or b"", events, int(info["used_memory"]),
-            int(info.get("maxmemory", 0)),
+            now_s, sums.read(replies[:asked], windows.kept_of(len(self._settings.pools))), workers, resources or b"",
+            events, int(info["used_memory"]), int(info.get("maxmemory", 0)),
             pools=found,
             last_hours={pool: last_hour(one.series, now_s=now_s) for pool, one in found.items()},
             ladders={
@@ -331,7 +329,7 @@ class Overview:
             gate_left_s=gate.left_s,
             simulated=settings.is_simulated(pool),
             ladder=reading.ladders.get(pool),
-            by_rung=picture.by_rung(reading.totals, pool, rungs=len(settings.pools[pool].fallback)),
+            by_rung=picture.by_rung(reading.sums.totals, pool, rungs=len(settings.pools[pool].fallback)),
             drain=drain_of_pool(
                 standing, waits, finished_a_second(found.series, now_s) if waiting.total or parked.count else 0.0, now_s
             ),
@@ -380,6 +378,10 @@ def _windows_of(pool: str) -> tuple[str, str, str, str]:
     return keys.series(pool), keys.bot_rows(pool), keys.sketch(pool), keys.health(pool)
 
 
-def _now_us(client: redis.Redis) -> int:
-    seconds, micros = client.time()
-    return seconds * 1_000_000 + micros
+def _begin(client: redis.Redis, pools: Iterable[str]) -> tuple[float, tuple[str, ...]]:
+    """Return the time of Redis, and the pools that count."""
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.smembers(keys.pools())
+        (seconds, micros), known = pipe.execute()
+    return seconds + micros / 1e6, sums.counting(known, pools)

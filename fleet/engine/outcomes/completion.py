@@ -266,7 +266,7 @@ class Finisher:
     def _in_common(self, pool: str, kind: str) -> Callable[..., tuple[list[Any], list[Any]]]:
         """Return what takes the KEYS and ARGV of one task by name; what all tasks of its class share, it knows."""
         shared = {
-            "totals": keys.totals(),
+            "totals": keys.pool_totals(pool),
             "errors": keys.errors(pool),
             "leases": keys.bot_leases(pool),
             "claims": keys.bot_claims(pool),
@@ -275,7 +275,7 @@ class Finisher:
             **letter_keys(),
             "result_life_s": self._settings.results.expires_s,
             "fenced_counter": catalogue.FENCED.name,
-            **windows.record_constants(pool),
+            **windows.record_constants(pool, len(self._settings.pools)),
             **self.health.constants(pool, kind),
             **letter_constants(self._settings),
         }

@@ -8,7 +8,7 @@
 -- `result` is then the mark that says so, and `payload` what tells this submission of the task from others.
 --
 -- KEYS  result         string: JSON as Celery's Redis backend stores it; also the channel   TTL: result_life_s
---       totals         hash: counter -> integer                                  TTL of this and of errors: life_s
+--       totals         hash: counter -> integer, of the pool                     TTL of this and of errors: life_s
 --       errors         hash: bot|provider/model|type -> count
 --       bots           sorted set: bot -> load * UNIT + ms of the last checkout
 --       leases         sorted set: bot|token -> expiry, us of Redis time
@@ -25,7 +25,7 @@
 --       fence          delivery tag of the task's message ('': no fence)
 --       fenced_counter  name of the counter of fenced results
 --       mark           key of the mark of its idempotency key ('': none, or on another Redis): lives as long as the result
---       sample, shown_id, line, dead_reason, pool, dead_letter, others           see record.lua
+--       sample, shown_id, line, dead_reason, pool, dead_letter, others, most     see record.lua
 --       samples ('': nobody is judged), kind, rules, quarantined_event, released_event, cap_event   see health.lua
 --       task_id, letter_pool, reason, letter ('': no dead letter), body, most_letters, refused, most_refused, most_bytes,
 --       letter_life_s, letters_counter, dropped_counter                          see record_dead_letter.lua
@@ -144,7 +144,7 @@ end
 local is_new_minute = record(
   { KEYS[SERIES], KEYS[ROWS], KEYS[TASKS], KEYS[SKETCH], KEYS[RECENT], KEYS[FAILURES], KEYS[EVENTS] }, {
     now_us, nth, ARGV[SAMPLE], ARGV[SHOWN_ID], ARGV[LINE], ARGV[DEAD_REASON], life_s, ARGV[POOL], ARGV[DEAD_LETTER],
-    ARGV[OTHERS],
+    ARGV[OTHERS], ARGV[MOST],
   }) == 1
 keep(totals, is_new or is_new_minute)
 keep(errors, is_new_minute)

@@ -73,6 +73,7 @@ from fleet.models import Bot, BotResult, BotTask, Priority
 from fleet.resilience import Breakers
 from fleet.rollouts import Rollout
 from fleet.roster import Checkout, Roster
+from fleet.signals.counted.sums import register
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
@@ -354,6 +355,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         telemetry = Telemetry(settings, config.home_path(), occupancy)
         assembly = runtime.run(assemble(settings, telemetry, slots, process, most_slots=most))
         runtime.run(patiently(assembly.roster.seed))
+        runtime.run(patiently(partial(register, assembly.state, settings.pools)))
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.rollouts.load))
         runtime.run(patiently(assembly.choices.load))

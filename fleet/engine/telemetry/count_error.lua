@@ -3,7 +3,7 @@
 -- KEYS  errors   hash: bot|provider/model|type -> count                            TTL: life_s
 --       totals   hash: counter -> count                                            no TTL
 -- ARGV  field    its name in errors
---       counter  its name in totals: of the whole fleet
+--       counter  its name in totals: of the whole pool
 --       life_s   life of errors, s
 -- Reply the count
 local errors, totals = unpack(KEYS)

@@ -32,10 +32,10 @@ class ToolErrorCounter:
             tool: As `tools/NAME`.
             error: Type of the error.
         """
-        kind = error_name(error)
+        kind, place = error_name(error), pool if pool in self._pools else NOBODY
         call = _COUNT.call(
-            errors=keys.errors(pool if pool in self._pools else NOBODY),
-            totals=keys.totals(),
+            errors=keys.errors(place),
+            totals=keys.pool_totals(place),
             field=ErrorField(bot, tool, kind, "call").spell(),
             counter=tool_errors_of(tool, kind).name,
             life_s=keys.STATE_TTL_S,

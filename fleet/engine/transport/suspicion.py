@@ -17,9 +17,9 @@ from fleet.engine.transport import leases
 from fleet.engine.transport.held import Tag
 from fleet.signals.recorder import split_reports
 from fleet.store import keys
-from fleet.store.client import Script, connect, run_script, store_errors
+from fleet.store.client import Script, connect, run_script, run_script_each, store_errors
 
-BEGUN = Script.beside(__file__, "begun.lua", keys="reaped claims*", argv="tokens*")
+BEGUN = Script.beside(__file__, "begun.lua", keys="reaped claims", argv="tokens*")
 ABSOLVE = Script.beside(__file__, "absolve.lua", keys="suspects", argv="process queue separator")
 
 #: Tokens looked for in one step (count): bounds the time that the script holds Redis.
@@ -40,7 +40,13 @@ class Witness:
 
     def __init__(self, state_url: str, pools: Iterable[str]) -> None:
         self._url = state_url
-        self._claims = [keys.bot_claims(pool) for pool in pools]
+        self._places = [
+            place
+            for pool in pools
+            for place in (
+                (keys.pool_reaped(pool), keys.bot_claims(pool)), (keys.reaped(), keys.former("claims", pool)),
+            )
+        ]  # fmt: skip
         self._client: redis.Redis | None = None
 
     def dead_of(self, tags: Sequence[str]) -> dict[str, str]:
@@ -60,8 +66,9 @@ class Witness:
 
     def _begun(self, client: redis.Redis, tags: Sequence[str]) -> Iterator[str]:
         for start in range(0, len(tags), ASKED_AT_ONCE):
-            call = BEGUN.call(reaped=keys.reaped(), claims=self._claims, tokens=tags[start : start + ASKED_AT_ONCE])
-            yield from (tag.decode() for tag in run_script(client, BEGUN, *call))
+            some = tags[start : start + ASKED_AT_ONCE]
+            calls = [BEGUN.call(reaped=reaped, claims=claims, tokens=some) for reaped, claims in self._places]
+            yield from (tag.decode() for begun in run_script_each(client, BEGUN, calls) for tag in begun)
 
 
 def _reporting(client: redis.Redis) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What kept answers have done, by task class: tasks that got one, tasks that were asked, money that was not spent.
 
-Counted in `keys.totals()` with each result, in the same step; only kinds that are deterministic have such rows.
+Counted in `keys.pool_totals` with each result, in the same step; only kinds that are deterministic have such rows.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from fleet.store import flow_keys, keys
 from fleet.store.client import run_script
 from fleet.usage import Usage
 from tests.cli.operate.test_dead import client, fleet
+from tests.counted import all_counted
 
 __all__ = ["client"]
 
@@ -223,7 +224,7 @@ def park_paid(client: redis.Redis) -> str:
 
 def counted(client: redis.Redis) -> tuple[int, int, int, int]:
     """Return attempts, tokens, revoked tasks and results."""
-    totals = {name.decode(): int(value) for name, value in client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+    totals = all_counted(client)
     counters = (catalogue.ATTEMPTS, catalogue.INPUT_TOKENS, catalogue.REVOKED, catalogue.COMPLETIONS)
     return tuple(totals.get(counter.name, 0) for counter in counters)  # type: ignore[return-value]
 

@@ -22,6 +22,7 @@ from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
 from fleet.store.client import connect
 from fleet.store.private.embedded import broker_url
+from tests.counted import counted
 from tests.redis_server import RedisServer
 from tests.stack_processes import OPEN, end_all_of
 from tests.waiting import wait_until
@@ -137,6 +138,6 @@ def test_a_stopped_worker_is_replaced_and_its_tasks_end_with_one_result(
         wait_until(lambda: None not in client.mget(stored), 60, "every task has a result")
         results = [json.loads(row)["result"]["status"] for row in client.mget(stored) if row]  # type: ignore[union-attr]
         assert results == ["ok"] * len(ids)
-        assert int(client.hget(keys.totals(), COMPLETIONS.name) or 0) == len(ids)
+        assert counted(client, COMPLETIONS.name) == len(ids)
     down = subprocess.run([*command[:5], "down"], capture_output=True, text=True, timeout=SLOW_S, check=False)
     assert down.returncode == 0, down.stderr

@@ -16,6 +16,7 @@ from fleet.roster import Health, bot_health_of
 from fleet.roster.health import row_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from tests.counted import counted
 from tests.engine.answers.test_opinions import EMPTY, PERSONA, UNAVAILABLE, Scripted, outcome
 
 
@@ -68,9 +69,9 @@ def test_a_canary_speaks_for_or_against_a_bot_unless_the_provider_failed(
     suspect(redis_url, canaries, agent())
     assert said_of(redis_url) == expected
     with connect(redis_url) as client:
-        assert client.hget(keys.totals(), "canaries") == b"1"
-        assert client.hget(keys.totals(), "input_tokens") == b"10"
-        assert client.ttl(keys.totals()) > 0
+        assert counted(client, "canaries") == 1
+        assert counted(client, "input_tokens") == 10
+        assert client.ttl(keys.pool_totals("p")) > 0
 
 
 def test_canaries_are_rationed_over_the_fleet(redis_url: str, canaries: Path) -> None:

@@ -144,7 +144,7 @@ def parked(url: str, agent: Scripted, **options: Any) -> Parking:
     assert opinions.parking is not None
     assert in_hand(url) == 0
     with connect(url) as client:
-        assert not client.exists(keys.totals(), keys.result("t"))
+        assert not list(client.scan_iter("*:totals")) + list(client.scan_iter(keys.result("t")))
     return opinions.parking
 
 

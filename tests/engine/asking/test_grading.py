@@ -18,8 +18,9 @@ from fleet.cli.run.grade import grade
 from fleet.engine.answers.grades import Worth, worth_of
 from fleet.errors import InvalidTask
 from fleet.roster.grading import BotGrades, models_of, read_grades
-from fleet.store import answer_keys, keys
+from fleet.store import answer_keys
 from fleet.store.client import connect
+from tests.counted import counted
 from tests.engine.asking.conftest import AskStage
 from tests.every import every
 from tests.waiting import wait_until
@@ -48,7 +49,7 @@ def test_a_task_that_says_what_is_right_is_graded_by_its_worker_and_no_model_see
         wait_until(lambda: learnt() > 3.9, 10, lambda: f"learnt {learnt()} of 4")
         (row,) = models_of(client.hgetall(answer_keys.models("taught")))
         assert row.accuracy.right == pytest.approx(0.75, abs=0.01)
-        assert int(client.hget(keys.totals(), "graded_wrong") or 0) >= 1
+        assert counted(client, "graded_wrong") >= 1
 
 
 def test_an_answer_can_be_graded_later_once_by_program_and_from_a_shell(stage: AskStage) -> None:
@@ -123,7 +124,7 @@ def test_where_nobody_grades_another_bot_is_asked_now_and_then_within_the_ration
         answers = [task.get(timeout=30)["answer"] for task in tasks]
 
         def shadows() -> int:
-            return int(client.hget(keys.totals(), "shadows") or 0)
+            return counted(client, "shadows")
 
         wait_until(lambda: b"compared:shadows" in client.zrange(answer_keys.classes("torn"), 0, -1), 20, "a comparison")
         wait_until(lambda: stage.served(stage.torn) - before == 60 + shadows(), 20, "all are counted")

@@ -95,7 +95,7 @@ def test_failures_are_a_matrix_of_bot_and_api_with_a_verdict(working_fleet: Work
 
 def test_failures_of_more_than_an_hour_ago_accuse_nobody(working_fleet: WorkingFleet, client: redis.Redis) -> None:
     line = json.dumps(["t", "a", "a-001", "simulator/m1", "BadAnswer"])
-    client.rpush(keys.failures(), *[f"{time.time() - 4000}|{line}"] * 5)
+    client.rpush(keys.pool_failures("a"), *[f"{time.time() - 4000}|{line}"] * 5)
     assert working_fleet.overview.read().errors.failures == 0
 
 

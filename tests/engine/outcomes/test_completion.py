@@ -107,16 +107,16 @@ def test_the_first_result_stands_and_later_ones_are_counted_and_dropped(redis_ur
     assert finish(redis_url, result_of("t", answer="first"))
     assert not finish(redis_url, result_of("t", answer="second"))
     assert json.loads(client.get(keys.result("t")))["result"]["answer"] == "first"
-    totals = numbers(client, keys.totals())
+    totals = numbers(client, keys.pool_totals("p"))
     assert (totals["completions"], totals["duplicates"]) == (1, 1)
 
 
 def test_the_very_same_result_again_stands_and_counts_nothing(redis_url: str, client: redis.Redis) -> None:
     result = result_of("t", answer="only", usage=Usage(input_tokens=5))
     assert finish(redis_url, result)
-    before = client.hgetall(keys.totals())
+    before = client.hgetall(keys.pool_totals("p"))
     assert finish(redis_url, result)
-    assert client.hgetall(keys.totals()) == before
+    assert client.hgetall(keys.pool_totals("p")) == before
 
 
 def test_of_many_finishers_at_once_exactly_one_wins(redis_url: str, client: redis.Redis) -> None:
@@ -127,7 +127,7 @@ def test_of_many_finishers_at_once_exactly_one_wins(redis_url: str, client: redi
         )
 
     assert with_engine(redis_url, work).count(True) == 1
-    assert numbers(client, keys.totals()) == {"completions": 1, "ok": 1, "duplicates": 19}
+    assert numbers(client, keys.pool_totals("p")) == {"completions": 1, "ok": 1, "duplicates": 19}
     assert loads(client) == [0, 0, 0]
 
 
@@ -156,7 +156,8 @@ def _told(client: redis.Redis) -> tuple[Any, ...]:
     rows = bot_rows_of(client.get(keys.bot_rows("p")) or b"", 3)
     sketch = client.get(keys.sketch("p")) or b""
     return (
-        numbers(client, keys.totals()), sums, client.hgetall(keys.norms("p")), rows.completions, rows.cost_usd_micros,
+        numbers(client, keys.pool_totals("p")), sums, client.hgetall(keys.norms("p")), rows.completions,
+        rows.cost_usd_micros,
         sketches_of(sketch, now_s=time.time()), sorted(loads(client)), client.zcard(keys.bot_leases("p")),
     )  # fmt: skip
 
@@ -182,7 +183,7 @@ def test_a_task_whose_result_key_is_somebody_elses_spoils_none_of_those_that_end
         return list(await asyncio.gather(*(completion.finish(end) for end in ends)))
 
     assert with_engine(redis_url, work) == [True, True, True]
-    assert numbers(client, keys.totals())["completions"] == 2
+    assert numbers(client, keys.pool_totals("p"))["completions"] == 2
     assert json.loads(client.get(keys.result("t1")))["result"]["status"] == "failed"
     assert json.loads(client.get(keys.result("t2")))["result"]["status"] == "ok"
 
@@ -202,7 +203,7 @@ def test_tasks_that_end_together_while_redis_is_full_are_to_be_finished_later(
     found = with_engine(redis_url, work)
     assert every(isinstance(one, StoreUnavailable) and "OOM" in str(one) for one in found[:3])
     assert found[3:] == [True, True, True]
-    assert numbers(client, keys.totals())["completions"] == 3
+    assert numbers(client, keys.pool_totals("p"))["completions"] == 3
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -266,11 +267,11 @@ def test_a_task_that_never_got_a_bot_leaves_a_result_and_no_key_of_its_own(
     redis_url: str, client: redis.Redis, pool: str | None
 ) -> None:
     assert finish(redis_url, result_of("t", status="failed", pool=pool, error=failure("InvalidTask")))
-    assert numbers(client, keys.totals()) == {"completions": 1, "failed": 1}
+    assert numbers(client, keys.pool_totals("-")) == {"completions": 1, "failed": 1}
     assert numbers(client, keys.errors("-")) == {"-|-|InvalidTask": 1}
     assert bot_rows(client, "-").completions == (1,)
     assert {name.decode() for name in client.keys("*")} <= {
-        keys.result("t"), keys.totals(), keys.errors("-"), *record_keys("-").values()
+        keys.result("t"), keys.pool_totals("-"), keys.errors("-"), *record_keys("-").values()
     }  # fmt: skip
 
 
@@ -291,7 +292,7 @@ def test_errors_are_kept_by_bot_api_and_type_and_calls_apart_from_tasks(redis_ur
         ErrorField(bot, "openai/a|b", "ProviderUnavailable", "call"): 4,
         ErrorField(bot, "openai/a|b", "RateLimited", "call"): 2,
     }
-    totals = numbers(client, keys.totals())
+    totals = numbers(client, keys.pool_totals("p"))
     assert (totals["attempts"], totals["calls"], totals["rate_limited"]) == (7, 1, 2)
 
 
@@ -349,7 +350,7 @@ def test_the_counters_equal_the_sum_of_the_results_that_stand(
         **Counter(r.status for r in results),
         **Counter(f"fallbacks|p|{r.rung}" for r in results if r.rung),
     )
-    assert numbers(client, keys.totals()) == {name: n for name, n in expected.items() if n}
+    assert numbers(client, keys.pool_totals("p")) == {name: n for name, n in expected.items() if n}
     of_rungs = {f"fallbacks|p|{rung}" for rung in (1, 2)}
     assert set(expected) - of_rungs <= {counter.name for counter in catalogue.COUNTERS}
     assert sum(bot_rows(client).completions) == len(results)
@@ -361,7 +362,7 @@ def test_the_counters_equal_the_sum_of_the_results_that_stand(
 
 def test_what_is_kept_does_not_grow_with_the_number_of_tasks(redis_url: str, client: redis.Redis) -> None:
     def fields() -> int:
-        return sum(client.hlen(name) for name in client.scan_iter("{fleet}:*", _type="HASH"))
+        return sum(client.hlen(name) for name in client.scan_iter("{fleet*}:*", _type="HASH"))
 
     async def work(roster: Roster, completion: Finisher) -> list[int]:
         sizes = []
@@ -384,7 +385,7 @@ def test_every_key_written_by_finishing_has_a_life(redis_url: str, client: redis
     finish(redis_url, result_of("t", answer="a later one"))
     assert client.ttl(keys.result("t")) in range(595, 601)
     for name in (
-        keys.totals(),
+        keys.pool_totals("p"),
         *set(record_keys("p").values()) - {keys.bot_tasks("p"), keys.events()},
         keys.errors("p"),
     ):
@@ -410,7 +411,7 @@ def test_a_result_is_stored_as_celery_itself_would_store_it(
 def test_a_result_is_delivered_though_redis_refuses_to_count_it(
     redis_url: str, client: redis.Redis, celery: Celery
 ) -> None:
-    client.set(keys.totals(), "not a hash")
+    client.set(keys.pool_totals("p"), "not a hash")
     assert finish(redis_url, result_of("paid", answer="42"))
     assert AsyncResult("paid", app=celery).get(timeout=5)["answer"] == "42"
     assert not finish(redis_url, result_of("paid", answer="43"))

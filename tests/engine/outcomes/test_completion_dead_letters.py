@@ -16,6 +16,7 @@ from fleet.models import BotResult, TaskError
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from tests.counted import counted
 
 SETTINGS = Settings(pools={"p": PoolSettings(bots=3)})
 
@@ -54,7 +55,7 @@ def office(client: redis.Redis) -> DeadLetterOffice:
 
 
 def total(client: redis.Redis, counter: catalogue.Counter) -> int:
-    return int(client.hget(keys.totals(), counter.name) or 0)
+    return counted(client, counter.name)
 
 
 def test_a_failed_result_and_its_letter_come_in_one_step_and_are_counted_once(

@@ -37,6 +37,7 @@ from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
 from tests.burials import keep
+from tests.counted import counted
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 #: Settings of a store that holds three letters.
@@ -174,8 +175,8 @@ def test_the_oldest_make_room_and_are_counted(state: redis.Redis, office: DeadLe
     assert ids(office) == ["t4", "t3", "t2"]
     assert state.hlen(keys.dead_letter_bodies()) == 3
     assert state.zcard(keys.dead_letter_order()) == 4 * 3
-    assert state.hget(keys.totals(), catalogue.DEAD_LETTERS_DROPPED.name) == b"2"
-    assert state.hget(keys.totals(), catalogue.DEAD_LETTERS.name) == b"5"
+    assert counted(state, catalogue.DEAD_LETTERS_DROPPED.name) == 2
+    assert counted(state, catalogue.DEAD_LETTERS.name) == 5
 
 
 def test_memory_is_bounded_too_and_the_newest_letter_always_stays(state: redis.Redis, office: DeadLetterOffice) -> None:
@@ -213,7 +214,7 @@ def test_letters_whose_time_is_over_are_not_listed_and_go_with_the_next_one(stat
     assert ids(office) == [] and office.count() == 0
     die(state, "new", settings=SMALL)
     assert state.hkeys(keys.dead_letters()) == [b"new"]
-    assert state.hget(keys.totals(), catalogue.DEAD_LETTERS_DROPPED.name) is None
+    assert counted(state, catalogue.DEAD_LETTERS_DROPPED.name) == 0
 
 
 def test_a_thousand_groups_are_counted_each_whatever_is_over_before_them(
@@ -465,7 +466,7 @@ def test_refused_messages_make_room_for_each_other_and_for_no_real_letter(
     for number in range(50):
         die(state, f"junk-{number}", "InvalidTask", settings=settings)
     assert ids(office) == ["junk-49", "junk-48", "c", "b", "a"]
-    assert int(state.hget(keys.totals(), catalogue.DEAD_LETTERS_DROPPED.name) or 0) == 48  # type: ignore[arg-type]
+    assert counted(state, catalogue.DEAD_LETTERS_DROPPED.name) == 48  # type: ignore[arg-type]
     for name in ("d", "e", "f", "g"):  # real ones make room for each other, and for what is older of the refused ones
         die(state, name, "BadRequest", settings=settings)
     assert [name for name in ids(office) if not name.startswith("junk")] == ["g", "f", "e"]

@@ -17,6 +17,7 @@ from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.cli.operate.test_cancel import bring_back
+from tests.counted import all_counted
 from tests.every import every
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
@@ -99,7 +100,7 @@ def test_a_worker_that_is_killed_while_it_stops_a_cancelled_task_leaves_it_cance
         fresh = submit_task.delay("What is 1+1?", pool="other")
         assert fresh.get(timeout=WAIT_S).answer == "2"
         assert sorted((tmp_path / "begun").read_text().split()) == sorted(STEPS)  # each once
-        totals = {name.decode(): int(value) for name, value in client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+        totals = all_counted(client)
         known = sum(STEPS.values())
         assert totals.get(catalogue.ATTEMPTS.name) == known + 1  # the fresh one's
         wait_until(lambda: not client.exists(keys.unacked(), keys.parked()), WAIT_S, "all is acknowledged")

@@ -21,6 +21,7 @@ from fleet.models import BotResult
 from fleet.signals.catalogue import ATTEMPTS, COMPLETIONS, DUPLICATES
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.counted import counted
 from tests.engine.conftest import StartWorker
 from tests.waiting import wait_until
 
@@ -76,7 +77,7 @@ def bot(app: Celery, *args: Any, **kwargs: Any) -> Any:
 
 
 def total(client: redis.Redis, counter: str) -> int:
-    return int(client.hget(keys.totals(), counter) or 0)  # type: ignore[arg-type]
+    return counted(client, counter)
 
 
 def failure(result: AsyncResult) -> str:

@@ -112,9 +112,9 @@ def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_
         of_a_job.get(timeout=WAIT_S)
     wait_until(lambda: client.llen(keys.queue("shut") + "\x06\x162") == 0, WAIT_S, "nothing is left behind the gate")
     assert client.hlen(keys.parked()) == 0
-    counted = lambda: int(client.hget(keys.totals(), catalogue.REVOKED.name) or 0)  # type: ignore[arg-type]  # noqa: E731
+    counted = lambda: counted(client, catalogue.REVOKED.name)  # noqa: E731
     wait_until(lambda: counted() == 3, WAIT_S, "what the stopped ones have cost is counted")
-    assert int(client.hget(keys.totals(), catalogue.CALLS.name) or 0) == 2  # type: ignore[arg-type]
+    assert counted(client, catalogue.CALLS.name) == 2  # type: ignore[arg-type]
     (tmp_path / "go").touch()
     assert spared.get(timeout=WAIT_S).answer == "done"
     wait_until(lambda: client.zcard(keys.bot_leases("slow")) == 0, WAIT_S, "all bots are free")

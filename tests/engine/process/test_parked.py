@@ -14,6 +14,7 @@ from fleet import config
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.counted import counted
 from tests.engine.conftest import StartWorker
 from tests.engine.transport.test_parked import ripen
 from tests.waiting import wait_until
@@ -73,7 +74,7 @@ def test_countdowns_survive_three_kills_of_the_only_worker_and_start_on_the_next
     assert [task.get(timeout=WAIT_S)[1] for task in own] == [0] * 10
     assert len(list(tmp_path.glob("own-*"))) == 10
     assert client.llen(keys.poison()) == 0
-    assert int(client.hget(keys.totals(), catalogue.COMPLETIONS.name) or 0) == 60
+    assert counted(client, catalogue.COMPLETIONS.name) == 60
 
 
 def test_a_task_revoked_while_no_worker_lives_never_starts_and_one_submitted_again_does(
@@ -107,7 +108,7 @@ def test_a_task_revoked_while_no_worker_lives_never_starts_and_one_submitted_aga
     wait_until(lambda: again.state == "SUCCESS", WAIT_S, "the one submitted again is answered")
     assert not (tmp_path / "revoked").exists()
     assert {task.state for task in (queued, later, own)} == {"REVOKED"}
-    assert int(client.hget(keys.totals(), catalogue.COMPLETIONS.name) or 0) == 2
+    assert counted(client, catalogue.COMPLETIONS.name) == 2
     retried = plain.send_task("own.again", [str(tmp_path)])
     assert retried.get(timeout=WAIT_S) == 1
     doomed = plain.send_task("own.touch", [str(tmp_path), "doomed"], countdown=2)
@@ -137,7 +138,7 @@ def test_what_a_stopped_task_has_used_is_counted_and_its_bot_is_free_again(
     config.current.cache_clear()
     worker = start_worker()
     task = submit_task.delay("What is 1+2?", pool="slow")
-    totals: Callable[[str], int] = lambda name: int(client.hget(keys.totals(), name) or 0)  # noqa: E731
+    totals: Callable[[str], int] = lambda name: counted(client, name)  # noqa: E731
     wait_until((tmp_path / "called").exists, WAIT_S, lambda: f"its first call is answered; log:\n{worker.log}")
     task.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):

@@ -21,6 +21,7 @@ from fleet.models import BotResult
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.counted import counted
 from tests.engine.conftest import StartWorker
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
@@ -155,8 +156,7 @@ def test_neither_a_stopped_process_nor_a_held_gil_fails_a_task_or_loses_an_answe
     results = results_of(redis_url, stopped + held)
     assert [result.status for result in results] == ["ok"] * 20, [result.error for result in results]
     assert sum(result.attempts for result in results) == 20
-    totals: Any = redis.hgetall(keys.totals())
-    assert int(totals[catalogue.ATTEMPTS.name.encode()]) == 20, "no call was made twice"
+    assert counted(redis, catalogue.ATTEMPTS.name) == 20, "no call was made twice"
     assert results_of(redis_url, holder)[0].answer == "held it"
 
     list(submit_many([{"prompt": "block", "kind": "block"}]))

@@ -16,6 +16,7 @@ from fleet.roster import LOAD_UNIT
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.counted import all_counted
 
 TAG = "the tag of a delivery"
 
@@ -67,7 +68,7 @@ def test_a_result_whose_lease_was_lost_is_discarded_but_counted_and_its_bot_is_f
 ) -> None:
     assert work().result is None
     with connect(urls[1]) as client:
-        totals = {name.decode(): int(count) for name, count in client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+        totals = all_counted(client)
         loads: list[Any] = client.zrange(keys.bots("research"), 0, -1, withscores=True)  # type: ignore[assignment]
         assert not client.exists(keys.result("task-1"))
     assert totals[catalogue.FENCED.name] == 1

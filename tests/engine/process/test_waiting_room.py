@@ -30,6 +30,7 @@ from fleet.store import keys
 from fleet.store.client import connect
 from fleet.usage import Usage
 from fleet.waits import Wait
+from tests.counted import counted
 from tests.engine.answers.test_opinions import GOOD, Scripted, waiting
 from tests.engine.transport.test_put_back import QUEUE, message, queue_up, take
 from tests.waiting import wait_until
@@ -87,8 +88,8 @@ def held(client: redis.Redis) -> Wait | None:
 
 def nobody_has_anything(client: redis.Redis) -> bool:
     return not client.exists(
-        keys.unacked(), keys.unacked_index(), keys.bot_leases("research"), keys.totals(), keys.suspects(),
-        keys.dead_letters(), keys.result("a"),
+        keys.unacked(), keys.unacked_index(), keys.bot_leases("research"), keys.pool_totals("research"),
+        keys.suspects(), keys.dead_letters(), keys.result("a"),
     )  # fmt: skip
 
 
@@ -123,8 +124,8 @@ def test_a_task_that_parks_is_free_of_slot_and_bot_and_its_result_tells_all_it_h
     assert (done.result.status, done.result.parked) == ("ok", 1)
     assert one.agent.may_park == [True, True]
     assert done.result.ran_ms >= HAD.ran_ms
-    assert int(client.hget(keys.totals(), catalogue.PARKED.name) or 0) == 1
-    assert client.hget(keys.totals(), catalogue.COMPLETIONS.name) == b"1"
+    assert counted(client, catalogue.PARKED.name) == 1
+    assert counted(client, catalogue.COMPLETIONS.name) == 1
 
 
 def test_what_only_one_task_waits_for_holds_nobody_else(client: redis.Redis) -> None:
@@ -235,7 +236,7 @@ def test_wherever_a_process_dies_on_the_way_its_task_is_there_once(
         client.delete(keys.hold(QUEUE))
         done = one.deliver()
         assert done.result is not None
-        assert client.hget(keys.totals(), catalogue.COMPLETIONS.name) == b"1"
+        assert counted(client, catalogue.COMPLETIONS.name) == 1
         assert take(client) == []
 
 
@@ -278,7 +279,7 @@ def test_a_task_that_has_its_answer_ends_with_it_though_its_worker_stops_right_t
         done = one.deliver()
     assert done.result is not None and done.result.status == "ok" and not done.ended_before
     assert client.exists(keys.result("a")) and not client.exists(keys.bot_leases("research"))
-    assert client.hget(keys.totals(), catalogue.ATTEMPTS.name) == str(done.result.attempts).encode()
+    assert counted(client, catalogue.ATTEMPTS.name) == done.result.attempts
 
 
 def test_a_task_whose_worker_stops_while_redis_is_away_goes_back_with_its_answer_unstored(

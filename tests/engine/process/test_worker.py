@@ -22,6 +22,7 @@ from fleet.models import BotResult, BotTask
 from fleet.signals.catalogue import COMPLETIONS, DUPLICATES
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.counted import counted
 from tests.engine.conftest import StartWorker
 from tests.waiting import wait_until
 from tests.worker_process import QUICK_LEASES, REPO
@@ -30,7 +31,7 @@ WAIT_S = 30
 
 
 def total(redis_url: str, counter: str) -> int:
-    return int(connect(redis_url).hget(keys.totals(), counter) or 0)  # type: ignore[arg-type]
+    return counted(connect(redis_url), counter)
 
 
 def results(redis_url: str, ids: list[str]) -> list[BotResult]:

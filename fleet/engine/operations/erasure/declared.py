@@ -34,7 +34,7 @@ def _none(*names: str) -> dict[str, Holding]:
 
 _MESSAGES = "what waits is walked through, as `fleet cancel` does"
 
-#: Function of `fleet/store/keys.py` -> what its key holds.
+#: Function of `fleet/store/keys` -> what its key holds.
 STORE: dict[str, Holding] = {
     "lists": Holding("both", "erased", _MESSAGES),
     "parked": Holding("both", "erased", _MESSAGES),
@@ -59,8 +59,11 @@ STORE: dict[str, Holding] = {
     "replayed": Holding("nothing", "expires", "with the dead letters"),
     "answers": Holding("nothing", "expires", "numbers made of answers: words cannot be read from them; newer push out"),
     "failures": Holding("nothing", "expires", "ids, bots and error types of the last 1,000"),
+    "pool_failures": Holding("nothing", "expires", "ids, bots and error types of the last 1,000"),
+    "former": Holding("nothing", "expires", "as the same keys of a pool; moved to them within a minute"),
     "bot_tasks": Holding("nothing", "expires", "ids of each bot's last four tasks"),
     **_none(
+        "pools", "pool_reaped", "pool_totals", "pool_recent",
         "bots", "bot_leases", "bot_claims", "reaped", "quarantined", "quarantine_reasons", "probation", "health",
         "norms", "skills", "specialists", "totals", "bot_rows", "series", "sketch", "recent", "resources", "backlogs",
         "errors", "workers", "fleets", "limit", "bell", "waiting", "binding", "consumed", "consumed_looked",

@@ -46,7 +46,7 @@ class Billing:
         self._view = BillView()
         self._until_s = 0.0
 
-    def read(self, client: redis.Redis, now_s: float, totals: Mapping[bytes, bytes]) -> BillView:
+    def read(self, client: redis.Redis, now_s: float, totals: Mapping[bytes, int]) -> BillView:
         """Return the bill.
 
         Args:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import redis
 
 from fleet.config import Settings
 from fleet.economy.cache.reading import drop, kept_in
 from fleet.engine.outcomes.stored import read_result
+from fleet.signals.counted.sums import read_totals
 from fleet.signals.money.cached import CacheRow, rows_of
-from fleet.store import keys
 
 
 def deterministic(settings: Settings) -> tuple[str, ...]:
@@ -19,15 +18,15 @@ def deterministic(settings: Settings) -> tuple[str, ...]:
     return tuple(name for name, kind in settings.kinds.items() if kind.deterministic)
 
 
-def counts_in(totals: Mapping[bytes, bytes], settings: Settings) -> tuple[CacheRow, ...]:
-    """Return a row of each kind that is deterministic, or was, from the counters as Redis has them."""
-    counts = {name.decode(errors="replace"): int(count) for name, count in totals.items() if name.startswith(b"cache_")}
+def counts_in(totals: Mapping[bytes, int], settings: Settings) -> tuple[CacheRow, ...]:
+    """Return a row of each kind that is deterministic, or was, from the counters of the fleet."""
+    counts = {name.decode(errors="replace"): count for name, count in totals.items() if name.startswith(b"cache_")}
     return rows_of(counts, deterministic(settings))
 
 
 def read_counts(client: redis.Redis, settings: Settings) -> tuple[CacheRow, ...]:
     """Read the counters, and return `counts_in`."""
-    return counts_in(cast("dict[bytes, bytes]", client.hgetall(keys.totals())), settings)
+    return counts_in(read_totals(client, settings.pools), settings)
 
 
 def drop_of_tenant(client: redis.Redis, kind: str, tenant: str) -> int:

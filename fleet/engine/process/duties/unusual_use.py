@@ -26,6 +26,7 @@ from fleet.engine.outcomes.revocation import state_here
 from fleet.engine.process.duties.consequences import Consequences
 from fleet.errors import FleetError
 from fleet.signals import catalogue
+from fleet.signals.counted.sums import read_counters
 from fleet.signals.unusual.alarms import key_of
 from fleet.signals.unusual.detector import LOOK_S
 from fleet.signals.unusual.watch import Overuse, UseWatch, scaled
@@ -130,10 +131,9 @@ class UnusualUse:
         if is_full and not self._is_full_told:
             self._is_full_told = True
             logger.warning("use of bots beyond %d rows of the bill's day is not watched", MOST_ROWS)
-        done, calls = await self._state.command(
-            "HMGET", keys.totals(), catalogue.COMPLETIONS.name, catalogue.ATTEMPTS.name
-        )
-        return _Look(now_s, tally, await self._waiting(), int(done or 0), int(calls or 0))
+        wanted = (catalogue.COMPLETIONS.name, catalogue.ATTEMPTS.name)
+        done, calls = await read_counters(self._state, (*self._settings.pools, catalogue.NOBODY), wanted)
+        return _Look(now_s, tally, await self._waiting(), done, calls)
 
     async def _waiting(self) -> dict[str, int]:
         """Return how many tasks wait in each pool, those that are parked among them."""

@@ -63,7 +63,12 @@ def test_what_holds_words_or_a_tenant_does_not_simply_stay() -> None:
 
 
 def test_no_module_of_keys_is_left_out() -> None:
-    store = Path(keys.__file__).parent
-    made = {path.stem for path in store.glob("*keys.py") if "_BUILDERS = " in path.read_text(encoding="utf-8")}
+    store = Path(answer_keys.__file__).parent
+    files = [*store.glob("*keys.py"), *store.glob("*keys/__init__.py")]
+    made = {
+        path.relative_to(store).parts[0].removesuffix(".py")
+        for path in files
+        if "_BUILDERS = " in path.read_text(encoding="utf-8")
+    }
     assert {module.__name__.rpartition(".")[2] for module, _ in DECLARED} == made
     assert {module.__name__.rpartition(".")[2] for module in KEYS} == made

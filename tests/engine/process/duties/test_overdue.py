@@ -32,6 +32,7 @@ from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect, run_script
 from fleet.usage import Usage
+from tests.counted import counted
 from tests.engine.conftest import StartWorker
 from tests.engine.process.test_canvas import app, own
 from tests.waiting import wait_until
@@ -55,7 +56,7 @@ async def refuse(task_id: str, error: FleetError, headers: Mapping[str, Any], bo
 
 
 def total(client: redis.Redis, counter: catalogue.Counter) -> int:
-    return int(client.hget(keys.totals(), counter.name) or 0)  # type: ignore[arg-type]
+    return counted(client, counter.name)
 
 
 def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on(

@@ -1,17 +1,78 @@
 """Every Redis key that Fleet names, one function each, with its type and life.
 
-All state keys share the hash tag `{fleet}`, so that one script may touch them together on a cluster; each limit has one
-of its own, the broker needs none. kombu names the lists of a queue's priorities, and its own. With `redis.prefix` every
-key begins with it: `use_prefix` sees to that. So they are called as `keys.NAME(...)`, never imported by name nor kept.
+State keys of a pool share the hash tag `{fleet:POOL}` (`pools.py`), those of the whole fleet `{fleet}`, so that a
+script may touch them together on a cluster; each limit has one of its own, the broker needs none. kombu names the
+lists of a queue's priorities, and its own. With `redis.prefix` every key begins with it: `use_prefix` sees to that.
+So they are called as `keys.NAME(...)`, never imported by name nor kept.
 """
 
 from __future__ import annotations
 
 from fleet import config
+from fleet.store.keys.pools import (
+    answers as answers,
+)
+from fleet.store.keys.pools import (
+    bot_claims as bot_claims,
+)
+from fleet.store.keys.pools import (
+    bot_leases as bot_leases,
+)
+from fleet.store.keys.pools import (
+    bot_rows as bot_rows,
+)
+from fleet.store.keys.pools import (
+    bot_tasks as bot_tasks,
+)
+from fleet.store.keys.pools import (
+    bots as bots,
+)
+from fleet.store.keys.pools import (
+    errors as errors,
+)
+from fleet.store.keys.pools import (
+    health as health,
+)
+from fleet.store.keys.pools import (
+    norms as norms,
+)
+from fleet.store.keys.pools import (
+    pool_failures as pool_failures,
+)
+from fleet.store.keys.pools import (
+    pool_reaped as pool_reaped,
+)
+from fleet.store.keys.pools import (
+    pool_recent as pool_recent,
+)
+from fleet.store.keys.pools import (
+    pool_totals as pool_totals,
+)
+from fleet.store.keys.pools import (
+    probation as probation,
+)
+from fleet.store.keys.pools import (
+    quarantine_reasons as quarantine_reasons,
+)
+from fleet.store.keys.pools import (
+    quarantined as quarantined,
+)
+from fleet.store.keys.pools import (
+    series as series,
+)
+from fleet.store.keys.pools import (
+    sketch as sketch,
+)
+from fleet.store.keys.pools import (
+    skills as skills,
+)
+from fleet.store.keys.pools import (
+    specialists as specialists,
+)
 from fleet.store.limit_keys import LimitKeys
 from fleet.store.prefix import plain_builders, prefixed
 
-#: Hash tag of everything that a finishing script writes in one step.
+#: Hash tag of what no pool has for itself.
 TAG = "{fleet}"
 #: Life of bot and signal keys that nobody touches any more, in seconds (7 days).
 STATE_TTL_S = 7 * 24 * 3600
@@ -37,93 +98,36 @@ def paid(task_id: str) -> str:
     return f"fleet:paid:{task_id}"
 
 
-def bots(pool: str) -> str:
-    """Sorted set, bot name -> load and time of the last checkout: the order in which bots are checked out."""
-    return f"{TAG}:bots:{pool}"
+def former(what: str, pool: str) -> str:
+    """A pool's key as releases up to 0.2 named it: a worker moves what is there (`process/duties/moving`).
+
+    Of kinds: their name stands behind the pool's.
+    """
+    return f"{TAG}:{what}:{pool}"
 
 
-def bot_leases(pool: str) -> str:
-    """Sorted set, `bot|token` -> expiry in microseconds of Redis time: bots that are checked out."""
-    return f"{TAG}:leases:{pool}"
-
-
-def bot_claims(pool: str) -> str:
-    """Hash, token -> bot name: what each live lease holds, so that a repeated checkout answers the same bot."""
-    return f"{TAG}:claims:{pool}"
+def pools() -> str:
+    """Set: pools that have ever counted anything, so that the fleet's sums keep those that are gone."""
+    return f"{TAG}:pools"
 
 
 def reaped() -> str:
-    """Sorted set, token -> time (s): leases of bots that ran out, so that a task whose claim is gone had begun."""
+    """Sorted set, token -> time (s): what releases up to 0.2 had in place of `pool_reaped`."""
     return f"{TAG}:reaped"
 
 
-def quarantined(pool: str) -> str:
-    """Sorted set, bot name -> end of its quarantine in microseconds of Redis time (inf: until it is released)."""
-    return f"{TAG}:quarantined:{pool}"
-
-
-def quarantine_reasons(pool: str) -> str:
-    """Hash, bot name -> `microseconds|who|why` of its quarantine."""
-    return f"{TAG}:quarantine-reasons:{pool}"
-
-
-def probation(pool: str) -> str:
-    """Sorted set, bot name -> tasks that it still has to do well until it gets all of its turns again."""
-    return f"{TAG}:probation:{pool}"
-
-
-def health(pool: str) -> str:
-    """String (packed): evidence against each bot of a pool, and what is usual (`roster/health.lua`)."""
-    return f"{TAG}:health:{pool}"
-
-
-def norms(pool: str) -> str:
-    """Hash, task class -> six numbers: what is usual for its answers, and how many are good (`roster/health.lua`)."""
-    return f"{TAG}:norms:{pool}"
-
-
-def skills(pool: str, kind: str) -> str:
-    """String (packed): how well and at what cost each bot of a pool does one class of tasks (`roster/skill.lua`)."""
-    return f"{TAG}:skills:{pool}:{kind}"
-
-
-def specialists(pool: str, kind: str) -> str:
-    """Sorted set, bot name -> how much better than its pool it is at one class of tasks, at least."""
-    return f"{TAG}:specialists:{pool}:{kind}"
-
-
 def totals() -> str:
-    """Hash, counter name -> integer: completions, errors, tokens, cost of the whole fleet."""
+    """Hash, counter name -> integer: what no pool counts, and what releases up to 0.2 counted of all."""
     return f"{TAG}:signals:totals"
 
 
-def bot_rows(pool: str) -> str:
-    """String (packed): what is counted per bot of a pool; layouts of this and what follows: `signals/windows.py`."""
-    return f"{TAG}:signals:bots:{pool}"
-
-
-def bot_tasks(pool: str) -> str:
-    """String (packed): the last tasks of each bot of a pool."""
-    return f"{TAG}:signals:tasks:{pool}"
-
-
-def series(pool: str) -> str:
-    """String (packed): sums of a pool's last minutes and hours."""
-    return f"{TAG}:signals:series:{pool}"
-
-
-def sketch(pool: str) -> str:
-    """String (packed counters): durations of a pool's tasks of the last hour; then who of its ladder serves."""
-    return f"{TAG}:signals:sketch:{pool}"
-
-
 def recent() -> str:
-    """String (packed): the last 1,000 completions of the fleet."""
+    """String (packed): the last 1,000 completions of the fleet, as releases up to 0.2 kept them; expires."""
     return f"{TAG}:signals:recent"
 
 
 def failures() -> str:
-    """List, newest first: the last 1,000 failed tasks of the fleet, `seconds|JSON`."""
+    """List, newest first: the last 1,000 failed tasks of the fleet, likewise; `seconds|JSON`."""
     return f"{TAG}:signals:failures"
 
 
@@ -145,11 +149,6 @@ def events() -> str:
 def event_quiet(name: str) -> str:
     """String, expires: an event that was recorded and is not recorded again while this lives."""
     return f"{TAG}:signals:quiet:{name}"
-
-
-def errors(pool: str) -> str:
-    """Hash, `bot|provider/model|error type` -> count."""
-    return f"{TAG}:signals:errors:{pool}"
 
 
 def workers() -> str:
@@ -337,11 +336,6 @@ def dead_letter_order() -> str:
 def dead_letter_bytes() -> str:
     """String: bytes that dead letters and their bodies take."""
     return f"{TAG}:dead:bytes"
-
-
-def answers(pool: str, kind: str) -> str:
-    """List, newest first: fingerprints of the last answers of one task class (`diversity/fingerprint.py`)."""
-    return f"{TAG}:diversity:answers:{pool}:{kind}"
 
 
 def answer_counts() -> str:
