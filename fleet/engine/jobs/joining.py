@@ -52,7 +52,7 @@ def queue_members(
         StoreUnavailable: When the broker did not confirm a batch. The same call can be repeated safely.
     """
     settings, source, again = config.current(), iter(tasks), list[Any]()
-    dispatcher = Dispatcher(broker().client, settings)
+    dispatcher = Dispatcher(broker().client, settings, tasks=PIECE)
     under_way: _Batch | None = None
     failed: Exception | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="fleet-job") as sender:

@@ -19,7 +19,7 @@ from celery.states import READY_STATES
 
 from fleet.config import Settings
 from fleet.engine.messages.broker import ENQUEUE, broker, check_confirmed, confirm_ms, enqueue_call
-from fleet.engine.messages.pool_choice import Dispatcher, backlog_keys, gate_keys
+from fleet.engine.messages.pool_choice import Dispatcher, ask_patiently
 from fleet.engine.messages.producer import chosen, message_of
 from fleet.errors import StoreUnavailable
 from fleet.models import BotTask
@@ -151,13 +151,8 @@ class Desk:
 
     async def _dispatcher(self, tasks: Sequence[Any]) -> Dispatcher:
         """Return what chooses their pools; it knows the backlogs if any task may need them."""
-        dispatcher = Dispatcher(None, self.settings)
-        if len(self.settings.pools) > 1 and not all(isinstance(task, BotTask) and task.pool for task in tasks):
-            places = backlog_keys(self.settings.pools)
-            reads = (patiently(partial(self._broker.command, "LLEN", key)) for _, key in places)
-            closing = patiently(partial(self._broker.command, "MGET", *gate_keys(self.settings.pools)))
-            *lengths, gates = await asyncio.gather(*reads, closing)
-            dispatcher.learn(places, lengths, gates)
+        dispatcher = Dispatcher(None, self.settings, tasks=len(tasks))
+        await ask_patiently(self._broker, dispatcher.questions(tasks))
         return dispatcher
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from functools import partial
 from typing import Any
 
 from fleet.config import Settings
-from fleet.engine.messages import broker, pool_choice, queues
+from fleet.engine.messages import broker, queues
 from fleet.engine.messages.envelope import (
     DELEGATION,
     EXPIRES,
@@ -20,6 +18,7 @@ from fleet.engine.messages.envelope import (
 )
 from fleet.engine.messages.expiry import end_in, end_of
 from fleet.engine.messages.fair.flows import flow_of, routed
+from fleet.engine.messages.pool_choice import Dispatcher, ask_patiently
 from fleet.models import BotTask
 from fleet.store import keys
 from fleet.store.client import Store
@@ -55,16 +54,17 @@ class Inbox:
         self._store = store
         self._settings = settings
 
-    async def pass_on(self, task_id: str, task: BotTask, pools: list[str], request: dict[str, Any]) -> str:
+    async def pass_on(self, task_id: str, task: BotTask, request: dict[str, Any]) -> str:
         """Move a message to its pool's queue, with its callbacks, once; return a line that says where.
 
         Args:
             task_id: The Celery task id.
             task: What the message holds.
-            pools: Those that take it.
             request: Celery's request dict: headers, and what follows the task.
         """
-        pool = await self._choose(task, pools)
+        dispatcher = Dispatcher(None, self._settings)
+        await ask_patiently(self._store, dispatcher.questions([task]))
+        pool = dispatcher.choose(task)
         queue = keys.queue(pool)
         headers = task_headers(task_id) | {name: request[name] for name in KEPT_HEADERS if request.get(name)}
         end = end_of(end_in(request, task.expires_at), None, self._settings.pools[pool].expires_s, CLOCK.now_s())
@@ -80,19 +80,3 @@ class Inbox:
         )
         await patiently(lambda: self._store.run(broker.ENQUEUE, *call))
         return f"passed on to {queue}"
-
-    async def _choose(self, task: BotTask, pools: list[str]) -> str:
-        """Return the pool with the fewest waiting tasks per bot, of those that can begin with the task soonest."""
-        if len(pools) == 1:
-            return pools[0]
-        places = pool_choice.backlog_keys(pools)
-        gates = patiently(partial(self._store.command, "MGET", *pool_choice.gate_keys(pools)))
-        reads = (patiently(partial(self._store.command, "LLEN", key)) for _, key in places)
-        closing, *lengths = await asyncio.gather(gates, *reads)
-        backlog = dict.fromkeys(pools, 0)
-        for (pool, _), length in zip(places, lengths, strict=True):
-            backlog[pool] += length
-        idle = [pool for pool, waiting in backlog.items() if waiting == 0]
-        lowest = pool_choice.lowest_of(pools, closing, idle=idle, now_s=CLOCK.now_s())
-        soonest = pool_choice.soonest(task, pools, lowest)
-        return pool_choice.least_loaded(soonest, backlog, self._settings)

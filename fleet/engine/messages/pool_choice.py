@@ -3,10 +3,13 @@ tasks per bot: not one that is held, paused, or served by no worker while anothe
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import redis
 
@@ -20,11 +23,17 @@ from fleet.errors import InvalidTask
 from fleet.models import BotTask, Priority
 from fleet.quoting import listed, quote
 from fleet.store import keys
+from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.patience import patiently
 from fleet.waits import Wait
 
 #: Less than one task per bot: puts pools with equal backlogs into an order.
 TIE = 1e-6
+#: Pools whose backlogs are read for one choice (count); and of many tasks that are spread at once, for each pool read.
+LOOKED_AT, TASKS_A_POOL = 8, 4
+#: The least urgent priority there is.
+LOWEST = Priority.BULK
 #: Pools that an error names one by one (count).
 MOST_NAMED = 12
 #: Stands for the least urgent priority that may be taken of a pool that no worker serves.
@@ -145,83 +154,138 @@ def soonest(task: BotTask, taking: list[str], lowest: Mapping[str, int]) -> list
     """Return those pools that let the task through; if none does, those that a worker serves; else all of them."""
 
     def distance(pool: str) -> int:
-        open_to = lowest.get(pool, Priority.BULK)
+        open_to = lowest.get(pool, LOWEST)
         return (task.priority > open_to) + (open_to == UNSERVED)
 
     least = min(map(distance, taking))
     return [pool for pool in taking if distance(pool) == least]
 
 
-def least_loaded(taking: list[str], backlog: Mapping[str, int], settings: Settings) -> str:
-    """Return the pool with the fewest waiting tasks per bot; equals are drawn by lot."""
-    return min(taking, key=lambda name: (backlog.get(name, 0) / settings.pools[name].bots, random.random()))
+#: What Redis is asked before pools can be chosen: lists of commands, each answered with their replies.
+Questions = Generator[list[tuple[Any, ...]], Sequence[Any], None]
 
 
 class Dispatcher:
-    """Chooses pools for a producer. Reads the backlogs once and counts along until `refresh` is called.
+    """Chooses pools. Reads backlogs once and counts along until `refresh` is called.
+
+    Of very many pools that take a task it chooses among a few that it draws by lot: what a choice costs does not grow
+    with the pools (Mitzenmacher, The Power of Two Choices, 2001; here `LOOKED_AT`). Only where all that were drawn are
+    closed to the task are the gates of all read, and others drawn among those that are open.
 
     Args:
-        client: Of the broker; None for who reads the backlogs itself, and lets it `learn`.
+        client: Of the broker; None for who asks Redis itself what is in `questions` before each choice.
         settings: Pools.
+        tasks: How many are to be spread before the next `refresh` (count): over a quarter as many pools.
     """
 
-    def __init__(self, client: redis.Redis | None, settings: Settings) -> None:
+    def __init__(self, client: redis.Redis | None, settings: Settings, *, tasks: int = 1) -> None:
+        self._most = max(tasks // TASKS_A_POOL, LOOKED_AT)
         self._client = client
         self._settings = settings
         self._taking: dict[tuple[str | None, str], list[str]] = {}
-        self._share = {name: 1 / pool.bots for name, pool in settings.pools.items()}
         self._load: dict[str, float] = {}
         self._lowest: dict[str, int] = {}
         #: What holds for a pool once a task waits there: its probe.
         self._lowest_behind: dict[str, int] = {}
+        #: The pools that tasks of one class are spread over.
+        self._drawn: dict[Hashable, list[str]] = {}
 
     def refresh(self) -> None:
-        """Read the backlogs again, if any were needed so far."""
-        if self._load:
-            self._read()
+        """Read the backlogs again with the next choice that needs them."""
+        for known in (self._load, self._lowest, self._lowest_behind, self._drawn):
+            known.clear()
 
     def choose(self, task: BotTask) -> str:
         """Return the pool for one task; raises like `candidates`."""
-        taking = self._taking.get((task.pool, task.kind))
-        if asks_of_pools(task):
-            taking = candidates(task, self._settings)
-        elif taking is None:
-            taking = self._taking[(task.pool, task.kind)] = candidates(task, self._settings)
+        taking = self._candidates(task)
         if len(taking) == 1:
             return taking[0]
-        if not self._load:
-            self._read()
+        kind = _class_of(task, taking)
+        if kind not in self._drawn:
+            if self._client is None:
+                raise RuntimeError(
+                    "expected the answers to `questions` first: this dispatcher has no client of its own"
+                )
+            _ask(self._client, self.questions([task]))
+        pools = self._drawn[kind]
         if self._lowest:
-            taking = soonest(task, taking, self._lowest)
-        pool = min(taking, key=self._load.__getitem__)
-        self._load[pool] += self._share[pool]
+            pools = soonest(task, pools, self._lowest)
+        pool = min(pools, key=self._load.__getitem__)
+        self._load[pool] += 1 / self._settings.pools[pool].bots
         if pool in self._lowest_behind:
             self._lowest[pool] = self._lowest_behind.pop(pool)
         return pool
 
-    def _read(self) -> None:
-        """Work out each pool's waiting tasks per bot; equals are put in an order by lot."""
-        if self._client is None:
-            raise RuntimeError("expected `learn` before a choice: this dispatcher has no client of its own")
-        places = backlog_keys(self._settings.pools)
-        with self._client.pipeline(transaction=False) as pipe:
-            for _, key in places:
-                pipe.llen(key)
-            pipe.mget(gate_keys(self._settings.pools))
-            *lengths, closing = pipe.execute()
-        self.learn(places, lengths, closing)
+    def questions(self, tasks: Iterable[Any]) -> Questions:
+        """Yield what Redis has to be asked before pools can be chosen for these tasks; nothing if all is known."""
+        for one in tasks:
+            with suppress(InvalidTask):  # said when it comes to the choice
+                task = one if type(one) is BotTask else BotTask.parse(one)
+                taking = self._candidates(task)
+                kind = _class_of(task, taking)
+                if len(taking) > 1 and kind not in self._drawn:
+                    self._drawn[kind] = yield from self._draw(task, taking)
 
-    def learn(self, places: Iterable[tuple[str, str]], lengths: Iterable[int], closing: Sequence[bytes | None]) -> None:
-        """Take the lengths of `backlog_keys` for the backlogs, and the values of `gate_keys` for what closes pools."""
-        self._load = {name: random.random() * TIE for name in self._settings.pools}
+    def _draw(self, task: BotTask, taking: list[str]) -> Generator[Any, Any, list[str]]:
+        """Draw pools, and learn of them; of the others only where it must be."""
+        drawn = self._by_lot(taking)
+        yield from self._read(drawn)
+        if len(drawn) < len(taking) and not any(task.priority <= self._lowest.get(one, LOWEST) for one in drawn):
+            (closing,) = yield [("MGET", *gate_keys(taking))]
+            drawn = self._by_lot(soonest(task, taking, lowest_of(taking, closing)))
+            yield from self._read(drawn)
+        return drawn
+
+    def _by_lot(self, pools: list[str]) -> list[str]:
+        return pools if len(pools) <= self._most else random.sample(pools, self._most)
+
+    def _read(self, pools: list[str]) -> Questions:
+        """Learn each pool's waiting tasks per bot, unless they are counted along; equals are put in an order by lot."""
+        if not (new := [pool for pool in pools if pool not in self._load]):
+            return
+        places = backlog_keys(new)
+        *lengths, closing = yield [*(("LLEN", key) for _, key in places), ("MGET", *gate_keys(new))]
+        self._load |= {name: random.random() * TIE for name in new}
         for (pool, _), length in zip(places, lengths, strict=True):
-            self._load[pool] += length * self._share[pool]
-        self._lowest = self._lowest_behind = lowest_of(self._settings.pools, closing)
-        if self._lowest:
-            idle = {pool for pool in self._lowest if self._load[pool] < TIE}
-            self._lowest = lowest_of(self._settings.pools, closing, idle=idle, now_s=CLOCK.now_s())
-            behind = self._lowest_behind.items()
-            self._lowest_behind = {pool: lowest for pool, lowest in behind if self._lowest.get(pool) != lowest}
+            self._load[pool] += length / self._settings.pools[pool].bots
+        if behind := lowest_of(new, closing):
+            idle = {pool for pool in behind if self._load[pool] < TIE}
+            lowest = lowest_of(new, closing, idle=idle, now_s=CLOCK.now_s())
+            self._lowest |= lowest
+            self._lowest_behind |= {pool: least for pool, least in behind.items() if lowest.get(pool) != least}
+
+    def _candidates(self, task: BotTask) -> list[str]:
+        if asks_of_pools(task):
+            return candidates(task, self._settings)
+        if (task.pool, task.kind) not in self._taking:
+            self._taking[(task.pool, task.kind)] = candidates(task, self._settings)
+        return self._taking[(task.pool, task.kind)]
+
+
+def _class_of(task: BotTask, taking: list[str]) -> Hashable:
+    """Return what tasks have in common that are spread over the same pools."""
+    return task.priority, tuple(taking) if asks_of_pools(task) else (task.pool, task.kind)
+
+
+def _ask(client: redis.Redis, questions: Questions) -> None:
+    """Ask Redis through a plain client."""
+    replies: Sequence[Any] | None = None
+    with suppress(StopIteration):
+        while True:
+            commands = next(questions) if replies is None else questions.send(replies)
+            with client.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+                replies = pipe.execute()
+
+
+async def ask_patiently(store: Store, questions: Questions) -> None:
+    """Ask Redis from a loop, and wait while it is away."""
+    replies: Sequence[Any] | None = None
+    with suppress(StopIteration):
+        while True:
+            commands = next(questions) if replies is None else questions.send(replies)
+            replies = await asyncio.gather(*(patiently(partial(store.command, *command)) for command in commands))
 
 
 def choose_pool(task: BotTask) -> str:
@@ -234,4 +298,4 @@ def choose_pool(task: BotTask) -> str:
     try:
         return Dispatcher(broker().client, settings).choose(task)
     except redis.RedisError:
-        return least_loaded(candidates(task, settings), {}, settings)
+        return random.choice(candidates(task, settings))

@@ -68,7 +68,7 @@ def submit_many(
     """
     settings = config.current()
     client, url = broker().client, broker().url
-    dispatcher = Dispatcher(client, settings)
+    dispatcher = Dispatcher(client, settings, tasks=batch)
     pairs = enumerate(zip(tasks, repeat(None) if idempotency_keys is None else idempotency_keys, strict=False))
     send = partial(enqueue, client, settings=settings)
     with ThreadPoolExecutor(1, thread_name_prefix="fleet-submit") as sender:

@@ -141,7 +141,7 @@ class DataPlane:
         except (InvalidTask, Expired, TypeError) as error:
             return await self._refuse(delivery, error)
         if delivery.queue == self._settings.worker.inbox or delivery.overtakes(task):
-            return Done(await self._inbox.pass_on(delivery.task_id, task, pools, delivery.request))
+            return Done(await self._inbox.pass_on(delivery.task_id, task, delivery.request))
         task, before = routing.in_time_left(task, delivery.queued_ms), before_of(delivery.request)
         while True:
             done = await self._try(delivery, task, pools[0], before)

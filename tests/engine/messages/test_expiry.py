@@ -134,7 +134,7 @@ def test_a_plain_clients_end_is_kept_when_its_message_is_passed_on(client: redis
         store = Store(redis_url, timeout_s=5)
         try:
             inbox = Inbox(store, config.current())
-            await inbox.pass_on(request["id"], BotTask(prompt="x", pool=pool, expires_at=said_at), [pool], request)
+            await inbox.pass_on(request["id"], BotTask(prompt="x", pool=pool, expires_at=said_at), request)
         finally:
             await store.close()
 

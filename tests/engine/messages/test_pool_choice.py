@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 
 from fleet import config
 from fleet.config import PoolSettings, ProviderSettings
 from fleet.config.prices import PriceSettings
-from fleet.engine.messages.pool_choice import UNSERVED, Dispatcher, backlog_keys, candidates, lowest_of
+from fleet.engine.messages.pool_choice import LOOKED_AT, UNSERVED, Dispatcher, candidates, lowest_of
+from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.errors import InvalidTask
 from fleet.models import BotTask
+from fleet.store import keys
 from fleet.waits import Wait
 
 NOW_S = 1000.0
@@ -20,6 +24,22 @@ POOLS = {name: PoolSettings(bots=1) for name in ("held", "open")}
 
 def hold(opens_at: float | None, probe_every_s: float = 10.0) -> bytes:
     return Wait("outage", opens_at, probe_every_s=probe_every_s).to_json().encode()
+
+
+def answer(dispatcher: Dispatcher, waiting: Mapping[str, int], holds: Mapping[str, bytes] | None = None) -> list[int]:
+    """Answer what it asks: tasks in each list of a pool, and holds. Return the keys in each question."""
+    lengths = {list_key(keys.queue(pool), step): count for pool, count in waiting.items() for step in PRIORITY_STEPS}
+    held = {keys.hold(keys.queue(pool)): hold for pool, hold in (holds or {}).items()}
+    asked: list[int] = []
+    questions = dispatcher.questions([BotTask(prompt="x")])
+    with suppress(StopIteration):
+        commands = next(questions)
+        while True:
+            asked.append(sum(len(names) for _, *names in commands))
+            commands = questions.send(
+                [lengths.get(one[1], 0) if one[0] == "LLEN" else [held.get(key) for key in one[1:]] for one in commands]
+            )
+    return asked
 
 
 @pytest.mark.parametrize("opens_at", [NOW_S - 5, NOW_S])
@@ -43,17 +63,13 @@ def test_a_due_probe_opens_neither_a_gate_nor_a_pool_that_no_worker_serves() -> 
 
 def test_of_many_tasks_one_goes_to_the_pool_whose_probe_is_due() -> None:
     dispatcher = Dispatcher(None, config.load().model_copy(update={"pools": POOLS}))
-    places = backlog_keys(POOLS)
-    waiting = [3 if pool == "open" else 0 for pool, _ in places]
-    dispatcher.learn(places, waiting, [None, None, None, hold(time.time() - 5), None])
+    answer(dispatcher, {"open": 3, "held": 0}, {"held": hold(time.time() - 5)})
     assert [dispatcher.choose(BotTask(prompt="x")) for _ in range(50)] == ["held"] + ["open"] * 49
 
 
 def test_no_task_goes_to_a_held_pool_with_a_backlog() -> None:
     dispatcher = Dispatcher(None, config.load().model_copy(update={"pools": POOLS}))
-    places = backlog_keys(POOLS)
-    waiting = [3 if pool == "open" else 1 for pool, _ in places]
-    dispatcher.learn(places, waiting, [None, None, None, hold(time.time() - 5), None])
+    answer(dispatcher, {"open": 3, "held": 1}, {"held": hold(time.time() - 5)})
     assert {dispatcher.choose(BotTask(prompt="x")) for _ in range(50)} == {"open"}
 
 
@@ -77,3 +93,36 @@ def test_a_tier_that_no_api_of_its_pools_has_is_refused_with_those_that_it_has()
     assert candidates(BotTask(prompt="x", tier="priority"), settings) == ["own", "proxy", "priced"]
     dispatcher = Dispatcher(None, settings)
     assert dispatcher.choose(BotTask(prompt="x", tier="nope")) == "proxy", "whatever it has chosen before"
+
+
+def many(*, full: int, hold_all_but: int | None = None, tasks: int = 1) -> tuple[Dispatcher, list[int]]:
+    """Return a dispatcher of a thousand pools, of which so many have a backlog, and what it has read, by question."""
+    pools = {f"p{number}": PoolSettings(bots=1) for number in range(1000)}
+    dispatcher = Dispatcher(None, config.load().model_copy(update={"pools": pools}), tasks=tasks)
+    held = {pool: hold(None) for pool in (pools if hold_all_but is not None else ()) if pool != f"p{hold_all_but}"}
+    return dispatcher, answer(dispatcher, dict.fromkeys([*pools][:full], 9), held)
+
+
+def test_a_choice_of_a_thousand_pools_reads_what_one_of_eight_does() -> None:
+    dispatcher, asked = many(full=500)
+    assert asked == [(len(PRIORITY_STEPS) + 2) * LOOKED_AT + 1]
+    chosen = {dispatcher.choose(BotTask(prompt="x")) for _ in range(100)}
+    assert len(chosen) > 1
+
+
+def test_many_tasks_are_spread_over_more_pools() -> None:
+    dispatcher, _ = many(full=500, tasks=400)
+    chosen = [dispatcher.choose(BotTask(prompt="x")) for _ in range(400)]
+    assert len({*chosen}) > 25
+    assert not {*chosen} & {f"p{number}" for number in range(500)}  # none goes where others wait
+
+
+def test_the_one_open_pool_of_a_thousand_is_found_at_the_price_of_all_gates() -> None:
+    dispatcher, asked = many(full=0, hold_all_but=777)
+    assert len(asked) > 1 or dispatcher.choose(BotTask(prompt="x")) == "p777"
+    assert {dispatcher.choose(BotTask(prompt="x")) for _ in range(20)} == {"p777"}
+
+
+def test_where_all_pools_are_closed_a_task_waits_in_any() -> None:
+    dispatcher, _ = many(full=0, hold_all_but=-1)
+    assert len({dispatcher.choose(BotTask(prompt="x")) for _ in range(200)}) > 1

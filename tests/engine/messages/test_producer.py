@@ -58,7 +58,7 @@ def test_tasks_without_a_pool_avoid_those_that_cannot_begin_with_them_while_anot
 
     async def pass_on() -> None:
         store = Store(redis_url)
-        await Inbox(store, config.current()).pass_on(fresh_id(), BotTask(prompt="x"), list(config.current().pools), {})
+        await Inbox(store, config.current()).pass_on(fresh_id(), BotTask(prompt="x"), {})
         await store.close()
 
     def submit() -> None:
