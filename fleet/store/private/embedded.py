@@ -48,6 +48,10 @@ appendonly yes
 appendfsync everysec
 aof-load-truncated yes
 maxmemory-policy noeviction
+# What a worker's slots and a pool's bots are kept in has about 100 members. As one packed string, which is how Redis
+# keeps up to 128, it is searched and shifted from end to end with each command. These names are known since Redis 6.
+hash-max-ziplist-entries 32
+zset-max-ziplist-entries 32
 """
 
 

@@ -190,6 +190,13 @@ def test_it_listens_on_loopback_only_and_never_evicts(fleet_home: Path) -> None:
     assert values == ["127.0.0.1", "noeviction", "yes", "everysec"]
 
 
+def test_what_slots_and_bots_are_kept_in_is_no_string_that_is_read_from_end_to_end(fleet_home: Path) -> None:
+    with connect(ensure_redis(fleet_home)) as client:
+        client.zadd("bots", {f"research-{number:03d}": number for number in range(100)})
+        client.hset("claims", mapping={f"token-{number}": "research-001" for number in range(100)})
+        assert [client.object("encoding", key) for key in ("bots", "claims")] == [b"skiplist", b"hashtable"]
+
+
 def test_a_foreign_redis_on_our_port_is_left_alone_and_another_port_is_taken(fleet_home: Path, tmp_path: Path) -> None:
     url = ensure_redis(fleet_home)
     remember(url, "kept")
