@@ -428,7 +428,7 @@ def test_calls_that_are_settled_together_are_accounted_for_as_one_by_one(client:
         for call in calls if limit is one_by_one else ():
             limit.settle_together(call)
     taught = [client.hgetall(limit.keys.facts) for limit in (one_by_one, together)]
-    assert all(BESIDE.unpack(one.pop(b"beside"))[At.RESERVED_AT - STATE.size] > 0 for one in taught)
+    assert every(BESIDE.unpack(one.pop(b"beside"))[At.RESERVED_AT - STATE.size] > 0 for one in taught)
     assert taught[0] == taught[1] and set(taught[0]) == {b"q:a", b"q:b"}
     assert client.hkeys(one_by_one.keys.open) == client.hkeys(together.keys.open)
     assert client.zcard(together.keys.leases) == 0
