@@ -33,17 +33,19 @@ class WorkerProcess:
         env: Variables on top of the test's own.
         app: Celery app, as for `-A`.
         inside: Command that runs it somewhere else, such as in a network of its own.
+        program: Module that runs it: `fleet up`'s, a sixth quicker, or `celery`.
     """
 
     def __init__(
         self, folder: Path, *options: str, env: dict[str, str] | None = None, app: str = "fleet",
         inside: Sequence[str] = (),
+        program: str = "fleet.cli.stack.worker",
     ) -> None:  # fmt: skip
         name = f"w{next(_numbers)}-{os.getpid()}"
         #: As Celery has it.
         self.name = f"{name}@test"
         self.log_path = folder / f"{name}.log"
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", self.name, "--loglevel", "INFO", _AT_ONCE]
+        command = [sys.executable, "-m", program, "-A", app, "worker", "-n", self.name, "--loglevel", "INFO", _AT_ONCE]
         variables = {**os.environ, "PYTHONPATH": f"{REPO}{os.pathsep}{folder}", **(env or {})}
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fleet.config import LimitSettings, RungSettings, When
+from fleet.config import LimitSettings, PoolSettings, RungSettings, When
 from fleet.waits import Cause, Wait
 from fleet.workers.ports import Provider
 
@@ -156,6 +156,26 @@ def ladder_of(
     stands_in = every if others or candidates else frozenset()
     first = Rung(0, own, when=stands_in, degrades=degrades(own), shut=why_shut(own))
     return (first, *models, *tried, *rungs)
+
+
+def ladder_in_order(
+    pool: PoolSettings,
+    routes: Sequence[Route],
+    limits: Mapping[str, LimitSettings],
+    shut: Mapping[str, Wait] = NONE_SHUT,
+) -> tuple[Rung, ...]:
+    """Return a pool's ladder.
+
+    Args:
+        pool: Its settings.
+        routes: Where its calls go, in the order of `Settings.calls_of`, which has no place for texts.
+        limits: Rates by `provider/model/key`.
+        shut: As in `ladder_of`.
+    """
+    own, *others = routes
+    below = [(rung, None if rung.answer is not None else others.pop(0)) for rung in pool.fallback]
+    most = len(others) - len(pool.candidates)
+    return ladder_of(own, below, limits, shut, others[:most], others[most:])
 
 
 def beginning_with(ladder: tuple[Rung, ...], model: str | None) -> tuple[Rung, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from fleet.store.layouts import Layout, by_name, numbered
@@ -24,7 +24,7 @@ _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 _LIST = r"\w+(?:\s*,\s*\w+)*"
 _NUMBERS = re.compile(r"^local ([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*) = (-?[\d.]+(?:, -?[\d.]+)*)(?= *$)", re.M)
 _LOCALS = re.compile(rf"\blocal\s+({_LIST})")
-_TAKEN_APART = re.compile(rf"({_LIST})\s*=\s*(?:struct\.unpack\(\s*(\w+)_FORMAT\b|unpack\((KEYS|ARGV)\))")
+_TAKEN_APART = re.compile(rf"\b({_LIST})\s*=\s*(?:struct\.unpack\(\s*(\w+)_FORMAT\b|unpack\((KEYS|ARGV)\))")
 _PACKED = re.compile(r"struct\.pack\(\s*(\w+)_FORMAT\s*,")
 _PLUS = re.compile(r"\s*\+\s*")
 _ITEM = re.compile(r"(?:\w+\[)?\s*(\w+)\s*\]?")
@@ -167,6 +167,7 @@ def resolved(source: str, names: Names) -> str:
     return _Resolver(source, names).run()
 
 
+@lru_cache(maxsize=4)
 def _masked(source: str) -> str:
     """Return the source with comments and strings blotted out, character by character."""
     return _OPAQUE.sub(lambda found: (" " if found[0].startswith("--") else "'") * len(found[0]), source)
@@ -210,6 +211,8 @@ class _Resolver:
 
     def _check_brackets(self) -> None:
         """Refuse long comments and strings, whose lines would be read as code."""
+        if "[[" not in self._source and "[=" not in self._source:
+            return
         for found in (*_OPAQUE.finditer(self._source), *_LONG.finditer(self._text)):
             if long := _LONG.match(found[0]):
                 self._fail(found.start(), "comments and strings that end with their line", long[0])
@@ -240,7 +243,12 @@ class _Resolver:
                 brackets.append(before if before in self._scopes else "")
             elif word == "]" and brackets:
                 brackets.pop()
-            elif _CONSTANT.fullmatch(word) and before not in (".", "local") and word not in ("KEYS", "ARGV"):
+            elif (
+                word.isupper()
+                and _CONSTANT.fullmatch(word)
+                and before not in (".", "local")
+                and word not in ("KEYS", "ARGV")
+            ):
                 number = self._number(token.start(), word, brackets[-1] if brackets else "")
                 if number is not None and token.start() >= done:
                     end = token.end()
@@ -287,7 +295,7 @@ class _Resolver:
 
     def _lists(self) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
         """Yield place, declared names and written names of every list that follows a declaration."""
-        for found in _TAKEN_APART.finditer(self._text):
+        for found in _TAKEN_APART.finditer(self._text) if "unpack(" in self._text else ():
             items = tuple(name.strip() for name in found[1].split(","))
             if found[3]:
                 order = self._names.keys if found[3] == "KEYS" else self._names.argv

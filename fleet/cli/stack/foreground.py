@@ -185,7 +185,18 @@ def child_specs(
     specs = [
         ChildSpec(
             name=f"w{number}",
-            command=(*celery, "worker", "-n", f"w{number}@%h", "--loglevel", "WARNING", *scaled),
+            command=(
+                *PYTHON_MODULE,
+                "fleet.cli.stack.worker",
+                "-A",
+                "fleet",
+                "worker",
+                "-n",
+                f"w{number}@%h",
+                "--loglevel",
+                "WARNING",
+                *scaled,
+            ),
             log=logs / f"w{number}.log",
             address=f"w{number}@{socket.gethostname()}",
         )

@@ -5,7 +5,9 @@ The second goes by the rule by which workers choose a rung (`workers/rungs.py`),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import redis
 
@@ -15,10 +17,12 @@ from fleet.signals.rungs import QUIET_S, RUNGS, LadderView, ladder_view, name_of
 from fleet.signals.windows import RUNGS_START
 from fleet.store import keys
 from fleet.waits import Wait
-from fleet.workers.rungs import Rung, choose, together
+from fleet.workers.rungs import Route, choose, ladder_in_order, together
 
 #: What is said of a rung that is a text.
 TEXT = "text"
+#: The API of a route that is only looked at.
+_NOBODY: Any = None
 
 
 def read_ladders(state: redis.Redis, settings: Settings, pools: Iterable[str], now_s: float) -> dict[str, LadderView]:
@@ -43,9 +47,10 @@ def read_ladders(state: redis.Redis, settings: Settings, pools: Iterable[str], n
 
 
 def apis_of(pool: str, settings: Settings) -> tuple[str, ...]:
-    """Return `provider/model` of each rung of a pool's ladder, or that it is a text."""
-    apis = [f"{provider}/{model}" for provider, model in settings.calls_of(pool)]
-    return (*apis, *[TEXT] * (len(settings.pools[pool].fallback) + 1 - len(apis)))
+    """Return `provider/model` of each rung of a pool's ladder, or that it is a text; of its models the first."""
+    calls = iter(settings.calls_of(pool))
+    texts = [False, *(rung.answer is not None for rung in settings.pools[pool].fallback)]
+    return tuple(TEXT if is_text else "/".join(next(calls)) for is_text in texts)
 
 
 def next_limit(pool: str, settings: Settings, wait_of: Callable[[str], Wait | None]) -> str | Wait | None:
@@ -59,19 +64,21 @@ def next_limit(pool: str, settings: Settings, wait_of: Callable[[str], Wait | No
     Returns:
         The limit; None: a text is the answer, and nobody is called; a `Wait`: all rungs wait.
     """
-    names = [settings.limit_names(*call, pool) for call in settings.calls_of(pool)]
-    free = [[name for name in of_call if wait_of(name) is None] for of_call in names]
-    limits = [open_ones[0] if open_ones else of_call[0] for open_ones, of_call in zip(free, names, strict=True)]
-    rungs = [_rung(number, pool, settings) for number in range(len(settings.pools[pool].fallback) + 1)]
-    waits = {
-        number: together([wait for name in names[number] if (wait := wait_of(name)) is not None])
-        for number, open_ones in enumerate(free)
-        if not open_ones
-    }
-    found = choose(rungs, waits)
-    if isinstance(found, Wait):
-        return found
-    return limits[found.number] if found.number < len(limits) else None
+    routes = [_route(call, settings.limit_names(*call, pool)) for call in settings.calls_of(pool)]
+    ladder = ladder_in_order(settings.pools[pool], routes, settings.limits_by_key)
+    open_at: dict[int, str] = {}
+    waits: dict[int, Wait] = {}
+    for rung in ladder:
+        if rung.route is None:
+            continue
+        told = {limit: wait_of(limit) for limit in rung.route.limits}
+        shut = [wait for wait in told.values() if wait is not None]
+        if len(shut) == len(told):
+            waits[rung.number] = together(shut)
+        else:
+            open_at[rung.number] = next(limit for limit, wait in told.items() if wait is None)
+    found = choose(ladder, waits)
+    return found if isinstance(found, Wait) else open_at.get(found.number)
 
 
 def told_rung(ladder: LadderView, now_s: float) -> str:
@@ -103,9 +110,8 @@ def told_shares(ladder: LadderView) -> str:
     return ", ".join(f"{name_of(rung)} {count / total:.0%}" for rung, count in enumerate(ladder.served) if count)
 
 
-def _rung(number: int, pool: str, settings: Settings) -> Rung:
-    """Return a rung as far as the choice goes by it."""
-    calls = settings.calls_of(pool)
-    degrades = number < len(calls) and settings.limit_at(*calls[number])[1].when_full == "degrade"
-    when = settings.pools[pool].fallback[number - 1].when if number else ()
-    return Rung(number, None, when=frozenset(when), degrades=degrades)
+def _route(call: tuple[str, str], limits: Sequence[str]) -> Route:
+    """Return a route as far as the choice goes by it: nobody calls by it."""
+    name, model = call
+    first, *others = [Route(_NOBODY, name, model, limit, "", 0.0) for limit in limits]
+    return replace(first, keys=(first, *others)) if others else first

@@ -35,7 +35,7 @@ from fleet.workers.ports import BatchingProvider, Bill, Limiter, Provider
 from fleet.workers.providers import check_model, make_provider
 from fleet.workers.providers.unusable import Unusable
 from fleet.workers.roads import Roads
-from fleet.workers.rungs import Route, Rung, ladder_of, served_by_none
+from fleet.workers.rungs import Route, Rung, ladder_in_order, served_by_none
 
 if TYPE_CHECKING:  # nobody who has no [tools] pays for them
     from fleet.workers.frameworks.tools import ToolApis
@@ -65,10 +65,8 @@ async def make_ladders(
     limits = limits_of(settings)
     ladders = {}
     for pool in settings.pools:
-        own, *others = [_of_pool(routes[call], settings.limit_names(*call, pool)) for call in settings.calls_of(pool)]
-        below = [(rung, None if rung.answer is not None else others.pop(0)) for rung in settings.pools[pool].fallback]
-        most = len(others) - len(settings.pools[pool].candidates)
-        ladders[pool] = ladder_of(own, below, limits, maker.shut, others[:most], others[most:])
+        own = [_of_pool(routes[call], settings.limit_names(*call, pool)) for call in settings.calls_of(pool)]
+        ladders[pool] = ladder_in_order(settings.pools[pool], own, limits, maker.shut)
     return ladders
 
 
