@@ -50,8 +50,9 @@ THREADS_AT_MOST = 256
 CANCEL_S = 5.0
 #: Seconds that a shutdown waits for what ended before it looks again whether all slots are free.
 DRAIN_STEP_S = 0.2
-#: New containers (count) between two looks of Python for garbage that refers to itself; its own default is 700.
-GARBAGE_EVERY = 10_000
+#: New containers (count) between two looks of Python for garbage that refers to itself; its own default is 700. The
+#: tasks of 100 slots hold some 10,000 at a time: a look then finds those, and no garbage.
+GARBAGE_EVERY = 50_000
 
 
 class SlotPool(BasePool):
