@@ -215,13 +215,11 @@ end
 -- Takes the next messages of a list: of its flows, where the queue has any. Before Redis 7 a count would walk the whole list.
 -- None: nothing waits.
 local function pop(queue, list, most)
-  local weighted = flows[queue]
-  if weighted then
-    local first = list_prefix .. queue
-    return next_of_flows({ list, epochs, ends }, {
-      most, weighted, first, separator, fair, priorities, mark_prefix, queue,
-    })
-  end
+  local weighted, first = flows[queue], list_prefix .. queue
+  local messages = weighted and next_of_flows({ list, epochs, ends }, {
+    most, weighted, first, separator, fair, priorities, mark_prefix, queue, has_quick_pops,
+  })
+  if messages then return messages end
   if has_quick_pops then return redis.call('RPOP', list, math.min(most, POPPED)) or {} end
   return { redis.call('RPOP', list) or nil }
 end

@@ -43,7 +43,7 @@ NEXT = Script.beside(
     __file__,
     "next_of_flows.lua",
     keys="list epochs ends",
-    argv="most weighted first separator fair priorities mark_prefix queue",
+    argv="most weighted first separator fair priorities mark_prefix queue has_quick_pops",
     using=[BEGIN, ISO_TIME],
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -141,17 +142,44 @@ class Model:
             self.olds.setdefault(place[0] or NOBODYS, deque()).appendleft(place)
             self.turns.setdefault(place[0] or NOBODYS, min(self.turns.values(), default=0.0))
         found: list[tuple[str, str] | None] = []
+        share = max(1, min(4, most // 4))
         while len(found) < most:
             if not self.turns:
                 self.dissolve()
                 return found + [None] * (len(places) - len(found))
-            flow = min(self.turns, key=lambda name: (self.turns[name], name))
-            if messages := self.olds.get(flow) or self.flows.get(flow):
-                self.turns[flow] += 1 / self.weights.get(flow, 1)
-                found.append(messages.pop())
+            asked = max(2, math.ceil((most - len(found)) / share))
+            some = set(sorted(self.turns, key=self.turn)[:asked])
+            if len(some) == 1:
+                found += self.serve(*some, most - len(found)) or self.leave(*some)
             else:
-                del self.turns[flow]
+                self.serve_in_turn(some, found, most, share, are_all=len(some) < asked)
         return found
+
+    def turn(self, flow: str) -> tuple[float, str]:
+        return self.turns[flow], flow
+
+    def serve_in_turn(
+        self, some: set[str], found: list[tuple[str, str] | None], most: int, share: int, *, are_all: bool
+    ) -> None:
+        for _ in range(most if are_all else len(some)):
+            if len(found) == most or len(some) == are_all:
+                return
+            flow = min(some, key=self.turn)
+            served = self.serve(flow, 1 if are_all else min(share, most - len(found)))
+            self.turns[flow] += len(served) * (1 / self.weights.get(flow, 1))
+            found += served
+            if not served:
+                some.remove(flow)
+                self.leave(flow)
+
+    def leave(self, flow: str) -> list[tuple[str, str]]:
+        del self.turns[flow]
+        return []
+
+    def serve(self, flow: str, count: int) -> list[tuple[str, str]]:
+        parts = [part for part in (self.olds.get(flow), self.flows.get(flow)) if part is not None]
+        waiting = [part for part in parts for _ in part]
+        return [part.pop() for part in waiting[:count]]
 
     def has_any(self) -> bool:
         return any(self.flows.get(flow) or self.olds.get(flow) for flow in self.turns)

@@ -11,6 +11,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fleet.engine.messages.broker import enqueue
 from fleet.engine.messages.fair.flows import flow_of, flows_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.purge import purge
@@ -245,12 +246,12 @@ def test_what_is_parked_beside_one_queue_opens_into_no_other(client: redis.Redis
     assert not client.exists("fleet.other\x06\x162")
 
 
-TENANTS = ["", "a", "b", "c"]
+TENANTS = ["", *"abcdefgh"]
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), st.sampled_from(TENANTS), st.integers(1, 4)),
+        st.tuples(st.just("put"), st.sampled_from(TENANTS), st.integers(1, 12)),
         st.tuples(st.just("plainly"), st.sampled_from(TENANTS), st.just(1)),
-        st.tuples(st.just("take"), st.just(""), st.integers(1, 5)),
+        st.tuples(st.just("take"), st.just(""), st.integers(1, 20)),
         st.tuples(st.just("back"), st.just(""), st.integers(1, 3)),
     ),
     max_size=40,
@@ -260,7 +261,7 @@ STEPS = st.lists(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     STEPS,
-    st.one_of(st.just({}), st.fixed_dictionaries({name: st.sampled_from([0.5, 1.0, 2.0, 4.0]) for name in "abc"})),
+    st.one_of(st.just({}), st.fixed_dictionaries({name: st.sampled_from([0.5, 1.0, 2.0, 4.0]) for name in "abcdef"})),
 )
 def test_the_scripts_do_as_a_plain_model_does(
     client: redis.Redis, steps: list[tuple[str, str, int]], weights: dict[str, float]
@@ -298,3 +299,27 @@ def test_a_reply_that_is_lost_brings_tasks_back_to_their_flows(client: redis.Red
     holdings.lost_takes.append(held[0][0].rpartition(":")[0] + ":")
     assert holdings.restore_lost(client, most=4) >= 1
     assert name_in(client.lindex(flow_keys.flow(flow_of("a"), PLACE), -1) or b"") == "a" or client.llen(PLACE)
+
+
+def test_a_task_that_is_twice_in_one_call_is_queued_once(client: redis.Redis) -> None:
+    """Given two with one idempotency key and many others in one call, each has its place and each key its mark."""
+    for tenant in ("", "a"):
+        client.flushdb()
+        many = [parts_of(f"{n}", tenant) for n in range(1500)]
+        twice = [keys.submitted("k"), *parts_of("twice", tenant)[1:]]
+        assert enqueue(client, [part for one in (twice, *many, twice) for part in one], SETTINGS) == 1501
+        assert enqueue(client, twice, SETTINGS) == 0
+        assert client.llen(PLACE) == 1501
+        mark = str(client.get(twice[0]) or b"", "utf-8")
+        assert mark == f"q|1|{flow_keys.ring(PLACE) if tenant else PLACE}"
+        assert names(take(client, 1501)) == ["twice", *(f"{n}" for n in range(1500))]
+
+
+def test_of_many_tenants_some_have_their_turn_at_once_and_none_gets_far_ahead(client: redis.Redis) -> None:
+    """Given 40 tenants, who takes 16 at once serves four of them, and after all have had theirs each has as many."""
+    for n in range(40):
+        put(client, *(f"{n}.{k}" for k in range(12)), tenant=f"t{n}")
+    tenants = [[name.split(".")[0] for name in names(take(client, 16))] for _ in range(20)]
+    assert {len(set(some)) for some in tenants} == {4}
+    shares = [sum(some.count(str(n)) for some in tenants) for n in range(40)]
+    assert set(shares) == {8}
