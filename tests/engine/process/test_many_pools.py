@@ -34,7 +34,7 @@ def test_all_queues_of_a_worker_are_bound_in_a_few_round_trips(redis_url: str) -
             Consumer(opened, [Queue(name, Exchange(name), routing_key=name) for name in NAMES])
         assert reads(redis_url) - before < POOLS / 5
         with connect(redis_url) as client:
-            assert all(client.exists(f"_kombu.binding.{name}") for name in NAMES)
+            assert every(client.exists(f"_kombu.binding.{name}") for name in NAMES)
         assert opened.queue_declare(NAMES[0]).message_count == 0
         with connection.Producer() as producer:
             producer.publish("x", exchange="", routing_key=NAMES[0], priority=2)
