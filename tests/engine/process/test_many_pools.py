@@ -15,6 +15,8 @@ from fleet.store.client import Store, connect
 
 POOLS = 300
 SETTINGS = config.Settings.model_validate({"pools": {f"p{number}": {"bots": 1} for number in range(POOLS)}})
+from tests.every import every
+
 NAMES = [keys.queue(pool) for pool in SETTINGS.pools]
 
 
