@@ -12,11 +12,10 @@ from fleet.engine.process.breaking import open_mended
 from fleet.engine.transport import channel, leases
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from tests.every import every
 
 POOLS = 300
 SETTINGS = config.Settings.model_validate({"pools": {f"p{number}": {"bots": 1} for number in range(POOLS)}})
-from tests.every import every
-
 NAMES = [keys.queue(pool) for pool in SETTINGS.pools]
 
 
