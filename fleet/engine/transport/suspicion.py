@@ -16,11 +16,11 @@ from fleet.engine.messages.queues import PRIORITY_SEPARATOR, list_key
 from fleet.engine.transport import leases
 from fleet.engine.transport.held import Tag
 from fleet.signals.recorder import split_reports
-from fleet.store import keys
+from fleet.store import flow_keys, keys
 from fleet.store.client import Script, connect, run_script, run_script_each, store_errors
 
 BEGUN = Script.beside(__file__, "begun.lua", keys="reaped claims", argv="tokens*")
-ABSOLVE = Script.beside(__file__, "absolve.lua", keys="suspects", argv="process queue separator")
+ABSOLVE = Script.beside(__file__, "absolve.lua", keys="suspects parked", argv="process queue separator fair")
 
 #: Tokens looked for in one step (count): bounds the time that the script holds Redis.
 ASKED_AT_ONCE = 500
@@ -112,9 +112,30 @@ def sweep(client: redis.Redis, lease_s: float) -> tuple[int, int]:
 
 def absolve_call(process: str) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `absolve.lua` for a process that lives after all."""
-    return ABSOLVE.call(suspects=keys.suspects(), process=process, queue="", separator=PRIORITY_SEPARATOR)
+    return ABSOLVE.call(
+        suspects=keys.suspects(), parked=keys.parked(), process=process, queue="", separator=PRIORITY_SEPARATOR, fair=""
+    )
+
+
+def stale_call() -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `absolve.lua` for messages that wait nowhere any more."""
+    return ABSOLVE.call(
+        suspects=keys.suspects(),
+        parked=keys.parked(),
+        process="",
+        queue="",
+        separator=PRIORITY_SEPARATOR,
+        fair=flow_keys.stem(),
+    )
 
 
 def forget_call(queue: str) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `absolve.lua` for a queue whose messages are gone."""
-    return ABSOLVE.call(suspects=keys.suspects(), process="", queue=list_key(queue, 0), separator=PRIORITY_SEPARATOR)
+    return ABSOLVE.call(
+        suspects=keys.suspects(),
+        parked=keys.parked(),
+        process="",
+        queue=list_key(queue, 0),
+        separator=PRIORITY_SEPARATOR,
+        fair="",
+    )

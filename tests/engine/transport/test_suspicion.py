@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -99,6 +100,21 @@ def test_only_what_had_begun_in_a_process_that_is_gone_is_suspect(
     assert 0 < client.ttl(keys.suspects()) <= keys.STATE_TTL_S
     suspects = {m.payload for m in take(broker, 2, queues=(QUEUE,)) if leases.is_suspect(m.delivery_tag)}
     assert suspects == {"begun"} and marks(client) == 0  # from here on the tag tells
+
+
+def test_a_mark_goes_when_a_worker_of_0_2_has_taken_its_message_and_nothing_waits_any_more(
+    broker: Connection, client: redis.Redis, redis_url: str
+) -> None:
+    (message,) = taken(broker, "begun")
+    begin(redis_url, leave(client, message))
+    sweep(client, message)
+    forget = partial(run_script, client, suspicion.ABSOLVE, *suspicion.stale_call())
+    assert (forget(), marks(client)) == (0, 1), "it waits"
+    assert client.rpop(LIST), "as a worker takes it that knows no suspects"
+    client.hset(keys.parked(), "another", "is parked, and may be one")
+    assert (forget(), marks(client)) == (0, 1)
+    client.delete(keys.parked())
+    assert (forget(), marks(client)) == (1, 0)
 
 
 def test_what_no_bot_ever_worked_on_is_never_suspect_however_often_its_worker_dies(

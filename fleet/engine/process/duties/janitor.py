@@ -20,7 +20,7 @@ from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import Done
 from fleet.engine.telemetry.occupancy import Occupancy
-from fleet.engine.transport import leases
+from fleet.engine.transport import leases, suspicion
 from fleet.errors import FleetError, Poison, StoreUnavailable
 from fleet.quoting import quote
 from fleet.signals import catalogue
@@ -133,11 +133,12 @@ class Janitor:
         return done
 
     async def sweep_marks(self, settings: Settings) -> None:
-        """Remove marks of idempotency keys whose task is nowhere any more, for ever: a step now and then."""
+        """Remove marks of idempotency keys, and of suspects, whose task is nowhere any more, for ever: now and then."""
         while True:
             await asyncio.sleep(marks.SWEEP_EVERY_S)
             try:
                 removed = await self._broker.run(marks.SWEEP, *marks.sweep_call(settings))
+                await self._broker.run(suspicion.ABSOLVE, *suspicion.stale_call())
             except FleetError as error:
                 logger.warning("marks not swept error=%s", error)
             else:
