@@ -16,7 +16,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from fleet import bounds
 from fleet.engine.messages.envelope import HIDDEN, TASK_NAME, is_usable
 from fleet.engine.messages.eta import SHORT_CHARS, eta_s
-from fleet.engine.process.remote_control import replace_commands
+from fleet.engine.process.remote_control import hear_neighbours, replace_commands
 from fleet.engine.process.request import OWN_REQUEST, STOCK_REQUEST
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.transport.message import REFUSED
@@ -92,6 +92,7 @@ class Consumer(CeleryConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        hear_neighbours(self.steps)
         if self.controller.max_concurrency:  # Celery would take as many tasks as it may ever have slots
             self.initial_prefetch_count = self.pool.slots * self.prefetch_multiplier
 

@@ -7,13 +7,14 @@ replaces these commands of Celery's panel; Flower's buttons and API send the sam
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import redis
 from celery.platforms import signals
 from celery.worker import state as worker_state
+from celery.worker.consumer.mingle import Mingle
 from celery.worker.control import control_command, inspect_command, nok, ok
 
 from fleet.engine.messages.broker import broker
@@ -51,6 +52,33 @@ def revoke_command(state: Any, task_id: Any, terminate: bool = False, signal: st
         request.terminate(state.consumer.pool, signal=signals.signum(signal or "TERM"))
         stopped.append(request.id)
     return ok(f"terminate: {', '.join(stopped) or 'tasks unknown'}")
+
+
+def hello_command(state: Any, from_node: str, revoked: Collection[str] | None = None, **_: Any) -> Any:
+    """Answer a worker that starts. What is revoked lies in Redis, so only one of 0.2 tells of it, and none is told."""
+    if from_node == state.hostname:
+        return None
+    logger.info("sync with %s", from_node)
+    keep_revoked(revoked)
+    return {"revoked": [], "clock": state.app.clock.forward()}
+
+
+def keep_revoked(task_ids: Collection[str] | None) -> None:
+    """Write down what workers of 0.2 have in their memories alone: with the last of them it would be forgotten."""
+    if not task_ids:
+        return
+    try:
+        revoke_here(ids_of(task_ids))
+        logger.info("revoked tasks=%d: workers of an earlier release knew of them", len(task_ids))
+    except (FleetError, redis.RedisError) as error:
+        logger.warning("not kept revoked tasks=%d error=%s", len(task_ids), error)
+
+
+def hear_neighbours(steps: Iterable[Any]) -> None:
+    """Have the step that asks the living workers as this one starts write down what those of 0.2 tell of."""
+    for step in steps:
+        if isinstance(step, Mingle):
+            step.on_revoked_received = lambda _, revoked: keep_revoked(revoked)
 
 
 def terminate_command(state: Any, signal: str, task_id: Any, **_: Any) -> Any:
@@ -185,4 +213,5 @@ def replace_commands() -> None:
     control_command(name="terminate", args=[("signal", str)], **{**ids, "signature": "<signal> [id1 [id2]]"})(
         terminate_command
     )
+    inspect_command(name="hello")(hello_command)
     inspect_command(name="scheduled", alias="dump_schedule")(scheduled_command)
