@@ -1,4 +1,4 @@
-"""What is wrong with the workers as a crew: a pool that none of them serves, two of one name, settings that differ.
+"""What is wrong with the workers as a crew: a pool that none serves, two of one name, settings or releases that differ.
 
 Pure, over the workers' own reports. One voice for the worker's log, `fleet doctor`, `why`, `run`, `stats` and the page.
 """
@@ -30,7 +30,7 @@ NAMED = 5
 class Trouble(Frozen):
     """One thing that is wrong with the crew."""
 
-    about: Literal["pools", "inbox", "names", "settings"]
+    about: Literal["pools", "inbox", "names", "settings", "releases"]
     pools: tuple[str, ...] = Field((), description="Pools that no worker serves, or that some cannot.")
     line: str
     is_shut: bool = Field(False, description="A worker that ought to serve them cannot.")
@@ -55,7 +55,8 @@ def troubles_of(workers: Sequence[WorkerReport], settings: Settings, *, now_s: f
     if not workers:
         return ()
     return (
-        *_shut(workers, settings), *_unserved(workers, settings), *_twins(workers, now_s), *_unlike(workers, settings)
+        *_shut(workers, settings), *_unserved(workers, settings), *_twins(workers, now_s), *_unlike(workers, settings),
+        *_releases(workers),
     )  # fmt: skip
 
 
@@ -108,8 +109,7 @@ def _shut(workers: Sequence[WorkerReport], settings: Settings) -> Iterator[Troub
 
 def named(pools: Sequence[str]) -> str:
     """Return pools by their names, the first few of many: `pool a`, `pools a, b and 7 more`."""
-    more = len(pools) - NAMED
-    return f"{noun_for(len(pools), 'pool')} {', '.join(pools[:NAMED])}{f' and {more:,} more' if more > 0 else ''}"
+    return f"{noun_for(len(pools), 'pool')} {_few(pools)}"
 
 
 def unserved_line(pools: Sequence[str]) -> str:
@@ -167,6 +167,24 @@ def _unlike(workers: Sequence[WorkerReport], settings: Settings) -> Iterator[Tro
         who = f"the {noun_for(len(telling), 'worker')}"
         line = f"the settings here and those of {who} differ in {tables}: give all one fleet.toml, and start them again"
         yield Trouble(about="settings", line=line)
+
+
+def _releases(workers: Sequence[WorkerReport]) -> Iterator[Trouble]:
+    """Yield that an upgrade is under way, or was not ended: workers of several releases take the same tasks."""
+    of = {release: [worker.name for worker in workers if worker.release == release] for release in
+          sorted({worker.release for worker in workers})}  # fmt: skip
+    if len(of) > 1:
+        told = ", ".join(f"{release or '0.2 or before'} ({_few(names)})" for release, names in of.items())
+        line = (
+            f"workers of {len(of)} releases are at work: {told}; end the upgrade soon, for tasks that ask for what "
+            "only the newer release knows fail on the older one: docs/upgrading.md"
+        )
+        yield Trouble(about="releases", line=line)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _differing(one: dict[str, str], other: dict[str, str]) -> str:

@@ -6,16 +6,19 @@ Completions and errors are recorded by the finishing script.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from types import MappingProxyType
+from typing import Any
 
 import psutil
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from fleet.config import tool_of
 from fleet.frozen import Frozen
@@ -72,12 +75,15 @@ class HeldKeyReport(Frozen):
 
 
 class WorkerReport(Frozen):
-    """What one worker process uses."""
+    """What one worker process uses. Fields of a later release are left out, not refused."""
+
+    model_config = ConfigDict(extra="ignore")
 
     name: str = Field(min_length=1)
     pid: int
     process: str = Field("", description="Random id of the process, drawn at its start.")
     host: str = Field("", description="Name of its host.")
+    release: str = Field("", description="Release of Fleet that it runs; empty: 0.2 or before.")
     cpu_percent: float = Field(ge=0, description="100 is one core, since the last report.")
     rss_mb: float = Field(ge=0, description="Resident memory in MiB.")
     slots: int = Field(ge=0, description="Tasks it can run at once.")
@@ -113,6 +119,18 @@ class WorkerReport(Frozen):
 
     held_keys: tuple[HeldKeyReport, ...] = Field((), description="The keys that it has.")
 
+    @classmethod
+    def read(cls, text: bytes | str) -> WorkerReport:
+        """Return the report of a row, whichever release wrote it; raises `ValueError`."""
+        return cls.model_validate(json.loads(text, object_pairs_hook=_merged))
+
+    def text(self) -> str:
+        """Return the row. Workers of 0.2 strike rows off that have fields which they do not know, and say that their
+        worker is lost; of two fields of one name they take the second. So all else stands in the first.
+        """
+        more = self.model_dump_json(exclude=_KNOWN_BEFORE, exclude_defaults=True)
+        return f'{{"name":{json.dumps(more)},{self.model_dump_json(include=_KNOWN_BEFORE)[1:]}'
+
     @property
     def row(self) -> str:
         """The name of its row: two workers may have one name, no two processes have one id."""
@@ -122,6 +140,17 @@ class WorkerReport(Frozen):
 
     def is_stale(self, now_s: float) -> bool:
         return self.at < now_s - STALE_S
+
+
+#: Fields of a report of 0.2.
+_KNOWN_BEFORE = {"name", "pid", "cpu_percent", "rss_mb", "slots", "busy", "at", "beat_at"}
+
+
+def _merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, with what stands in the first of two names."""
+    if [name for name, _ in pairs[:2]] == ["name", "name"]:
+        return {**json.loads(pairs[0][1]), **dict(pairs)}
+    return dict(pairs)
 
 
 def doubted_in(workers: Iterable[WorkerReport]) -> Counter[str]:
@@ -157,6 +186,7 @@ class Recorder:
         self._clock = clock
         self._name = name
         self._process_id = process
+        self._release = version("celery-fleet")
         self._settings = dict(settings)
         self._shut: dict[str, tuple[str, ...]] = {}
         for pool, wait in shut.items():
@@ -250,6 +280,7 @@ class Recorder:
             pid=os.getpid(),
             process=self._process_id,
             host=socket.gethostname(),
+            release=self._release,
             cpu_percent=self._process.cpu_percent(),
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             slots=slots,
@@ -287,7 +318,7 @@ async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0
         slots_s=report.slots * step_s,
     )
     call = _REPORT.call(
-        workers=keys.workers(), resources=keys.resources(), worker=report.row, report=report.model_dump_json(),
+        workers=keys.workers(), resources=keys.resources(), worker=report.row, report=report.text(),
         life_s=keys.STATE_TTL_S, used=RESOURCE.pack(used),
     )  # fmt: skip
     seconds, micros = await store.run(_REPORT, *call)
@@ -348,9 +379,9 @@ def split_reports(rows: dict[bytes, bytes], *, now_s: float) -> tuple[list[Worke
     living, gone = [], []
     for name, row in sorted(rows.items()):
         try:
-            report = WorkerReport.model_validate_json(row)
-        except ValidationError:
-            gone.append(name)  # written by another version
+            report = WorkerReport.read(row)
+        except (ValueError, TypeError):
+            gone.append(name)
             continue
         if report.is_stale(now_s):
             gone.append(name)

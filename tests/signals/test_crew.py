@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -39,6 +40,29 @@ def test_nothing_is_wrong_with_nobody_nor_with_workers_that_share_the_work() -> 
     assert lines() == []
     assert lines(worker("a@h", queues=ALL[:2]), worker("b@h", queues=ALL[2:])) == []
     assert lines(worker(queues=None, settings={})) == []  # an earlier release, which does not say
+
+
+def test_workers_of_several_releases_are_told_with_who_runs_which() -> None:
+    newer = worker("new@h", release="0.3.0")
+    (found,) = troubles_of([worker("a@h"), newer, worker("b@h")], SETTINGS, now_s=NOW_S)
+    told = "workers of 2 releases are at work: 0.2 or before (a@h, b@h), 0.3.0 (new@h); end the upgrade soon"
+    assert found.about == "releases" and found.line.startswith(told)
+    assert lines(newer, worker("other@h", release="0.3.0")) == lines(worker("a@h"), worker("b@h")) == []
+
+
+def test_a_row_is_one_that_0_2_can_read_and_fields_of_a_later_release_are_left_out() -> None:
+    report = worker(release="0.3.0", shut={"why": ("research",)}, beat_at=3.5)
+    by_0_2 = dict(json.loads(report.text()))  # it takes the second of two fields of one name, as all JSON readers here
+    wanted = {"name": "w1@h", "pid": 1, "cpu_percent": 1, "rss_mb": 1, "slots": 1, "busy": 0, "at": 999, "beat_at": 3.5}
+    assert by_0_2 == wanted
+    assert WorkerReport.read(report.text().encode()) == report
+    assert WorkerReport.read(report.model_dump_json()) == report == WorkerReport.read(json.dumps(
+        report.model_dump() | {"of_a_later_release": [1]}
+    ))  # fmt: skip
+    assert split_reports({b"a": b"[]", b"b": b'{"name":"{","name":"x"}', b"c": b"{"}, now_s=NOW_S) == (
+        [],
+        [b"a", b"b", b"c"],
+    )
 
 
 def test_pools_that_no_worker_serves_are_named_and_many_are_counted() -> None:

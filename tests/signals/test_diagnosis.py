@@ -390,6 +390,14 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         symptoms_of(),
     ),
     (
+        "releases_differ", "info", "Workers of 2 releases are at work: 0.2 or before (w1@h), 0.3.0 (w2@h)",
+        view_of(troubles=(Trouble(
+            about="releases",
+            line="workers of 2 releases are at work: 0.2 or before (w1@h), 0.3.0 (w2@h); end the upgrade soon",
+        ),)),
+        symptoms_of(),
+    ),
+    (
         "backlog_grows", "warning",
         "The backlog of research grows since 13:53:00 UTC, 4,000 tasks wait: 1,000 tasks then; at the pace of the last "
         "minutes it takes 3.3 h to drain, and all slots are busy",

@@ -195,7 +195,7 @@ def flower_address(settings: Settings) -> Check:
 
 
 #: What is checked about the workers as a crew, and what is said when it is in order.
-_CREW = {"pools": "each is served", "inbox": "served", "names": "all differ", "settings": "alike"}
+_CREW = {"pools": "each is served", "inbox": "served", "names": "all differ", "settings": "alike", "releases": "one"}
 
 
 def crew_checks(crew: tuple[Trouble, ...] | None) -> Iterator[Check]:

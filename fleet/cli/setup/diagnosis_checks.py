@@ -11,7 +11,7 @@ from fleet.errors import FleetError
 from fleet.signals.diagnosis.finding import ALL_WELL, Diagnosis
 
 #: Kinds of which another check tells already, with more of what to change.
-_TOLD_ELSEWHERE = ("settings_differ", "pool_unserved", "clock_off", "redis_memory")
+_TOLD_ELSEWHERE = ("settings_differ", "releases_differ", "pool_unserved", "clock_off", "redis_memory")
 
 
 def read_diagnoses(settings: Settings) -> tuple[Diagnosis, ...] | None:

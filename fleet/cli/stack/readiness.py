@@ -41,7 +41,7 @@ def _is_ready(part: StackPart, reported: set[int]) -> bool:
 def _reported_pids(settings: Settings) -> set[int]:
     url = state_url(settings)
     with closing(connect(url, timeout_s=settings.redis.socket_timeout_s)) as client, store_errors(url):
-        return {WorkerReport.model_validate_json(row).pid for row in client.hvals(keys.workers())}
+        return {WorkerReport.read(row).pid for row in client.hvals(keys.workers())}
 
 
 def _listens(url: str) -> bool:

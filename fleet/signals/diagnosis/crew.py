@@ -118,6 +118,8 @@ def unserved(case: Case) -> Iterator[Diagnosis]:
 def _of_trouble(case: Case, trouble: Trouble) -> tuple[Kind, Severity, int]:
     if trouble.about in ("names", "settings"):
         return "settings_differ", "warning", 0
+    if trouble.about == "releases":
+        return "releases_differ", "info", 0
     tasks = sum(case.waiting("worker", "key", "credit", "configuration", pool=pool) for pool in trouble.pools)
     return "pool_unserved", "critical" if tasks else "warning", tasks
 

@@ -18,7 +18,7 @@ Kind = Literal[
     "provider_failing", "provider_refusing", "provider_slow", "prompts_fail", "dead_letters", "use_unusual",
     "key_shared", "bots_bad", "bots_alike", "backlog_grows", "settings_differ", "clock_off", "budget_near",
     "calls_unknown", "schedule_late", "job_stands", "payout_stuck", "payout_guard", "cache_missed",
-    "limit_saturated", "pool_paused", "rollout_back",
+    "limit_saturated", "pool_paused", "rollout_back", "releases_differ",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)

@@ -266,7 +266,7 @@ def test_a_running_task_tells_which_tool_it_asks_and_which_is_down(client: redis
 def test_a_task_whose_api_answers_nobody_says_so(client: redis.Redis) -> None:
     hold(client, message_of("mine"))
     leave_call(client, "mine", ago_s=31, usd_micros=3000)
-    row = WorkerReport.model_validate_json(client.hget(keys.workers(), WORKER) or b"")
+    row = WorkerReport.read(client.hget(keys.workers(), WORKER) or b"")
     silent = row.model_copy(update={"unanswered": {CALLS: (9, 31.0)}})
     client.hset(keys.workers(), WORKER, silent.model_dump_json())
     assert "; simulator/simulated-1 answers nothing just now" in text_of(story_of(client, "mine"))
@@ -276,7 +276,7 @@ def test_a_running_task_says_that_its_call_waits_for_a_first_answer_or_that_its_
     client: redis.Redis,
 ) -> None:
     hold(client, message_of("mine"))
-    row = WorkerReport.model_validate_json(client.hget(keys.workers(), WORKER) or b"")
+    row = WorkerReport.read(client.hget(keys.workers(), WORKER) or b"")
     doubts = row.model_copy(update={"tool_waits": {"research": {CALLS: 2}}})
     client.hset(keys.workers(), WORKER, doubts.model_dump_json())
     told = text_of(story_of(client, "mine"))

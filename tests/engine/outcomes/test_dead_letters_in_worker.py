@@ -149,9 +149,7 @@ def test_a_worker_reports_that_its_main_thread_turns(start_worker: StartWorker, 
 
     def beat_at() -> float:
         rows: Any = client.hvals(keys.workers())
-        return next(
-            (row.beat_at or 0 for row in map(WorkerReport.model_validate_json, rows) if row.pid == worker.pid), 0
-        )
+        return next((row.beat_at or 0 for row in map(WorkerReport.read, rows) if row.pid == worker.pid), 0)
 
     wait_until(beat_at, WAIT_S, "it beats")
     first = beat_at()

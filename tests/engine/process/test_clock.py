@@ -48,7 +48,7 @@ def test_a_worker_an_hour_ahead_is_named_hides_no_other_and_expires_no_task(
     assert late.get(timeout=WAIT_S).error.type == "Expired"
     wait_until(lambda: named(client, worker.name), WAIT_S, "it reports")
     assert client.hexists(keys.workers(), other.name)
-    report = WorkerReport.model_validate_json(named(client, worker.name)[0])
+    report = WorkerReport.read(named(client, worker.name)[0])
     assert abs(report.at - time.time()) < WAIT_S
     wait_until(lambda: "clock off: this host's is 60 min ahead of the clock of Redis" in worker.log, WAIT_S, "said")
     assert any(fields[b"event"] == catalogue.CLOCK_OFF.name.encode() for _, fields in client.xrange(keys.events()))

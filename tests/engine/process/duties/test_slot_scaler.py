@@ -33,7 +33,7 @@ def publish(redis_url: str, slots: int) -> None:
 
 def report(redis_url: str) -> WorkerReport:
     with connect(redis_url) as client:
-        rows = [WorkerReport.model_validate_json(row) for row in client.hvals(keys.workers())]  # type: ignore[union-attr]
+        rows = [WorkerReport.read(row) for row in client.hvals(keys.workers())]  # type: ignore[union-attr]
         nobody = WorkerReport(name="nobody", pid=0, cpu_percent=0, rss_mb=0, slots=0, busy=0, at=0)
         return max(rows, key=lambda one: one.at, default=nobody)
 
