@@ -140,7 +140,12 @@ def _merged(sketches: Sequence[array[int]]) -> array[int]:
     return sketches[0] if len(sketches) == 1 else array("Q", map(sum, zip(*sketches, strict=True)))
 
 
+_NO_QUANTILES = Quantiles(count=0, p50=None, p90=None, p99=None)
+
+
 def _quantiles(counts: array[int]) -> Quantiles:
+    if not any(counts):  # of a thousand pools most are idle
+        return _NO_QUANTILES
     p50, p90, p99 = quantiles(counts, (0.5, 0.9, 0.99))
     return Quantiles(count=sum(counts), p50=p50, p90=p90, p99=p99)
 

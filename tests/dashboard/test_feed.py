@@ -45,6 +45,21 @@ def test_fifty_pages_cost_redis_no_more_than_one(view: FleetView) -> None:
     assert len(calls) == 1
 
 
+def test_a_reading_that_takes_long_is_made_less_often(view: FleetView, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    cpu_s = iter([0.0, 2.0])  # of the reading's thread: before and after
+
+    async def watch() -> None:
+        monkeypatch.setattr(feeds.time, "thread_time", lambda: next(cpu_s))
+        monkeypatch.setattr(feeds, "FRESH_S", 0.0)
+        feed = Feed(reader(view, calls))
+        for _ in range(3):  # each would read anew
+            assert await feed.latest() is not None
+
+    asyncio.run(watch())
+    assert len(calls) == 1
+
+
 def test_a_reading_that_began_before_an_action_is_not_what_the_actor_sees(view: FleetView) -> None:
     calls: list[int] = []
     goes_on = threading.Event()
