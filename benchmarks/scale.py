@@ -9,16 +9,19 @@ machine, each beside its peer, so a slow machine makes none of them fail:
               it 0.09 ms.
 - road        tasks/s of the whole road over those of bare Celery's no-op.
 - drain1, 2   tasks/s of a no-op on one and on two worker processes, over dramatiq's.
+- tenant_b    how long ten tasks of one tenant take behind 100,000 of another, over how long they take alone.
 
 CPU time is what a run beside others may be judged by; tasks/s want a machine that does nothing else.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +39,8 @@ FLEETS = ((100, 25_000), (1_000, 25_000), (10_000, 25_000), (100, 200_000))
 BARE_MS = 0.09
 #: Rounds of the drains beside dramatiq, interleaved: the median counts.
 ROUNDS = 3
+#: Tasks of tenant A before B's ten.
+BEFORE_B = 100_000
 #: What is wanted of each row: most or least.
 WANTED = {
     "spread": ("<=", 1.3),
@@ -43,6 +48,7 @@ WANTED = {
     "road": (">=", 1.5),
     "drain1": (">=", 1),
     "drain2": (">=", 1),
+    "tenant_b": ("<=", 2),
 }
 
 
@@ -146,6 +152,16 @@ def drain_rows(client: redis.Redis, home: Path, tasks: int, rounds: int) -> Iter
         yield Row(f"drain{processes}", ours_s / theirs_s, f"{ours_s:,.0f} and dramatiq {theirs_s:,.0f} tasks/s")
 
 
+def tenant_row() -> Row:
+    """Return what ten tasks of one tenant wait for another's queue, in a process and on a Redis of its own."""
+    from benchmarks.tenants import FEW, tenant_cell
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+        cell = other.submit(tenant_cell, waiting=BEFORE_B).result()
+    told = f"{FEW} tasks alone {cell.alone_s:.2f} s, behind {BEFORE_B:,} {cell.behind_s:.2f} s"
+    return Row("tenant_b", cell.times, told)
+
+
 def missed(rows: Iterable[Row]) -> list[str]:
     """Return what is wanted and was not measured as such."""
     met = {row.name for row in rows if row.is_met}
@@ -156,9 +172,10 @@ def missed(rows: Iterable[Row]) -> list[str]:
 @click.option("--check", is_flag=True, help="Exit code 1 unless every figure was measured and is as wanted.")
 @click.option("--tasks", default=TASKS, show_default=True, help="Tasks measured in a cell.")
 @click.option("--rounds", default=ROUNDS, show_default=True, help="Rounds of the drains, interleaved.")
-@click.option("--only", metavar="NAME", default="", help="road or drain: the rows of that part alone.")
+@click.option("--only", metavar="NAME", default="", help="road, drain or tenants: the rows of that part alone.")
 def main(check: bool, tasks: int, rounds: int, only: str) -> None:
     """Fill queues to their depth, drain them, and print one table."""
+    tenants = [tenant_row()] if only in ("", "tenants") else []
     os.environ |= FREE_PROVIDER
     os.environ |= {f"FLEET_POOLS__{pool_of(*one).upper()}__BOTS": str(one[0]) for one in FLEETS}
     rows: list[Row] = []
@@ -176,9 +193,9 @@ def main(check: bool, tasks: int, rounds: int, only: str) -> None:
     print_table(
         f"{tasks:,} tasks a cell, {SLOTS} slots",
         ["figure", "wanted", "measured", "met", ""],
-        [row.cells for row in rows],
+        [row.cells for row in (*rows, *tenants)],
     )
-    if check and (names := missed(rows)):
+    if check and (names := missed([*rows, *tenants])):
         print(f"not met: {', '.join(names)}", file=sys.stderr)
         sys.exit(1)
 
