@@ -21,8 +21,9 @@ LATELY_LEAST_S, LATELY_SHARE, LATELY_TIMES = 4.0, 0.75, 2.0
 YOUNG_SHARE = 0.05
 #: How much longer the tasks of these last minutes, one and two, must have taken for each token.
 TOKEN_TIMES, TOKEN_MINUTES = 1.5, (1, 2)
-#: It is over when the tasks of the last minute took less than so many times the usual time.
-OVER_TIMES = 1.5
+#: It is over when the tasks of so many seconds, or the last ones where those are few, took less than so many times the
+#: usual time. A minute would hold the tasks that a hang had held, long after they have ended.
+OVER_S, OVER_TIMES = 15.0, 1.5
 
 
 def slow(case: Case) -> Iterator[Diagnosis]:
@@ -108,8 +109,10 @@ def _is_no_longer_answer(case: Case, api: str) -> bool:
 
 
 def _is_over(case: Case, api: str) -> bool:
-    """True when enough tasks of the last minute took hardly longer than usual: what is over is told no more."""
-    last = _last_tasks(case, api, 60.0)
+    """True when enough of the last tasks took hardly longer than usual: what is over is told no more."""
+    last = _last_tasks(case, api, OVER_S)
+    if len(last) < SLOW_TASKS:
+        last = _last_tasks(case, api, 60.0 * RECENT_MIN)[:SLOW_TASKS]
     _, took_before, _ = _means(case, api, RECENT_MIN, is_usual=True)
     return len(last) >= SLOW_TASKS and sum(one.ran_ms for one in last) < OVER_TIMES * took_before * len(last)
 
