@@ -196,7 +196,7 @@ class Overview:
             dead=read_dead_of(self._state, self._broker, settings, pools),
             jobs=read_jobs(self._state, now_s),
             rollouts=rollout_views(self._state, now_s),
-            suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
+            suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in speaking),
         )
         symptoms = read_symptoms(
             self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,

@@ -281,8 +281,20 @@ def test_suspects_are_counted_where_they_wait_and_where_they_run(
         await Recorder(store, name="w", process="its id").report(slots=9, busy=3, apart=2)
 
     with_store(redis_url, work)
+    dead = WorkerReport(
+        name="died",
+        pid=1,
+        process="died",
+        cpu_percent=1,
+        rss_mb=1,
+        slots=9,
+        busy=3,
+        apart=3,
+        at=time.time() - SILENT_S - 5,
+    )
+    client.hset(keys.workers(), "died", dead.model_dump_json())  # its suspects wait to be swept, and are counted then
     view = working_fleet.overview.read()
-    assert view.suspects == 3 and [worker.process for worker in view.resources.workers] == ["its id"]
+    assert view.suspects == 3 and {worker.process for worker in view.resources.workers} == {"its id", "died"}
     assert b"fleet_suspects 3.0" in exposition(view)
 
 
