@@ -118,6 +118,8 @@ class ForegroundStack:
                 self._say(line)
             for hang in self._watchdog.look(self._supervisor.pids, time.monotonic()):
                 self._supervisor.replace(hang.pid, hang.why)
+            for line in self._watchdog.late(self._supervisor.pids):
+                self._say(line)
             if self._supervisor.tick() or revived:
                 self._publish_if_possible()
             self._rotate_logs(time.monotonic())

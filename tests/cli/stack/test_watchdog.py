@@ -14,7 +14,7 @@ import pytest
 
 from fleet import config
 from fleet.cli.stack.stack_file import read_stack
-from fleet.cli.stack.watchdog import LOOK_EVERY_S, MAIN_FACTOR, PAUSE_S, Watch, Watchdog
+from fleet.cli.stack.watchdog import LOOK_EVERY_S, MAIN_FACTOR, PAUSE_S, START_S, Watch, Watchdog
 from fleet.config import RedisSettings, Settings, WorkerSettings
 from fleet.engine.messages.producer import submit_many
 from fleet.signals.catalogue import COMPLETIONS
@@ -60,6 +60,29 @@ def test_a_worker_that_reports_does_not_hang() -> None:
 def test_a_worker_that_has_not_reported_yet_is_starting() -> None:
     watch = Watch(HANG_S)
     assert [watch.look({}, now) for now in looks(100)] == [[]] * len(looks(100))
+
+
+def test_a_worker_that_does_not_get_as_far_as_a_report_is_told_once(own_redis: RedisServer) -> None:
+    dog = Watchdog(Settings(redis=RedisSettings(url=own_redis.url)))  # type: ignore[arg-type]
+    ours = {"w1@here": 7, "w2@here": 8}
+    told: dict[float, list[str]] = {}
+    with connect(own_redis.url) as client:
+        for now in looks(3 * START_S):
+            client.hset(keys.workers(), "w1@here", report(at=now).model_dump_json())
+            assert dog.look(ours, now) == []
+            told[now] = dog.late(ours)
+            assert dog.look(ours, now + 0.5) == dog.late(ours) == []
+    line = "w2 started 62 s ago and has not reported: does an import hang? See its log"
+    assert {now: lines for now, lines in told.items() if lines} == {START_S + LOOK_EVERY_S: [line]}
+
+
+def test_nobody_is_late_while_redis_is_away_or_the_supervisor_stood_still() -> None:
+    watch = Watch(HANG_S)
+    for now in looks(10 * START_S):
+        assert watch.look(None if now % 40 == 0 else {}, now, [7]) == []
+        assert watch.late == {}
+    watch.look({}, 11 * START_S, [7])
+    assert watch.late == {}
 
 
 def test_nobody_hangs_while_redis_is_away_and_the_count_starts_over_when_it_is_back() -> None:
