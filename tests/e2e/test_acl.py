@@ -1,4 +1,7 @@
-"""The four users of `fleet acl apply` on a real Redis and on the bundled Valkey: each does its job, and no more."""
+"""The four users of `fleet acl apply`: each does its job, and no more.
+
+What the rules of each allow and refuse is asked of a real Redis and of the bundled Valkey; the rest of one of them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from fleet.store.client import connect
 from fleet.store.private.server import bundled_program
 from tests.dashboard.flower_process import running
 from tests.dashboard.test_routes import PAUSE, Served
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, server_program
 from tests.waiting import wait_until
 from tests.worker_process import REPO, WorkerProcess
 
@@ -102,11 +105,12 @@ class Door:
         return found
 
 
-@pytest.fixture(params=["redis", "valkey"])
+@pytest.fixture
 def door(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    program = shutil.which("redis-server") if request.param == "redis" else bundled_program()
+    programs = {"redis": shutil.which("redis-server"), "valkey": bundled_program(), "": server_program()}
+    program = programs[name := getattr(request, "param", "")]
     if program is None:
-        pytest.skip(f"expected {request.param} on this machine")
+        pytest.skip(f"expected {name} on this machine")
     (tmp_path / "fleet.toml").write_text(TOML)
     server = RedisServer(tmp_path, program=Path(program))
     monkeypatch.setenv("FLEET_REDIS__URL", server.url)
@@ -123,6 +127,7 @@ def door(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
         server.stop()
 
 
+@pytest.mark.parametrize("door", ["redis", "valkey"], indirect=True)
 def test_each_role_does_its_job_and_is_refused_the_rest(door: Door) -> None:
     worker = WorkerProcess(door.folder, env=door.env("worker"))
     try:
@@ -163,7 +168,7 @@ def test_a_stack_runs_as_the_worker_and_a_file_as_the_producer_with_flower_as_da
         for role in ("dashboard", "operator"):
             with running(door.folder, door.urls[role], env=door.env(role)) as flower:
                 login = f"fleet:{(fleet_home / 'flower.password').read_text().strip()}"
-                parts = ("", "/state", "/tasks?q=state=waiting", "/dead", "/metrics")
+                parts = ("", "/state?also=asks&also=schedules", "/tasks?q=state=waiting", "/dead", "/metrics")
                 pages = [*(f"/fleet{part}" for part in parts), "/tasks", "/workers"]
                 assert {path: flower.get(path, login)[0] for path in pages} == dict.fromkeys(pages, 200)
                 is_allowed = role == "operator"
