@@ -22,8 +22,6 @@ RECENT_MIN, USUAL_MIN = 5, 60
 #: Seconds that a breaker counts its calls over; the share of these that must fail for an API to fail still; failures to
 #: be expected among them if it did, from which it tells that none has (count); seconds since a minute with one.
 OUTAGE_WINDOW_S, STILL_SHARE, FEW_STILL, STILL_S = 30.0, 0.1, 3, 120.0
-#: Minutes of which it is kept how many tasks waited (count).
-BACKLOG_MINUTES = 16
 
 
 @dataclass(frozen=True, slots=True)

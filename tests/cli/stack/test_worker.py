@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fleet.cli.stack import worker
 from tests.engine.conftest import StartWorker, fleet_env, start_worker
+from tests.worker_process import REPO
 
 __all__ = ["fleet_env", "start_worker"]
 
 
-def test_nothing_is_loaded_for_other_commands() -> None:
-    code = "import sys, fleet.cli.stack.worker; print(*sorted({'flower', 'prompt_toolkit'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+#: Prints what a worker has loaded of these, which are for other commands and for the page.
+LOADED = """
+import sys, fleet, fleet.cli.stack.worker
+fleet.app.loader.import_default_modules()
+import fleet.engine.process.slot
+print(*sorted({"flower", "prompt_toolkit", "rich", "fleet.signals.view", "fleet.dashboard"} & set(sys.modules)))
+"""
+
+
+def test_nothing_is_loaded_for_other_commands_or_the_page(redis_url: str, tmp_path: Path) -> None:
+    env = {**os.environ, "FLEET_REDIS__URL": redis_url, "PYTHONPATH": str(REPO)}
+    words = [sys.executable, "-c", LOADED]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True, env=env, cwd=tmp_path)
     assert done.stdout.split() == []
 
 

@@ -13,7 +13,6 @@ import random
 from fleet.config import Settings
 from fleet.engine.admission.gates import BACKLOG, waiting_calls, waiting_in
 from fleet.errors import FleetError
-from fleet.signals.diagnosis.symptoms import BACKLOG_MINUTES
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
@@ -22,6 +21,8 @@ logger = logging.getLogger("fleet.worker")
 
 #: Seconds between two looks whether the minute is written.
 LOOK_EVERY_S = 15.0
+#: Minutes of which it is kept how many tasks waited (count).
+BACKLOG_MINUTES = 16
 
 
 class BacklogHistory:

@@ -6,8 +6,7 @@ import asyncio
 
 from fleet.config import PoolSettings, Settings
 from fleet.engine.operations.overview import Overview
-from fleet.engine.process.duties.backlog_history import BacklogHistory
-from fleet.signals.diagnosis.symptoms import BACKLOG_MINUTES
+from fleet.engine.process.duties.backlog_history import BACKLOG_MINUTES, BacklogHistory
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from tests.engine.operations.test_waits import serve
