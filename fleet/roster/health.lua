@@ -23,7 +23,8 @@
 --       rules        packed: first quarantine (us), most of a pool that may be out, tasks of a probation
 --       life_s       life of the keys, s
 --       quarantined_event, released_event, cap_event   names of the events
--- Reply packed: number of a bot that is suspected or on probation, or 0 (4 bytes); then the norm of the class, or nothing
+-- Reply packed: number of a bot that is suspected or on probation, or 0 (4 bytes); then the norm of the class, or nothing; of
+--       several tasks that end together only the last one has it
 local health, norms, bots, quarantined, reasons, probation, events, quiet, skills, specialists = unpack(KEYS)
 local now_us, samples, kind, pool, rules, life_s = unpack(ARGV)
 local kept = type(now_us) == 'table' and now_us
@@ -54,13 +55,38 @@ if has_special == nil or not kept then has_special = redis.call('EXISTS', quaran
 local fleet_size = kept and kept.fleet_size or redis.call('ZCARD', bots)
 local sampled = math.min(MOST_SAMPLED, math.max(LEAST_SAMPLED, 2 * fleet_size - 1))
 
-local norm, packed_norm = { NORM_ZEROS }, kept and kept.norm or redis.call('HGET', norms, kind)
-if packed_norm and #packed_norm == NORM_BYTES then
-  norm = { struct.unpack(NORM_FORMAT, packed_norm) }
+local norm = kept and kept.norm
+if not norm then
+  local packed = redis.call('HGET', norms, kind)
+  norm = packed and #packed == NORM_BYTES and { struct.unpack(NORM_FORMAT, packed) } or { NORM_ZEROS }
+end
+
+-- Puts a sample of a bot's task in its turn among the latest; those of several tasks, behind the first, in one go.
+local function keep_sample(sample, place)
+  local samples = kept and kept.samples
+  if not samples then
+    redis.call('SETRANGE', health, (now_us + place) % sampled * SAMPLE_BYTES, sample)
+    if kept then kept.samples = { turn = now_us + place + 1 } end
+    return
+  end
+  samples[#samples + 1] = sample
+  kept.writes.samples = kept.writes.samples or function()
+    for first = 1, #samples, sampled do  -- of more than there are places, the latest stay
+      local at, some = samples.turn % sampled, math.min(#samples - first + 1, sampled)
+      local till_end = math.min(some, sampled - at)
+      redis.call('SETRANGE', health, at * SAMPLE_BYTES, table.concat(samples, '', first, first + till_end - 1))
+      if till_end < some then
+        redis.call('SETRANGE', health, 0, table.concat(samples, '', first + till_end, first + some - 1))
+      end
+      samples.turn = samples.turn + some
+    end
+    for k = #samples, 1, -1 do samples[k] = nil end
+  end
 end
 
 -- Median of a rate over the bots of the latest tasks; of slowness the share of these tasks that were slow, if that is more.
 local function usual(test)
+  if kept and kept.writes.samples then kept.writes.samples() end
   local rates, slow, head = {}, 0, redis.call('GETRANGE', health, 0, sampled * SAMPLE_BYTES - 1)
   for place = 1, sampled do
     rates[place] = string.byte(head, (place - 1) * SAMPLE_BYTES + test) or 0
@@ -191,7 +217,7 @@ for place = 1, #samples, DEED_BYTES do
   row[TASKS], row[SINCE] = row[TASKS] + 1, math.min(row[SINCE] + 1, MOST_SINCE)
   if row[SINCE] >= FORGIVEN then row[QUARANTINES] = 0 end
   local sample = string.char(row[RATE + ERRORS], row[RATE + AVOIDS], row[RATE + SLOWNESS], was_slow)
-  redis.call('SETRANGE', health, (now_us + place) % sampled * SAMPLE_BYTES, sample)
+  keep_sample(sample, place)
 
   if found and redis.call('ZSCORE', bots, bot) then
     is_out = put_out(bot, row, found)
@@ -218,15 +244,15 @@ for place = 1, #samples, DEED_BYTES do
     norm[TASKS] = tasks + 1
   end
 end
-packed_norm = ''
+local packed_norm = ''
 if norm[TASKS] > 0 then
   if norm[TASKS] == 1 and redis.call('HLEN', norms) >= MOST_KINDS then
     redis.call('HDEL', norms, redis.call('HRANDFIELD', norms))
   end
-  packed_norm = struct.pack(NORM_FORMAT, unpack(norm, 1, NORM_PLACES))
-  local function write_norm() redis.call('HSET', norms, kind, packed_norm) end
-  if kept and kept.norm then kept.writes.norm = write_norm else write_norm() end  -- the first one makes the key
-  if kept then kept.norm = packed_norm end
+  local function write_norm() redis.call('HSET', norms, kind, struct.pack(NORM_FORMAT, unpack(norm, 1, NORM_PLACES))) end
+  if not (kept and kept.norm) then write_norm() else kept.writes.norm = kept.writes.norm or write_norm end
+  if not kept or kept.is_last then packed_norm = struct.pack(NORM_FORMAT, unpack(norm, 1, NORM_PLACES)) end
+  if kept then kept.norm = norm end
 end
 if kept then kept.has_special, kept.fleet_size = has_special, fleet_size end
 if needs_life or norm[TASKS] % KEPT_EVERY == 1 then

@@ -29,6 +29,7 @@ local MOST_EVENTS = 1000
 local PICOS, EXACT_MICROS = 1000000, 1000000000
 local series, rows, tasks, sketch, recent, failures, events = unpack(KEYS)
 local now_us, nth, sample, shown_id, line, dead_reason, life_s, pool, dead_letter, others, most = unpack(ARGV)
+most = tonumber(most)
 local kept = type(now_us) == 'table' and now_us
 if kept then now_us = kept.now_us end
 local task = { struct.unpack(SAMPLE_FORMAT, sample) }
@@ -115,6 +116,38 @@ local function count_bots()
   return row
 end
 
+-- Puts a task among the pool's last ones; those of several tasks, behind the first, in one go.
+local function keep_entry(entry)
+  local entries = kept and kept.entries
+  if not entries then
+    redis.call('SETRANGE', recent, nth % most * ENTRY_BYTES, entry)
+    if kept then kept.entries = {} end
+    return
+  end
+  if #entries > 0 and (entries.first + #entries ~= nth or #entries == most) then kept.writes.entries() end
+  if #entries == 0 then entries.first = nth end
+  entries[#entries + 1] = entry
+  kept.writes.entries = kept.writes.entries or function()
+    local place = entries.first % most
+    local till_end = math.min(#entries, most - place)
+    redis.call('SETRANGE', recent, place * ENTRY_BYTES, table.concat(entries, '', 1, till_end))
+    if till_end < #entries then redis.call('SETRANGE', recent, 0, table.concat(entries, '', till_end + 1)) end
+    for k = #entries, 1, -1 do entries[k] = nil end
+  end
+end
+
+-- Adds to the counters of durations; those of several tasks, behind the first, in one go.
+local function count_durations(counters)
+  local all = kept and kept.counters
+  if not all then
+    redis.call('BITFIELD', sketch, unpack(counters))
+    if kept then kept.counters = {} end
+    return
+  end
+  for _, part in ipairs(counters) do all[#all + 1] = part end
+  kept.writes.counters = kept.writes.counters or function() redis.call('BITFIELD', sketch, unpack(all)) end
+end
+
 -- Remember the task among the last ones of its bot, of the pool, and of those that failed.
 local function remember(row)
   local bot, status, queued_ms, ran_ms, at = task[BOT], task[STATUS], task[QUEUED_MS], task[RAN_MS], now_s
@@ -125,8 +158,7 @@ local function remember(row)
   end
   local pool, api, error = task[POOL], task[API], task[ERROR]
   at = now
-  redis.call('SETRANGE', recent, nth % most * ENTRY_BYTES,
-    struct.pack(ENTRY_FORMAT, at, pool, api, error, bot, status, queued_ms, ran_ms))
+  keep_entry(struct.pack(ENTRY_FORMAT, at, pool, api, error, bot, status, queued_ms, ran_ms))
   if line ~= '' then
     redis.call('LPUSH', failures, string.format('%.3f', now) .. '|' .. line)
     redis.call('LTRIM', failures, 0, most - 1)
@@ -198,7 +230,7 @@ if stands then
       counters[n + 3], counters[n + 4] = '#' .. string.format('%d', first + part * BUCKETS + bucket), 1
     end
   end
-  redis.call('BITFIELD', sketch, unpack(counters))
+  if #counters > 0 then count_durations(counters) end
   if task[RUNG] >= 0 then count_rung(task[RUNG]) end
 end
 if is_new_minute or period[COMPLETIONS] == 1 then

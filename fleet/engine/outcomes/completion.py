@@ -75,6 +75,11 @@ FINISH_TOGETHER = Script.beside(
     "finish_together.lua",
     keys="names*",
     argv="common places size rest*",
+    constants={
+        "UNIT": LOAD_UNIT,
+        **{name: FINISH.names.argv.places[name] for name in ("FENCE", "CHECKOUTS")},
+        **{name: FINISH.names.keys.places[name] for name in ("INDEX", "LEASES", "CLAIMS", "BOTS")},
+    },
     behind=Script.of("finish.lua", f"local function finish(KEYS, ARGV) {FINISH.text}\nend "),
 )
 #: ARGV of `finish.lua` that are such a task's own, before its pairs; and their numbers.

@@ -40,22 +40,28 @@ local payload, result_life_s, life_s, checkouts, later_counter, fence, fenced_co
 local spent_end = COUNTED + 2 * tonumber(ARGV[SPENT_PAIRS])
 local earned_end = spent_end + 2 * tonumber(ARGV[EARNED_PAIRS])
 
-for bot, token in string.gmatch(checkouts, '([^|\n]+)|([^\n]+)') do
-  if redis.call('ZREM', leases, bot .. '|' .. token) == 1 then
-    redis.call('HDEL', claims, token)
-    local score = redis.call('ZADD', bots, 'XX', 'INCR', -UNIT, bot)
-    if score and tonumber(score) < 0 then redis.call('ZADD', bots, 'XX', 'INCR', UNIT, bot) end
+-- What was read for all tasks that end together: see finish_together.lua; nil: this one ends alone.
+local kept = ARGV.kept
+
+if not (kept and kept.are_checked_in) then
+  for bot, token in string.gmatch(checkouts, '([^|\n]+)|([^\n]+)') do
+    if redis.call('ZREM', leases, bot .. '|' .. token) == 1 then
+      redis.call('HDEL', claims, token)
+      local score = redis.call('ZADD', bots, 'XX', 'INCR', -UNIT, bot)
+      if score and tonumber(score) < 0 then redis.call('ZADD', bots, 'XX', 'INCR', UNIT, bot) end
+    end
   end
 end
 
 local is_revoked = earned_end == spent_end
-local has_lease = fence == '' or redis.call('ZSCORE', KEYS[INDEX], fence)
+local has_lease = fence == ''
+if not has_lease and kept then has_lease = kept.held[fence] end
+if not has_lease and not kept then has_lease = redis.call('ZSCORE', KEYS[INDEX], fence) end
 local is_first = has_lease and not is_revoked and redis.call('SET', result, payload, 'NX', 'EX', result_life_s)
 local stored = not is_first and redis.call('GET', result)
 if stored == payload then return '1' end
 local fenced = not stored and not has_lease
--- The time; where several tasks end together, with what was read for those before: see finish_together.lua.
-local kept = ARGV.kept
+-- The time; where several tasks end together, with what was read for those before.
 local now_us = kept
 if not kept then
   local seconds, microseconds = unpack(redis.call('TIME'))

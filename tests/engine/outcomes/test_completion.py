@@ -23,11 +23,13 @@ from fleet.config import PoolSettings, ProviderSettings, ResultSettings, Setting
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.stored import result_meta
 from fleet.errors import StoreUnavailable
+from fleet.faults import Fault
 from fleet.models import BotResult, TaskError
 from fleet.roster import LOAD_UNIT, Checkout, Deed, Roster
+from fleet.roster.health import SAMPLE_BYTES
 from fleet.signals import catalogue
 from fleet.signals.catalogue import ErrorField
-from fleet.signals.windows import PERIOD, BotRows, bot_rows_of, record_keys, sketches_of
+from fleet.signals.windows import PERIOD, BotRows, bot_rows_of, recent_of, record_keys, sketches_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from fleet.usage import Usage
@@ -159,6 +161,7 @@ def _told(client: redis.Redis) -> tuple[Any, ...]:
         numbers(client, keys.pool_totals("p")), sums, client.hgetall(keys.norms("p")), rows.completions,
         rows.cost_usd_micros,
         sketches_of(sketch, now_s=time.time()), sorted(loads(client)), client.zcard(keys.bot_leases("p")),
+        client.hlen(keys.bot_claims("p")), sorted(one.queued_ms for one in recent_of(client.get(keys.recent()) or b"")),
     )  # fmt: skip
 
 
@@ -170,6 +173,22 @@ def test_tasks_that_end_together_are_counted_as_one_by_one(redis_url: str, clien
     assert _told(client) == one_by_one
     assert stand.count(False) == 1 and one_by_one[0]["completions"] == 40 and one_by_one[0]["duplicates"] == 1
     assert every(client.ttl(key) > 0 for key in client.scan_iter())
+
+
+def test_each_of_several_tasks_that_end_together_has_a_place_among_the_latest(
+    redis_url: str, client: redis.Redis
+) -> None:
+    async def work(roster: Roster, completion: Finisher) -> list[bool]:
+        taken = [await check_out(roster, f"t{n}", f"token-{n}") for n in range(7)]
+        ends = [
+            Finish(result_of(f"t{n}", bot=one.bot), checkout=one, deeds=[Deed(one.bot, Fault.EMPTY)])
+            for n, one in enumerate(taken)
+        ]
+        return list(await asyncio.gather(*(completion.finish(end) for end in ends)))
+
+    assert with_engine(redis_url, work) == [True] * 7
+    latest = (client.get(keys.health("p")) or b"")[: 5 * SAMPLE_BYTES]  # of a pool of three bots: two of each, but one
+    assert every(any(latest[at : at + SAMPLE_BYTES]) for at in range(0, 5 * SAMPLE_BYTES, SAMPLE_BYTES))
 
 
 def test_a_task_whose_result_key_is_somebody_elses_spoils_none_of_those_that_end_with_it(
