@@ -173,11 +173,12 @@ class GrowingCommand(PendingCommand):
         due: As of `PendingCommand`.
     """
 
-    __slots__ = ("_args", "_common", "_keys", "calls")
+    __slots__ = ("_args", "_common", "_keys", "_packed_args", "_packed_keys", "calls")
 
     def __init__(self, common: Together, due: float) -> None:
         super().__init__((), due, None, common.script)
         self._common, self._keys, self._args = common, list[str](), list[Any]()
+        self._packed_keys, self._packed_args = list[bytes](), list[bytes]()
         self.calls = 0
 
     @property
@@ -187,7 +188,9 @@ class GrowingCommand(PendingCommand):
 
     def add(self, keys: Sequence[str], args: Sequence[Any], receiver: Receiver | None) -> None:
         """Take one more call; all have somebody who gets the reply, or none has."""
-        hiredis.pack_command((*keys, *args))  # an argument of a wrong type must not spoil the others
+        packed_keys, packed_args = _packed(keys), _packed(args)  # here: one of a wrong type must not spoil the others
+        self._packed_keys.append(packed_keys)
+        self._packed_args.append(packed_args)
         self._keys += keys
         self._args += args
         self.calls += 1
@@ -197,10 +200,19 @@ class GrowingCommand(PendingCommand):
             self.future.each.append(receiver)
 
     def pack(self) -> None:
-        """Be ready to be sent, with all calls."""
-        names = (*self._common.keys, *self._keys)
-        self.parts = (len(names), *names, *self._common.args, *self._args)
-        self.packed = hiredis.pack_command(("EVALSHA", self._common.script.sha, *self.parts))
+        """Be ready to be sent, with all calls: what is packed of them already is put together."""
+        common = self._common
+        names = (*common.keys, *self._keys)
+        self.parts = (len(names), *names, *common.args, *self._args)
+        head = _packed(("EVALSHA", common.script.sha, len(names), *common.keys))
+        packed = (head, *self._packed_keys, _packed(common.args), *self._packed_args)
+        self.packed = b"*%d\r\n%b" % (2 + len(self.parts), b"".join(packed))
+
+
+def _packed(parts: Sequence[Any]) -> bytes:
+    """Return parts of a command as they are sent, behind the number of all."""
+    packed: bytes = hiredis.pack_command(tuple(parts))
+    return packed[packed.index(b"\n") + 1 :]
 
 
 class Outbox(list[PendingCommand]):
