@@ -29,7 +29,7 @@ check: .venv/.dev ## Check format, lint, types, the floors of the house and what
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest --no-header -q tests/test_floors.py tests/test_lua.py tests/test_words.py tests/test_docs.py
+	@$(BIN)/pytest --no-header -q tests/test_floors.py tests/test_lua.py tests/test_words.py tests/test_docs.py tests/test_every.py
 
 format: .venv/.dev ## Format the code and mend what the linter can
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -87,7 +87,7 @@ def _check_counts(site: Site) -> None:
     letters = json.loads(site.fleet("new", "dead", "list", "--json"))["letters"]
     assert len(letters) == failed
     site.fleet("new", "dead", "replay", "--all", "--yes")
-    wait_until(lambda: all(count == 2 for n, count in site.ledger("begins").items() if "-fails-" in n), SLOW_S, "again")
+    wait_until(lambda: {count for n, count in site.ledger("begins").items() if "-fails-" in n} == {2}, SLOW_S, "again")
     wait_until(lambda: site.client.hlen(keys.unacked()) == 0, SLOW_S, "nothing is held")
     bots = {row["name"]: row for row in json.loads(site.fleet("new", "bots", "list", "--json"))["bots"]}
     assert bots["shared-003"]["state"] == "quarantined"
