@@ -16,7 +16,7 @@ from fleet.config import Settings
 from fleet.config.fingerprint import fingerprint
 from fleet.frozen import Frozen
 from fleet.quoting import noun_for
-from fleet.signals.recorder import WorkerReport
+from fleet.signals.recorder import SILENT_S, WorkerReport
 from fleet.store import keys
 from fleet.waits import Wait
 
@@ -56,7 +56,7 @@ def troubles_of(workers: Sequence[WorkerReport], settings: Settings, *, now_s: f
         return ()
     return (
         *_shut(workers, settings), *_unserved(workers, settings), *_twins(workers, now_s), *_unlike(workers, settings),
-        *_releases(workers),
+        *_releases([worker for worker in workers if worker.at > now_s - SILENT_S]),
     )  # fmt: skip
 
 

@@ -47,6 +47,8 @@ def test_workers_of_several_releases_are_told_with_who_runs_which() -> None:
     (found,) = troubles_of([worker("a@h"), newer, worker("b@h")], SETTINGS, now_s=NOW_S)
     told = "workers of 2 releases are at work: 0.2 or before (a@h, b@h), 0.3.0 (new@h); end the upgrade soon"
     assert found.about == "releases" and found.line.startswith(told)
+    silent = worker("a@h", at=NOW_S - 11)
+    assert not [one for one in troubles_of([silent, newer], SETTINGS, now_s=NOW_S) if one.about == "releases"]
     assert lines(newer, worker("other@h", release="0.3.0")) == lines(worker("a@h"), worker("b@h")) == []
 
 
