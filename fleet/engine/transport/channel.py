@@ -163,8 +163,9 @@ class Channel(Publishing):
         self._brpop_sent_at = now_s = monotonic()
         self.holdings.return_acks(self._sent_acks or [])  # those of a call whose connection was dropped meanwhile
         self._sent_acks = None
-        if now_s - self._looked_s >= LOOK_EVERY_S:
-            self._looked_s, self._bell_id = now_s, None  # then take, whatever the bell says
+        if self._rota.is_looking or now_s - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s = self._looked_s if self._rota.is_looking else now_s
+            self._bell_id = None  # then take, whatever the bell says
             self._send(connection, LOOK, self._rota.look())
         elif self._bell_id is not None:
             bell_id, self._bell_id = self._bell_id, None

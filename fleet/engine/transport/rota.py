@@ -29,6 +29,8 @@ NAMED_AT_MOST = 16
 #: Seconds between two looks at all lists, of all consumers of the same queues together; and while a look finds more
 #: than it may bring home.
 LOOK_EVERY_S, LOOK_AGAIN_S = 1.0, 0.05
+#: Queues that one look goes through (count): some milliseconds of Redis. Of more, looks follow each other.
+LOOKED_AT_ONCE = 100
 #: Reply of a look that leaves more to bring home.
 MORE = 2
 #: Messages that one look brings home (count): half a millisecond of Redis.
@@ -51,6 +53,7 @@ class Rota:
         self._queues = tuple(queues)
         self._steps = [str(step) for step in steps]
         self._served = dict.fromkeys(self._steps, "")
+        self._at = 0  # the first queue of the next look
         self._places: dict[str, tuple[str, int, str]] = {}  # key of a list -> its queue, its step, and that as text
         #: True when takes go by what is known to wait, so that a look has to find it out.
         self.is_large = len(self._queues) > NAMED_AT_MOST
@@ -58,6 +61,11 @@ class Rota:
 
     def __bool__(self) -> bool:
         return bool(self._queues)
+
+    @property
+    def is_looking(self) -> bool:
+        """True until all queues have been looked at in turn."""
+        return self._at > 0
 
     # Worked out with the first take: kombu makes a rota anew for each queue that a consumer is given.
 
@@ -82,10 +90,12 @@ class Rota:
         return [len(take_keys), *take_keys, *arguments]
 
     def look(self) -> list[Any]:
-        """Return what follows the sha in a call of `look.lua`."""
+        """Return what follows the sha in a call of `look.lua`, for the next queues."""
+        begin, names = self._at, self._names[self._at : self._at + LOOKED_AT_ONCE]
+        self._at = begin + len(names) if begin + len(names) < len(self._names) else 0
         look_keys, arguments = LOOK.call(
             ours=keys.consumed(self._digest),
-            looked=keys.consumed_looked(self._digest),
+            looked=keys.consumed_looked(f"{self._digest}:{begin}" if begin else self._digest),
             bell=keys.bell(),
             waiting=self._waiting,
             pause_ms=round(LOOK_EVERY_S * 900),  # a little less, so that each look of a single consumer counts
@@ -98,7 +108,7 @@ class Rota:
             is_indexed=int(self.is_large),
             fair=flow_keys.stem(),
             foreign=len(FOREIGN_LISTS),
-            rest=(*self._steps, *_FOREIGN, *self._names),
+            rest=(*self._steps, *_FOREIGN, *names),
         )
         return [len(look_keys), *look_keys, *arguments]
 

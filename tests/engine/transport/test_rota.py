@@ -12,7 +12,7 @@ from kombu import Connection, Exchange, Queue
 
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.transport import channel, leases
-from fleet.engine.transport.rota import BRING_AT_MOST, LOOK, LOOK_EVERY_S, MORE, NAMED_AT_MOST, Rota
+from fleet.engine.transport.rota import BRING_AT_MOST, LOOK, LOOK_EVERY_S, LOOKED_AT_ONCE, MORE, NAMED_AT_MOST, Rota
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.waiting import wait_until
@@ -165,6 +165,29 @@ def test_a_look_moves_so_much_at_a_time_and_goes_on_soon(broker: Connection, red
         lambda: replies.append(redis.execute_command("EVAL", LOOK.text, *rota.look())) or replies[-1], 2, "a look"
     )
     assert (replies[-1], redis.llen(list_key("q01", 4))) == (1, BRING_AT_MOST + 5)
+
+
+def test_hundreds_of_queues_are_looked_at_in_steps_each_of_them_once_a_round(
+    broker: Connection, redis_url: str
+) -> None:
+    redis, names = connect(redis_url), [f"q{number:04d}" for number in range(LOOKED_AT_ONCE * 2 + 1)]
+    for name in (names[0], names[-1]):  # as a plain client does: nobody is told
+        redis.lpush(list_key(name, 2), "{}")
+    rota, steps = Rota(names, PRIORITY_STEPS), 0
+    while steps == 0 or rota.is_looking:
+        redis.execute_command("EVAL", LOOK.text, *rota.look())
+        steps += 1
+    assert steps == 3
+    assert {*redis.zrange("fleet:waiting:2", 0, -1)} == {names[0].encode(), names[-1].encode()}
+    again = [redis.execute_command("EVAL", LOOK.text, *rota.look()) for _ in range(steps)]
+    assert again == [0, 0, 0]  # a round has just been made, by whomever
+
+
+def test_a_plain_clients_message_in_the_last_of_hundreds_of_queues_is_taken(broker: Connection, redis_url: str) -> None:
+    names = tuple(f"q{number:04d}" for number in range(LOOKED_AT_ONCE * 2 + 1))
+    put(broker, names[-1], "a")
+    connect(redis_url).delete("fleet:waiting:2")
+    assert take(broker, names, 1) == ["a"]
 
 
 def test_counting_and_purging_a_queue_see_every_list_of_it(broker: Connection, redis_url: str) -> None:
