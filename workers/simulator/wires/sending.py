@@ -68,11 +68,11 @@ class Sending:
         self.response = web.StreamResponse(headers={**self._headers, "Content-Type": "text/event-stream"})
         await self.response.prepare(self._request)
         for number, event in enumerate(events[: len(events) // 2] if is_cut or broken else events, 1):
-            await self.response.write(event)
-            self.share = number / len(events)
             if over_s:
                 await asyncio.sleep(over_s / len(events))
-        self.is_whole = self.share == 1
+            await self.response.write(event)
+            self.share = number / len(events)
+            self.is_whole = number == len(events)  # at once: clients leave at the last event, which ends this handler
         if broken is not None:
             await self.response.write(f"event: error\ndata: {encode_json(broken)}\n\n".encode("ascii"))
         if is_cut:
