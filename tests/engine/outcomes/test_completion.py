@@ -161,7 +161,8 @@ def _told(client: redis.Redis) -> tuple[Any, ...]:
         numbers(client, keys.pool_totals("p")), sums, client.hgetall(keys.norms("p")), rows.completions,
         rows.cost_usd_micros,
         sketches_of(sketch, now_s=time.time()), sorted(loads(client)), client.zcard(keys.bot_leases("p")),
-        client.hlen(keys.bot_claims("p")), sorted(one.queued_ms for one in recent_of(client.get(keys.pool_recent("p")) or b"")),
+        client.hlen(keys.bot_claims("p")),
+        sorted(one.queued_ms for one in recent_of(client.get(keys.pool_recent("p")) or b"")),
     )  # fmt: skip
 
 
