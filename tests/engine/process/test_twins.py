@@ -196,19 +196,18 @@ def test_of_equal_tasks_at_once_one_is_asked_and_the_others_wait_in_redis_and_sa
     handles = submit(40)
 
     def told() -> list[Any]:
-        return [fleet("why", one.id) for one in handles[:10]]
-
-    wait_until(lambda: sum(one["cause"] == "twin" for one in told()) >= 9, WAIT_S, lambda: workers[0].log)
-    first = {one["about"] for one in told() if one["cause"] == "twin"}
-    assert len(first) == 1 and first < {one.id for one in handles}
-    with connect(redis_url) as client:
-        assert client.zcard(keys.bot_leases("research")) == 1, "who waits has no bot"
-    urgent = submit(1, priority="critical")
+        return [fleet("why", one.id) for one in handles]
 
     def at_work() -> int:
         with connect(redis_url) as client:
             return int(client.zcard(keys.bot_leases("research")))
 
+    # All of them: one that is still on its way holds a bot for a moment, and would find the answer there at last.
+    wait_until(lambda: sum(one["cause"] == "twin" for one in told()) == 39, WAIT_S, lambda: workers[0].log)
+    first = {one["about"] for one in told() if one["cause"] == "twin"}
+    assert len(first) == 1 and first < {one.id for one in handles}
+    assert at_work() == 1, "who waits has no bot"
+    urgent = submit(1, priority="critical")
     wait_until(lambda: at_work() == 2, WAIT_S, "the urgent one is asked, too")
     send(url, "/failures?hang_rate=0", {})
     workers[0].kill()
@@ -218,7 +217,8 @@ def test_of_equal_tasks_at_once_one_is_asked_and_the_others_wait_in_redis_and_sa
     assert every(one.status == "ok" and one.answer == done[0].answer for one in done)
     asked = [one for one in done if one.served_by == "call"]
     assert len(asked) <= 2 and total(url)["calls"] <= 4, "those that died, and one that was asked in their place"
-    assert every(one.parked >= 1 for one in done if one.served_by == "cache" and one.task_id != urgent[0].id)
+    had_begun = {urgent[0].id, *first}  # and may come back after the other one has been answered in their place
+    assert every(one.parked >= 1 for one in done if one.served_by == "cache" and one.task_id not in had_begun)
 
 
 def test_many_equal_tasks_at_once_cost_one_call(url: str, start_worker: StartWorker, redis_url: str) -> None:
