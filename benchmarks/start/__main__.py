@@ -27,8 +27,8 @@ ROWS = (
     ("  most memory, MB", "worker peak, MB", "bare peak, MB"),
     ("  idle, % of a core", "worker idle, %", None),
     ("  open files", "worker files", "bare files"),
-    ("  connections", "worker connections", "bare connections"),
-    ("import fleet, ms", "import, ms", None),
+    ("  connections to Redis", "worker connections", "bare connections"),
+    ("import fleet, CPU ms", "import, CPU ms", None),
     ("delay(): first call, ms", "delay first_ms", "bare first_ms"),
     ("  next calls, ms", "delay again_ms", "bare again_ms"),
     ("  that name no pool, ms", "delay any_ms", None),
@@ -102,19 +102,15 @@ def _cell(figures: Figures, name: str, bare: str | None) -> str:
 
 
 def kept(sizes: list[Size], found: list[Figures]) -> Iterator[list[str]]:
-    """Yield the bytes that Redis keeps of a bot, a pool and a queued task, from the differences between fleets."""
-    of = {(size.bots, size.pools): one for size, one in zip(sizes, found, strict=True) if not size.queued}
-    seeded = {size: one["redis seeded, MB"] * 2**20 for size, one in of.items()}
+    """Yield the bytes that Redis keeps of a bot and a pool beyond the first fleet's, and of a queued task."""
+    more = [(one["redis seeded, MB"] - found[0]["redis seeded, MB"]) * 2**20 for one in found]
+    bots = [size.bots - sizes[0].bots for size in sizes]
+    yield ["  a bot, B", *(f"{kept / count:,.0f}" if count else "" for kept, count in zip(more, bots, strict=True))]
+    pools = [size.pools - sizes[0].pools for size in sizes]
+    each = zip(more, pools, strict=True)
+    yield ["  a pool and its bots, B", *(f"{kept / count:,.0f}" if count else "" for kept, count in each)]
     tasks = [(size.queued, one["redis queued, MB"] * 2**20) for size, one in zip(sizes, found, strict=True)]
-    blank = [""] * len(sizes)
-    few, many = seeded.get((10_000, 10)), seeded.get((10_000, 1_000))
-    all_bots = seeded.get((100_000, 1_000))
-    if few is not None and many is not None:
-        yield ["Redis: a pool, bytes", *blank[1:], f"{(many - few) / 990:,.0f}"]
-    if many is not None and all_bots is not None:
-        yield ["Redis: a bot, bytes", *blank[1:], f"{(all_bots - many) / 90_000:,.0f}"]
-    if any(count for count, _ in tasks):
-        yield ["Redis: a queued task, bytes", *(f"{size / count:,.0f}" if count else "" for count, size in tasks)]
+    yield ["  a queued task, B", *(f"{size / count:,.0f}" if count else "" for count, size in tasks)]
 
 
 def busy_slots(fleets: int) -> Iterator[list[str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlparse
 
 import psutil
 
@@ -29,8 +31,8 @@ READY, DRAMATIQ_READY = b" ready.", b"Worker process is ready"
 class Started:
     """How a worker started: until its log says that it is ready, its CPU by then (ms), its first task done.
 
-    Memory (MB) and idle CPU (share of a core) are those of all its processes; the peak, open files and established
-    connections those of the first.
+    Memory (MB) and idle CPU (share of a core) are those of all its processes; the peak, open files (but those
+    of calls) and connections to Redis those of the first.
     """
 
     ready_ms: float
@@ -83,8 +85,10 @@ def _calm(process: psutil.Process, idles: bool) -> tuple[float, float, float | N
     share = (_cpu_s(process) - before) / IDLE_S if idles else None
     family = [process, *process.children(recursive=True)]
     rss_mb = sum(one.memory_info().rss for one in family) / 2**20
-    connections = sum(one.status == psutil.CONN_ESTABLISHED for one in process.net_connections("tcp"))
-    return rss_mb, peak_mb(process.pid), share, process.num_fds(), connections
+    port = urlparse(os.environ["BENCH_BROKER"]).port
+    peers = [one.raddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED]
+    to_redis = peers.count(port)  # the others are kept for the next call to a provider
+    return rss_mb, peak_mb(process.pid), share, process.num_fds() - len(peers) + to_redis, to_redis
 
 
 def peak_mb(pid: int) -> float:

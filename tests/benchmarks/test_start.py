@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from benchmarks.start.__main__ import ROWS, busy_slots, kept, measured, rows
-from benchmarks.start.fleets import SIZES, Size
+from benchmarks.start.fleets import Size
 
 
 def test_a_small_fleet_is_measured_in_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,15 +38,16 @@ def test_what_a_busy_slot_takes_stands_under_the_first_fleet(monkeypatch: pytest
     assert told["A busy slot, KB"][1:] == ["", ""]
 
 
-def test_bytes_are_told_by_what_fleets_differ_in() -> None:
+def test_bytes_are_told_by_what_fleets_differ_in_from_the_first() -> None:
     mb = 2**20
+    sizes = [Size(100, 3), Size(1_100, 103), Size(1_100, 103, 1_000)]
     found = [
         {"redis seeded, MB": seeded / mb, "redis queued, MB": queued / mb}
-        for seeded, queued in ((0, 0), (1_000_000, 0), (1_990_000, 0), (1_990_000, 900_000_000), (19_990_000, 0))
+        for seeded, queued in ((5_000, 0), (55_000, 0), (55_000, 900_000))
     ]
-    told = {said: cells[-1] or cells[3] for said, *cells in kept(list(SIZES), found)}
+    told = {said.strip(): cells for said, *cells in kept(sizes, found)}
     assert told == {
-        "Redis: a pool, bytes": "1,000", "Redis: a bot, bytes": "200", "Redis: a queued task, bytes": "900",
+        "a bot, B": ["", "50", "50"], "a pool and its bots, B": ["", "500", "500"], "a queued task, B": ["", "", "900"],
     }  # fmt: skip
 
 
