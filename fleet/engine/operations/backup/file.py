@@ -1,7 +1,8 @@
 """The file of a backup: what stands in it, and how it is written and read as a stream. No Redis here.
 
 A gzip stream of frames: a head (JSON), one frame for each key or slice of a large one, and a tail that counts them, so
-that a file that was cut short is known. Values are Redis' own `DUMP`, with its checksum and version.
+that a file that was cut short is known. Values are what they are made of (text, members, entries): Redis' own `DUMP`,
+which layout 1 had, is read by no older server, and by none of another kind.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Literal, NamedTuple
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
 
-#: Of this layout; another one is refused.
-FORMAT = 1
+#: Of this layout, and those that are read; another one is refused.
+FORMAT, READ = 2, (1, 2)
 #: What a file begins with, behind gzip.
 MAGIC = b"fleet-backup\n"
 #: A frame: role, kind, milliseconds that the key had left (-1: for ever), bytes of its name, number of parts.
@@ -31,8 +32,9 @@ MOST_BYTES = 600_000_000
 
 Role = Literal["broker", "state"]
 _ROLES: dict[Role, bytes] = {"broker": b"b", "state": b"s"}
-#: `d`: a DUMP. `l`, `h`, `z`, `s`: a slice of a list (from its head), hash, sorted set or set.
-KINDS = "dlhzs"
+#: `t`: a string. `l`, `h`, `z`, `s`, `x`: a slice of a list (from its head), hash, sorted set, set or stream. `d`: a
+#: DUMP, in layout 1 only.
+KINDS = "tlhzsxd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +133,9 @@ def _head(file: gzip.GzipFile, path: Path) -> BackupHead:
     if file.read(len(MAGIC)) != MAGIC:
         raise ConfigurationError(f"{path}: expected a backup of Fleet, got another file")
     told = json.loads(_part(file))
-    if told.get("format") != FORMAT:
+    if told.get("format") not in READ:
         raise ConfigurationError(
-            f"{path}: expected a backup of layout {FORMAT}, got {quote(told.get('format'))} of Fleet "
+            f"{path}: expected a backup of layout {FORMAT} or before, got {quote(told.get('format'))} of Fleet "
             f"{told.get('fleet')}; restore it with that release"
         )
     return BackupHead(**told)

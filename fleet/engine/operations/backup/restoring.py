@@ -7,10 +7,11 @@ not empty any more, and `--force` begins anew.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,8 +27,8 @@ from fleet.quoting import counted, quote
 from fleet.store import keys
 from fleet.store.client import run_script
 
-#: Entries restored, and keys removed, in one round trip (count).
-AT_ONCE = 200
+#: Entries restored, and keys removed, in one round trip (count); bytes of such entries at which it is full.
+AT_ONCE, AT_ONCE_BYTES = 200, 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def restore(
 
 def _checked(servers: list[BackedServer], settings: Settings, path: Path) -> tuple[BackupHead, dict[str, int]]:
     """Read the whole file; have each server try one value, the kind of which it may not know."""
-    seen: dict[str, set[bytes]] = {}
+    counts, last = Counter[str](), None
     known = {server.role: server for server in servers}
     with reading(path) as (head, entries):
         if head.prefix != keys.lists(""):
@@ -105,8 +106,9 @@ def _checked(servers: list[BackedServer], settings: Settings, path: Path) -> tup
             if entry.kind == "d" and entry.role not in tried:
                 tried.add(entry.role)
                 _try(server, head, entry)
-            seen.setdefault(entry.role, set()).add(entry.key)
-    return head, {role: len(found) for role, found in seen.items()}
+            counts[entry.role] += (entry.role, entry.key) != last  # slices of a key follow each other
+            last = entry.role, entry.key
+    return head, dict(counts)
 
 
 def _numbers(release: str) -> tuple[int, ...]:
@@ -126,30 +128,43 @@ def _try(server: BackedServer, head: BackupHead, entry: KeyEntry) -> None:
 
 
 def _remove(server: BackedServer, settings: Settings) -> None:
-    for some in list(own_keys(server, settings)):
+    for some in own_keys(server, settings):
         for start in range(0, len(some), AT_ONCE):
             server.client.unlink(*some[start : start + AT_ONCE])
 
 
 def _put(servers: list[BackedServer], path: Path) -> None:
     known = {server.role: server.client for server in servers}
+    last: KeyEntry | None = None
     with reading(path) as (_, entries):
-        while some := list(islice(entries, AT_ONCE)):
-            for role in dict.fromkeys(entry.role for entry in some):
-                client = known.get(role, servers[0].client)
-                _put_some(client, [entry for entry in some if entry.role == role])
+        while some := list(_some_of(entries)):
+            for role, run in groupby(some, key=lambda entry: entry.role):
+                last = _put_some(known.get(role, servers[0].client), run, last)
 
 
-def _put_some(client: redis.Redis, some: Iterable[KeyEntry]) -> None:
+def _some_of(entries: Iterator[KeyEntry]) -> Iterator[KeyEntry]:
+    """Yield entries for one round trip."""
+    size = count = 0
+    while size < AT_ONCE_BYTES and count < AT_ONCE and (entry := next(entries, None)) is not None:
+        size, count = size + sum(map(len, entry.parts)), count + 1
+        yield entry
+
+
+def _put_some(client: redis.Redis, some: Iterable[KeyEntry], last: KeyEntry | None) -> KeyEntry | None:
+    """Put entries behind what there is of their keys; return the last one."""
     with client.pipeline(transaction=False) as pipe:
         for entry in some:
+            if last is None or (last.role, last.key) != (entry.role, entry.key):
+                pipe.unlink(entry.key)  # a walk of Redis may come by a key twice
             _queue(pipe, entry)
+            last = entry
         try:
             pipe.execute()
         except ResponseError as error:
             raise StoreError(
                 f"expected Redis to take a key of the backup, got: {error}; run it again with --force"
             ) from error
+    return last
 
 
 def _queue(pipe: Any, entry: KeyEntry) -> None:
@@ -157,7 +172,12 @@ def _queue(pipe: Any, entry: KeyEntry) -> None:
         left_ms = max(1, entry.left_ms) if entry.left_ms >= 0 else 0  # 0: for ever
         pipe.restore(entry.key, left_ms, entry.parts[0], replace=True)
         return
-    if entry.kind == "l":
+    if entry.kind == "t":
+        pipe.set(entry.key, entry.parts[0])
+    elif entry.kind == "x":
+        for name, fields in _stream_entries(iter(entry.parts)):
+            pipe.xadd(entry.key, fields, id=name)
+    elif entry.kind == "l":
         pipe.rpush(entry.key, *entry.parts)
     elif entry.kind == "s":
         pipe.sadd(entry.key, *entry.parts)
@@ -167,6 +187,11 @@ def _queue(pipe: Any, entry: KeyEntry) -> None:
         pipe.zadd(entry.key, {member: float(score) for member, score in _pairs(entry.parts)})
     if entry.left_ms >= 0:
         pipe.pexpire(entry.key, max(1, entry.left_ms))
+
+
+def _stream_entries(parts: Iterator[bytes]) -> Iterator[tuple[bytes, dict[Any, Any]]]:
+    for name in parts:
+        yield name, {next(parts): next(parts) for _ in range(int(next(parts)))}
 
 
 def _pairs(parts: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:

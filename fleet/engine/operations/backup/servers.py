@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from typing import Any, NamedTuple, cast
 
 import redis
@@ -51,22 +52,16 @@ def check(servers: list[BackedServer]) -> None:
 
 
 def own_keys(server: BackedServer, settings: Settings) -> Iterator[list[bytes]]:
-    """Yield the keys of this fleet on a server, some at a time, each once where nothing changes."""
-    prefix, patterns = keys.lists(""), tuple(key_patterns(settings))
-    cursor, seen = 0, set[bytes]()
+    """Yield the keys of this fleet on a server, some at a time; one may come twice, as with any walk of Redis."""
+    prefix, cursor = keys.lists(""), 0
+    is_own = re.compile("|".join(map(translate, key_patterns(settings)))).match
     while True:
         cursor, found = server.client.scan(cursor, match=f"{prefix}*" if prefix else None, count=SCAN_COUNT)
-        some = [key for key in cast("list[bytes]", found) if key not in seen and _is_own(key, patterns)]
-        seen.update(some)
+        some = [key for key in cast("list[bytes]", found) if is_own(key.decode("utf-8", "replace"))]
         if some:
             yield some
         if cursor == 0:
             return
-
-
-def _is_own(key: bytes, patterns: tuple[str, ...]) -> bool:
-    name = key.decode("utf-8", "replace")
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @contextmanager
