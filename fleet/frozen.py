@@ -25,3 +25,11 @@ class Frozen(BaseModel):
         if field not in type(self).model_fields:
             raise KeyError(field)
         return getattr(self, field)
+
+
+class Lasting(Frozen):
+    """Base of what lies in Redis, where several releases meet while a fleet is upgraded: fields that a later one has
+    added are left out, not refused.
+    """
+
+    model_config = ConfigDict(extra="ignore")

@@ -27,7 +27,7 @@ from fleet.asking import Asks, Classed, Graded, Seated, asks, check_tool_choice
 from fleet.conversation import Message, ToolCall, check_marks, texts_in_order
 from fleet.errors import Blame, FleetError, InvalidTask
 from fleet.errors.explaining import explain_validation
-from fleet.frozen import Frozen
+from fleet.frozen import Frozen, Lasting
 from fleet.handover import take_handed, with_handed
 from fleet.money import PICOS_PER_MICRO
 from fleet.quoting import brief, listed, quote
@@ -278,7 +278,7 @@ class Norms:
     tasks: int
 
 
-class TaskError(Frozen):
+class TaskError(Lasting):
     """Why a task failed, typed: `type` is the name of a class in `fleet.errors`."""
 
     type: str

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import Field, model_serializer
 
-from fleet.frozen import Frozen
+from fleet.frozen import Lasting
 
 
-class Usage(Frozen):
+class Usage(Lasting):
     """Tokens of one call, or of one task summed over all its calls.
 
     Classes that are part of another are named so: `input_tokens` is all that the prompt held, whatever of it was read

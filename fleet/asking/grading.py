@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fleet.frozen import Frozen
+from fleet.frozen import Frozen, Lasting
 
 #: Longest right answer (characters), and longest words before it.
 MOST_RIGHT_CHARS, MOST_MARK_CHARS = 10_000, 100
@@ -28,7 +28,7 @@ class Graded(Frozen):
     )
 
 
-class Classed(Frozen):
+class Classed(Lasting):
     """The field of a result that says of what kind its task was."""
 
     kind: str = Field("default", exclude_if=lambda kind: kind == "default", description="Class of its task.")

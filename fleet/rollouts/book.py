@@ -12,7 +12,7 @@ from zlib import crc32
 import redis
 from pydantic import Field, ValidationError
 
-from fleet.frozen import Frozen
+from fleet.frozen import Lasting
 from fleet.rollouts.comparing import ArmSums, Cohort, Compared, cohorts_in, compare
 from fleet.store import answer_keys
 from fleet.store.client import Script, run_script
@@ -29,7 +29,7 @@ FINISH = Script.beside(__file__, "finish.lua", keys="running past", argv="pool i
 COUNT = Script.beside(__file__, "count.lua", keys="counts running past", argv="life_s fields*")
 
 
-class Rollout(Frozen):
+class Rollout(Lasting):
     """A new persona or model that a share of a pool's tasks gets."""
 
     id: str = Field(description="12 hexadecimal digits.")
@@ -62,7 +62,7 @@ class Rollout(Frozen):
         return self.model_copy(update={"ended": how, "ended_at": at, "ended_by": by, "why": why})
 
 
-class RolloutState(Frozen):
+class RolloutState(Lasting):
     """A rollout and what has come of it."""
 
     rollout: Rollout

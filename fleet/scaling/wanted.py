@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from fleet.frozen import Frozen
+from fleet.frozen import Lasting
 from fleet.scaling.decision import Decision
 
 #: Seconds after which nobody goes by a published decision any more: several times the 5 s between two.
 STALE_S = 60.0
 
 
-class WantedSlots(Frozen):
+class WantedSlots(Lasting):
     """What is wanted, beside what there is."""
 
     decision: Decision

@@ -18,10 +18,10 @@ from types import MappingProxyType
 from typing import Any
 
 import psutil
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from fleet.config import tool_of
-from fleet.frozen import Frozen
+from fleet.frozen import Lasting
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.signals.windows import HOURS, MINUTES, RESOURCE, ResourcePeriod
@@ -61,7 +61,7 @@ _REPORT = Script.beside(
 )
 
 
-class HeldKeyReport(Frozen):
+class HeldKeyReport(Lasting):
     """A key as one worker process has it; never the key."""
 
     key: str = Field(description="`provider`, `provider/label` or `tools/NAME`.")
@@ -74,10 +74,8 @@ class HeldKeyReport(Frozen):
     failure: str = Field("", description="Why its source gave none when it was last read.")
 
 
-class WorkerReport(Frozen):
-    """What one worker process uses. Fields of a later release are left out, not refused."""
-
-    model_config = ConfigDict(extra="ignore")
+class WorkerReport(Lasting):
+    """What one worker process uses."""
 
     name: str = Field(min_length=1)
     pid: int

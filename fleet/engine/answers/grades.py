@@ -21,7 +21,7 @@ from fleet.config import Settings
 from fleet.engine.answers.rollouts import SENT
 from fleet.engine.outcomes.stored import read_result
 from fleet.errors import FleetError
-from fleet.frozen import Frozen
+from fleet.frozen import Lasting
 from fleet.models import Bot, BotResult, BotTask
 from fleet.roster.grading import GRADE, Grade, Of, grade_call
 from fleet.signals import catalogue
@@ -43,7 +43,7 @@ _COUNTERS = {
 }  # fmt: skip
 
 
-class Worth(Frozen):
+class Worth(Lasting):
     """What a producer says of a task.
 
     Args:

@@ -12,7 +12,7 @@ import redis
 from pydantic import Field, ValidationError
 
 from fleet.engine.asking.outcome import AskOutcome, WhyOver
-from fleet.frozen import Frozen
+from fleet.frozen import Lasting
 from fleet.store import answer_keys, keys
 from fleet.store.client import Store
 
@@ -28,7 +28,7 @@ _WHY: dict[WhyOver, str] = {
 }
 
 
-class RecentMember(Frozen):
+class RecentMember(Lasting):
     """One member, as it is kept."""
 
     task_id: str
@@ -39,7 +39,7 @@ class RecentMember(Frozen):
     bot: str | None = None
 
 
-class RecentAsk(Frozen):
+class RecentAsk(Lasting):
     """One ask, as it is kept."""
 
     ask_id: str

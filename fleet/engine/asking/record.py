@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from fleet.answers import Counts, Kinship, Vote, learnt
 from fleet.errors import FleetError
-from fleet.frozen import Frozen
+from fleet.frozen import Lasting
 from fleet.roster.grading import models_of
 from fleet.signals.catalogue import Counter
 from fleet.store import answer_keys, keys
@@ -32,7 +32,7 @@ _known: WeakKeyDictionary[Store, dict[str, tuple[float, asyncio.Task[Kinship]]]]
 NOBODYS = -1
 
 
-class PastAsk(Frozen):
+class PastAsk(Lasting):
     """One ask, as it is kept. Answers are numbers: of equal ones the same, in the order in which they came."""
 
     sources: tuple[str, ...]

@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fleet.config import Settings
 from fleet.engine.messages.envelope import DELEGATION, HISTORY, NO_CANVAS, TASK_NAME, to_json
 from fleet.errors import InvalidTask, NotDelegated
-from fleet.frozen import Frozen
+from fleet.frozen import Lasting
 from fleet.models import BotResult, Priority, PriorityName
 from fleet.quoting import brief
 from fleet.signals import catalogue
@@ -95,7 +95,7 @@ CAUSES: Mapping[str, Cause] = {
 }
 
 
-class Death(Frozen):
+class Death(Lasting):
     """One failed life of a task."""
 
     at: float = Field(description="Unix time in seconds.")
@@ -103,7 +103,7 @@ class Death(Frozen):
     error: str = Field(description="Type of the error.")
 
 
-class DeadLetter(Frozen):
+class DeadLetter(Lasting):
     """A task that failed for good. Its message body lies beside it: it holds the prompt, and is read on demand only."""
 
     task_id: str
