@@ -96,6 +96,12 @@ def test_a_persona_is_tried_and_finished(folder: Path) -> None:
     assert told == "running and no task fails: {'ok'}\n[pools.research]\npersona.archetypes = [\"conservative\"]\n"
 
 
+def test_who_comes_later_does_not_wait_for_another_customers_queue(folder: Path) -> None:
+    told = run(folder, "tenants.py")
+    assert told == "zeta: ['7', '8', '9', '10', '11']\nacme's tasks still wait: True\n"
+    run(folder, "-m", "fleet.cli.main", "cancel", "--tenant", "acme", "--yes")
+
+
 def test_the_tool_api_is_asked_by_the_worker(folder: Path) -> None:
     assert run(folder, "tool_api.py") == "7 lamps ok\n"
 

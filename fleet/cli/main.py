@@ -132,6 +132,11 @@ COMMANDS = {
         "schedules",
         "Show what is submitted by the clock, and when next; pause it, or run it now.",
     ),
+    "tenants": (
+        "fleet.cli.operate.tenants",
+        "tenants",
+        "Show which tenants' tasks wait, for how long, their weights, and what share of the takes each has.",
+    ),
     "rollout": (
         "fleet.cli.rollouts.commands",
         "rollout",

@@ -21,6 +21,7 @@ from fleet.signals.money.metric import Metric, Sample
 from fleet.signals.money.metrics import MONEY_METRICS, money
 from fleet.signals.recorder import WorkerReport, doubted_in
 from fleet.signals.rollouts.metrics import ROLLOUT_METRICS, rollouts
+from fleet.signals.tenants.metrics import TENANT_METRICS, tenants
 from fleet.signals.view import KEY_STATES, Durations, FleetView, PoolView
 
 #: Bots in the metrics by rank.
@@ -178,7 +179,7 @@ FLEET_METRICS = (
     LIMIT_REFUSED, LIMIT_UNANSWERED, LIMIT_DOUBTED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY, KEYS,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
     WANTED_WORKERS, WANTED_SLOTS,
-    *MONEY_METRICS, *JOB_METRICS, *ROLLOUT_METRICS, *GRADE_METRICS,
+    *MONEY_METRICS, *JOB_METRICS, *ROLLOUT_METRICS, *GRADE_METRICS, *TENANT_METRICS,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY, WORKER_EXCHANGES)
 
@@ -219,6 +220,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from money(view)
     yield from jobs(view)
     yield from rollouts(view)
+    yield from tenants(view)
     yield from grades(view)
     yield from _diagnoses(view.diagnoses)
     yield DEAD_KEPT, [((group.pool, group.reason), group.count) for group in view.dead]

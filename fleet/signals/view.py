@@ -31,6 +31,7 @@ from fleet.signals.rollouts.view import RolloutView
 from fleet.signals.rungs import LadderView
 from fleet.signals.spans import Span, Trends
 from fleet.signals.spread import Verdict
+from fleet.signals.tenants.view import TenantsView
 from fleet.waits import Cause
 
 EventLevel = Literal["info", "warning", "error"]
@@ -393,4 +394,5 @@ class FleetView(Frozen):
     dead: tuple[DeadGroup, ...] = Field((), description="Dead letters by pool and reason, the most first.")
     jobs: JobsView = Field(JobsView(), description="Many tasks with one end.")
     rollouts: tuple[RolloutView, ...] = Field((), description="What is tried in pools, and what went back lately.")
+    tenants: TenantsView = Field(TenantsView(), description="Who waits, of pools whose tasks have tenants.")
     suspects: int = Field(0, description="Tasks whose worker died while they ran: they wait to run apart, or do so.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from fleet.cli.setup.check import Check, ok, warn
-from fleet.cli.setup.place_checks import place_checks
+from fleet.cli.setup.place_checks import place_checks, tenant_checks
 from fleet.config import Settings
 from fleet.economy.budgets import read_budgets
 from fleet.economy.lanes.board import TOLD_STALE, LaneBoard, read_board
@@ -15,6 +15,7 @@ from fleet.engine.operations.budgets import differing
 from fleet.engine.operations.obstacles import told_line
 from fleet.engine.operations.paces import LimitBudgets, read_limit_budgets
 from fleet.engine.operations.scaling.published import scaling_view
+from fleet.engine.operations.tenants.board import read_tenants
 from fleet.engine.operations.waits import Standings, look
 from fleet.errors import FleetError
 from fleet.quoting import counted, stamp
@@ -38,8 +39,9 @@ def read_waits(settings: Settings) -> Standings | None:
             scaling = scaling_view(both.state, seen.now_s)
             lost = lost_places(both.broker, settings)
             return replace(
-                seen, budgets=tuple(budgets), otherwise=tuple(otherwise), board=board, scaling=scaling, lost_places=lost
-            )
+                seen, budgets=tuple(budgets), otherwise=tuple(otherwise), board=board, scaling=scaling,
+                lost_places=lost, tenants=read_tenants(both, settings),
+            )  # fmt: skip
     except FleetError:
         return None
 
@@ -60,6 +62,7 @@ def wait_checks(seen: Standings | None) -> Iterator[Check]:
     yield from _batch_checks(seen.board)
     yield from scaling_checks(seen.scaling)
     yield from place_checks(seen.lost_places)
+    yield from tenant_checks(seen.tenants, seen.now_s)
     for scope, configured, now in seen.otherwise:
         yield warn(
             f"budget {scope}: other settings elsewhere",

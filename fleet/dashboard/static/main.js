@@ -11,6 +11,7 @@ import { diagnoses } from "./diagnosis.js";
 import { deadLetters } from "./dead.js";
 import { jobs } from "./jobs.js";
 import { rollouts } from "./rollouts.js";
+import { tenants } from "./tenants.js";
 import { askedSchedules, schedules } from "./schedules.js";
 import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
 import { COLOURS, SORTS } from "./colours.js";
@@ -91,6 +92,7 @@ function draw() {
   jobs(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   asks(view);
   rollouts(view);
+  tenants(view);
   schedules(view);
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);

@@ -308,6 +308,8 @@ def _told_queued(facts: Facts) -> Iterator[str]:
     ahead = f"{place.place:,} ahead of it"
     if place.others is not None:
         ahead = f"behind {place.place:,} of its tenant, in turns with {place.others:,} of others"
+        if place.others and place.every is not None:
+            ahead += f": its tenant has one of about {place.every:.3g} takes"
     yield f"it waits in {place.queue}, priority {urgency}{since}: {ahead}{more}"
 
 

@@ -29,6 +29,7 @@ from fleet.roster import PoolBots, read_bots
 from fleet.signals.ahead.scaling_view import ScalingView
 from fleet.signals.crew import takers, unserved_queue_line, why_shut
 from fleet.signals.recorder import WorkerReport, speaking_of, split_reports
+from fleet.signals.tenants.view import TenantsView
 from fleet.signals.unusual.alarms import read_alarms
 from fleet.signals.view import WaitLine
 from fleet.store import keys
@@ -222,6 +223,7 @@ class Standings:
         board: What is in batches, on demand.
         scaling: How many slots are wanted, on demand; None: nobody decides.
         lost_places: Tasks of tenants that their queues' lists do not tell of, by queue, on demand.
+        tenants: Who waits, on demand.
     """
 
     crew: Crew
@@ -232,6 +234,7 @@ class Standings:
     board: LaneBoard = NO_BATCHES
     scaling: ScalingView | None = None
     lost_places: Mapping[str, int] = field(default_factory=dict)
+    tenants: TenantsView = field(default_factory=TenantsView)
 
     @property
     def now_s(self) -> float:

@@ -57,7 +57,7 @@ NOUNS = (
 #: Commands that only look.
 LOOK = {
     "stats", "top", "why", "lanes", "events", "doctor", "simulate", "tasks list", "tasks show", "dead list",
-    "dead show", "dead reasons", "bill unknown", "keys check", "scaling", "health",
+    "dead show", "dead reasons", "bill unknown", "keys check", "scaling", "health", "tenants",
     *(f"payouts {verb}" for verb in ("due", "list", "report")),
     *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
 }  # fmt: skip

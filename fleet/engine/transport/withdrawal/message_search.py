@@ -17,6 +17,7 @@ from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import task_id_in
 from fleet.engine.messages.fair.flows import flows_of, parts_beside, place_of
+from fleet.engine.messages.fair.waiting import takes_for_one
 from fleet.engine.transport.held import id_texts
 from fleet.engine.transport.withdrawal.reading import read_list
 from fleet.store import flow_keys, keys
@@ -49,6 +50,7 @@ class Queued:
         place: Messages before it, in its list or its flow (count).
         message: Itself.
         others: Messages of other flows, which have turns of their own (count); None: it is in no flow.
+        every: Takes from its list for each one of its flow, while all of these wait; None: it is in no flow.
     """
 
     queue: str
@@ -56,6 +58,7 @@ class Queued:
     place: int
     message: bytes
     others: int | None = None
+    every: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +239,8 @@ def _found(broker: redis.Redis, key: str, queued: Queued) -> Queued:
     old, later = parts_beside(key)
     before, behind = broker.llen(old), broker.llen(later)
     others = max(0, broker.llen(home) - before - behind)
-    return replace(queued, place=queued.place + (before if key == later else 0), others=others)
+    place = queued.place + (before if key == later else 0)
+    return replace(queued, place=place, others=others, every=takes_for_one(broker, key))
 
 
 def _stretch(broker: redis.Redis, key: str, task_id: str, skip: int, count: int) -> Any:

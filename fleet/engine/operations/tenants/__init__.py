@@ -1,0 +1,1 @@
+"""Tenants in the queue, as people see them."""

@@ -1,0 +1,1 @@
+"""What waits by tenant: what people see of it, and what Prometheus is told."""
