@@ -97,7 +97,7 @@ def _failures(client: redis.Redis, pools: Iterable[str], results: tuple[BotResul
             if field.of == "task":
                 counted[field.type] += int(number)
     yield from _same("failures by type", dict(counted), dict(expected))
-    listed = sum(client.llen(keys.pool_failures(pool)) for pool in pools)
+    listed = sum(client.llen(name) for name in (keys.failures(), *map(keys.pool_failures, pools)))
     yield from _same("failures in the list", listed, min(windows.RECENT, expected.total()))
 
 

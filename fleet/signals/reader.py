@@ -148,7 +148,7 @@ class Signals:
         pools = (*self._settings.pools, NOBODY)
         with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
-            pipe.smembers(keys.pools())
+            pipe.smembers(keys.counted_pools())
             pipe.hgetall(keys.workers())
             for name in map(keys.errors, pools):
                 pipe.hgetall(name)

@@ -180,12 +180,12 @@ class Share(NamedTuple):
         return _SHARE.pack((bot_index(self.bot), *self[1:]))
 
 
-_PERIOD, _BOT_ROW = Layout.of(Period), Layout.of(BotRows, "6I4d")
-_BOT_TASK, _RECENT_ENTRY = Layout.of(BotTaskEntry, f"{ID_BYTES}s2IB3x"), Layout.of(RecentEntry, "d3IHBx2I")
+PERIODS, ROWS = Layout.of(Period), Layout.of(BotRows, "6I4d")
+LAST_TASKS, _RECENT_ENTRY = Layout.of(BotTaskEntry, f"{ID_BYTES}s2IB3x"), Layout.of(RecentEntry, "d3IHBx2I")
 _SAMPLE, _SHARE = Layout.of(TaskSample), Layout.of(Share)
 _pack_sample = _SAMPLE.packer(TaskSample)
 RESOURCE = Layout.of(ResourcePeriod)
-PERIOD, BOT_ROW, BOT_TASK, RECENT_ENTRY = (one.struct for one in (_PERIOD, _BOT_ROW, _BOT_TASK, _RECENT_ENTRY))
+PERIOD, BOT_ROW, BOT_TASK, RECENT_ENTRY = (one.struct for one in (PERIODS, ROWS, LAST_TASKS, _RECENT_ENTRY))
 #: Bytes of one sketch: its number, then queued, limited and ran; big-endian, as BITFIELD counts.
 SKETCH_NUMBER_BYTES = 4
 SKETCH_BYTES = SKETCH_NUMBER_BYTES + 4 * 3 * BUCKETS
@@ -198,7 +198,7 @@ RECORD = Script.beside(
     keys="series rows tasks sketch recent failures events",
     argv="now_us nth sample shown_id line dead_reason life_s pool dead_letter others most",
     tables={
-        "period sums": _PERIOD, "row": _BOT_ROW, "task": _SAMPLE, "sample": _SAMPLE, "share": _SHARE, "last": _BOT_TASK,
+        "period sums": PERIODS, "row": ROWS, "task": _SAMPLE, "sample": _SAMPLE, "share": _SHARE, "last": LAST_TASKS,
         "entry": _RECENT_ENTRY, "rungs": RUNGS,
     },
     constants={

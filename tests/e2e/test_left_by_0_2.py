@@ -14,6 +14,7 @@ import pytest
 from fleet.limiter.layouts import STATE as LIMIT
 from fleet.limiter.layouts import At
 from fleet.store import keys
+from tests.counted import all_counted
 from tests.e2e.releases.first import SLOW_S
 from tests.e2e.releases.record import STATE, unpack
 from tests.e2e.releases.site import Site
@@ -47,7 +48,7 @@ def _put(client: Any, key: bytes, kind: str, value: Any) -> None:
 
 
 def test_tasks_results_keys_letters_quarantines_and_limits_of_0_2_go_on(site: Site) -> None:
-    before = {name.decode(): int(count) for name, count in site.client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+    before = all_counted(site.client)
     state = LIMIT.unpack(site.client.get(keys.limit("sim/m/default")) or b"")  # type: ignore[arg-type]
     done = set(site.results())
     assert state[At.GRANTED] >= before["calls"] > 0, "its state can be read"
@@ -63,7 +64,7 @@ def test_tasks_results_keys_letters_quarantines_and_limits_of_0_2_go_on(site: Si
         assert results[task_id]["result"]["status"] == ("failed" if task["kind"] == "fails" else "ok"), task
     begun = site.ledger("begins")
     assert begun == {task["n"]: 1 for task_id, task in site.tasks.items() if task_id not in done}
-    totals = {name.decode(): int(count) for name, count in site.client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+    totals = all_counted(site.client)
     assert totals["completions"] == before["completions"] + len(begun)
     letters = json.loads(site.fleet("new", "dead", "list", "--json"))["letters"]
     assert len(letters) == sum(task["kind"] == "fails" for task in site.tasks.values())

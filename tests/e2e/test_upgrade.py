@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.store import keys
+from tests.counted import all_counted
 from tests.e2e.releases.first import SLOW_S, install_first
 from tests.e2e.releases.site import Site
 from tests.every import every
@@ -77,7 +78,7 @@ def _check_results(site: Site, *, killed: str) -> None:
 
 def _check_counts(site: Site) -> None:
     """Totals, dead letters, quarantines and limits are those of both releases together."""
-    totals = {name.decode(): int(count) for name, count in site.client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+    totals = all_counted(site.client)
     failed = sum(task["kind"] == "fails" for task in site.tasks.values())
     ended = len(set(site.ledger("ends"))) + failed
     assert (totals["completions"], totals["failed"]) == (ended, failed)

@@ -8,11 +8,13 @@ import re
 
 import pytest
 from celery import Celery
+from redis.crc import key_slot
 
 from fleet import config
 from fleet.engine.messages import queues
 from fleet.errors import ConfigurationError
-from fleet.store import bill_keys, erasure_keys, flow_keys, keys, vault_keys
+from fleet.store import answer_keys, bill_keys, erasure_keys, flow_keys, keys, vault_keys
+from fleet.store.keys import pools
 from tests.house import ROOT, sources
 
 #: A value for each kind of argument that a key's name is made of.
@@ -85,6 +87,20 @@ def test_keys_without_a_prefix_are_those_of_the_last_release() -> None:
     assert keys.totals() == "{fleet}:signals:totals"
     assert keys.former("bots", "research") == "{fleet}:bots:research"
     assert queues.list_key("fleet.research", 3) == "fleet.research\x06\x163"
+
+
+def test_keys_of_a_pool_share_a_slot_and_pools_spread_over_the_nodes_of_a_cluster() -> None:
+    builders = {name: build for name, build in keys._BUILDERS.items() if build.__code__.co_filename == pools.__file__}
+    thirds = set()
+    for pool in (f"pool-{number}" for number in range(30)):
+        made = [
+            getattr(keys, name)(pool, *["sql"] * (len(inspect.signature(build).parameters) - 1))
+            for name, build in builders.items()
+        ]
+        made += [answer_keys.grades(pool, "sql"), answer_keys.classes(pool), answer_keys.ration(pool, "sql")]
+        (slot,) = {key_slot(key.encode()) for key in made}
+        thirds.add(slot * 3 // 16384)
+    assert len(builders) >= 20 and thirds == {0, 1, 2}
 
 
 def test_queues_keep_their_names_and_their_lists_get_the_prefix() -> None:

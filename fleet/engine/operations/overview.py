@@ -384,6 +384,6 @@ def _begin(client: redis.Redis, pools: Iterable[str]) -> tuple[float, tuple[str,
     """Return the time of Redis, and the pools that count."""
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
-        pipe.smembers(keys.pools())
+        pipe.smembers(keys.counted_pools())
         (seconds, micros), known = pipe.execute()
     return seconds + micros / 1e6, sums.counting(known, pools)

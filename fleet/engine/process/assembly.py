@@ -61,6 +61,7 @@ from fleet.engine.process.ladders import (
     tell_of_ladder,
 )
 from fleet.engine.process.lanes import LaneChooser
+from fleet.engine.process.moving.keys_of_before import KeysOfBefore
 from fleet.engine.process.shared_contexts import SharedContexts
 from fleet.engine.process.spending import Spending
 from fleet.engine.process.waiting_room import WaitingRoom
@@ -73,7 +74,6 @@ from fleet.models import Bot, BotResult, BotTask, Priority
 from fleet.resilience import Breakers
 from fleet.rollouts import Rollout
 from fleet.roster import Checkout, Roster
-from fleet.signals.counted.sums import register
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
@@ -354,8 +354,8 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
             process = occupancy.process
         telemetry = Telemetry(settings, config.home_path(), occupancy)
         assembly = runtime.run(assemble(settings, telemetry, slots, process, most_slots=most))
+        runtime.run(patiently(KeysOfBefore(settings, assembly.state).move))
         runtime.run(patiently(assembly.roster.seed))
-        runtime.run(patiently(partial(register, assembly.state, settings.pools)))
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.rollouts.load))
         runtime.run(patiently(assembly.choices.load))

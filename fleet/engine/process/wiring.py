@@ -33,6 +33,7 @@ from fleet.engine.process.duties.unusual_use import UnusualUse
 from fleet.engine.process.ladders import (
     warn_of,
 )
+from fleet.engine.process.moving.keys_of_before import KeysOfBefore
 from fleet.engine.process.suspects.apart import Apart
 from fleet.engine.telemetry.occupancy import DirectCall, Occupancy
 from fleet.errors import FleetError
@@ -140,7 +141,7 @@ class Process:
             partial(assembly.peers.keep, assembly.agent.verdicts_at),
             StaleHolds(settings, assembly.state, assembly.broker, calls).attend,
             BacklogHistory(settings, assembly.state, assembly.broker).attend,
-            UnusualUse(settings, assembly.state, assembly.broker).attend,
+            UnusualUse(settings, assembly.state, assembly.broker).attend, KeysOfBefore(settings, assembly.state).attend,
             Followers(settings, assembly.state, assembly.broker).attend,
             Uncounted(settings, assembly.state, assembly.broker).attend,
             partial(

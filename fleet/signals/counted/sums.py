@@ -29,13 +29,13 @@ _STRIDE = RECENT_ENTRY.size // 8
 
 
 def counting(known: Iterable[bytes], configured: Iterable[str]) -> tuple[str, ...]:
-    """Return the pools that count: those of fleet.toml, and those that ever did (`keys.pools`)."""
+    """Return the pools that count: those of fleet.toml, and those that ever did (`keys.counted_pools`)."""
     return tuple(dict.fromkeys((*configured, NOBODY, *sorted(name.decode() for name in known))))
 
 
 async def register(store: Store, pools: Iterable[str]) -> None:
     """Note that these pools count: their sums stay the fleet's when fleet.toml names them no more. One round trip."""
-    await store.command("SADD", keys.pools(), *pools, NOBODY)
+    await store.command("SADD", keys.counted_pools(), *pools, NOBODY)
 
 
 def totals_of(pools: Iterable[str]) -> tuple[str, ...]:
@@ -138,7 +138,7 @@ def _at(line: bytes) -> float:
 
 def read_totals(client: redis.Redis, configured: Iterable[str]) -> dict[bytes, int]:
     """Return the fleet's counters. Two round trips."""
-    known: Any = client.smembers(keys.pools())
+    known: Any = client.smembers(keys.counted_pools())
     with client.pipeline(transaction=False) as pipe:
         for name in totals_of(counting(known, configured)):
             pipe.hgetall(name)

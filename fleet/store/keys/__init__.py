@@ -106,7 +106,7 @@ def former(what: str, pool: str) -> str:
     return f"{TAG}:{what}:{pool}"
 
 
-def pools() -> str:
+def counted_pools() -> str:
     """Set: pools that have ever counted anything, so that the fleet's sums keep those that are gone."""
     return f"{TAG}:pools"
 
