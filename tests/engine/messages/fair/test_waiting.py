@@ -24,6 +24,7 @@ from fleet.store import flow_keys
 from fleet.store.client import connect
 from fleet.store.private.two_redis import two_redis
 from tests.engine.messages.fair.line import PLACE, QUEUE, put, put_plainly, restore, take, weigh
+from tests.every import every
 
 SETTINGS = """
 [pools.research]
@@ -70,7 +71,7 @@ def test_what_a_take_has_met_in_the_list_is_counted_and_who_has_nothing_left_is_
     assert len(take(client, 2)) == 2
     told = {one.flow: one.count for one in read_waiting(client, [QUEUE])}
     assert sum(told.values()) == client.llen(PLACE) == 2
-    assert all(told.values()) and set(told) <= {flow_of("a"), flow_of("b")}
+    assert every(told.values()) and set(told) <= {flow_of("a"), flow_of("b")}
 
 
 def test_a_name_that_cannot_be_read_is_a_digest_and_hides_nothing_else(client: redis.Redis) -> None:
