@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ COUNT = Script.beside(__file__, "count_flows.lua", keys="lists*", argv="fair mos
 
 #: Flows of one list that are looked at, those whose turns are next (count).
 FLOWS_MOST = 2000
+#: What a tenant may be called (`BotTask`): whoever queues by hand may write anything, and people print it.
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +128,4 @@ def _head(message: bytes | None) -> Head:
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return Head()
     is_time = isinstance(at, int | float) and not isinstance(at, bool)
-    return Head(tenant if isinstance(tenant, str) else "", float(at) if is_time else None)
+    return Head(tenant if isinstance(tenant, str) and _NAME.fullmatch(tenant) else "", float(at) if is_time else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -151,3 +152,13 @@ def test_who_looks_for_who_waits_while_a_task_is_put_back_loses_nothing(client: 
     assert [row.waiting for row in tenants_view(client, config.current()).rows] == [1]
     restore(client, [tag for tag, _ in held])
     assert [row.waiting for row in tenants_view(client, config.current()).rows] == [2]
+
+
+def test_a_name_that_no_task_may_have_is_not_printed(client: redis.Redis) -> None:
+    name = "\x1b[31mred"
+    body = base64.b64encode(json.dumps([[], {"tenant": name}, {}]).encode()).decode()
+    put(client, "a0", tenant="a")
+    key = flow_keys.flow(flow_of("a"), PLACE)
+    client.lset(key, -1, json.dumps({"headers": {"queued_at": 5.0}, "body": body}))
+    (row,) = tenants_view(client, config.current()).rows
+    assert (row.tenant, row.since) == (flow_of("a"), 5.0)
