@@ -74,7 +74,12 @@ def test_a_fleet_with_tasks_in_flight_goes_from_any_kind_of_server_to_any_other(
             (folder / "restored").touch()
             go_to(second, monkeypatch)
             assert json.loads(fleet("restore", "b.fleet", "--json").stdout)["requeued"] == 2
-            for name in (keys.totals(), keys.bot_rows("shared"), keys.series("shared"), keys.norms("shared")):
+            for name in (
+                keys.pool_totals("shared"),
+                keys.bot_rows("shared"),
+                keys.series("shared"),
+                keys.norms("shared"),
+            ):
                 assert (_value(there, name), there.type(name)) == (_value(here, name), here.type(name)), name
             happened = here.xrange(keys.events())
             assert happened and there.xrange(keys.events())[: len(happened)] == happened
@@ -127,7 +132,13 @@ def test_what_is_in_a_backup_and_what_is_not(
     assert secret.encode() not in plain and b"another:key" not in plain
     with reading(folder / "b.fleet") as (_, entries):
         names = {entry.key.decode() for entry in entries}
-    wanted = [keys.unacked(), keys.unacked_index(), keys.bot_leases("shared"), keys.bot_claims("shared"), keys.totals()]
+    wanted = [
+        keys.unacked(),
+        keys.unacked_index(),
+        keys.bot_leases("shared"),
+        keys.bot_claims("shared"),
+        keys.pool_totals("shared"),
+    ]
     assert {*wanted, *map(keys.result, done), keys.events(), keys.bots("shared")} <= names
     assert keys.workers() not in names, "who reported there is not there any more"
     assert running[0].encode() in plain and called.encode() in plain
