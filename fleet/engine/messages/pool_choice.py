@@ -32,6 +32,8 @@ from fleet.waits import Wait
 TIE = 1e-6
 #: Pools whose backlogs are read for one choice (count); and of many tasks that are spread at once, for each pool read.
 LOOKED_AT, TASKS_A_POOL = 8, 4
+#: Lots for each pool that is read (count): one that has most of the bots is drawn again and again.
+LOTS_A_POOL = 8
 #: The least urgent priority there is.
 LOWEST = Priority.BULK
 #: Pools that an error names one by one (count).
@@ -168,9 +170,10 @@ Questions = Generator[list[tuple[Any, ...]], Sequence[Any], None]
 class Dispatcher:
     """Chooses pools. Reads backlogs once and counts along until `refresh` is called.
 
-    Of very many pools that take a task it chooses among a few that it draws by lot: what a choice costs does not grow
-    with the pools (Mitzenmacher, The Power of Two Choices, 2001; here `LOOKED_AT`). Only where all that were drawn are
-    closed to the task are the gates of all read, and others drawn among those that are open.
+    Of more pools that take a task it chooses among a few that it draws by lot: what a choice costs does not grow with
+    the pools (Mitzenmacher, The Power of Two Choices, 2001; here `LOOKED_AT`). Each bot is a lot: drawn alike, small
+    pools would be handed more than they can do, while a large one that is seldom seen idles. Only where all that were
+    drawn are closed to the task are the gates of all read, and others drawn among those that are open.
 
     Args:
         client: Of the broker; None for who asks Redis itself what is in `questions` before each choice.
@@ -237,7 +240,10 @@ class Dispatcher:
         return drawn
 
     def _by_lot(self, pools: list[str]) -> list[str]:
-        return pools if len(pools) <= self._most else random.sample(pools, self._most)
+        """Return the first pools whose lots are drawn; fewer where all lots were those of a few."""
+        if len(pools) <= self._most:
+            return pools
+        return list(dict.fromkeys(_drawn(pools, self._settings, LOTS_A_POOL * self._most)))[: self._most]
 
     def _read(self, pools: list[str]) -> Questions:
         """Learn each pool's waiting tasks per bot, unless they are counted along; equals are put in an order by lot."""
@@ -245,7 +251,7 @@ class Dispatcher:
             return
         places = backlog_keys(new)
         *lengths, closing = yield [*(("LLEN", key) for _, key in places), ("MGET", *gate_keys(new))]
-        self._load |= {name: random.random() * TIE for name in new}
+        self._load |= {name: _tie(self._settings.pools[name].bots) for name in new}
         for (pool, _), length in zip(places, lengths, strict=True):
             self._load[pool] += length / self._settings.pools[pool].bots
         if behind := lowest_of(new, closing):
@@ -260,6 +266,16 @@ class Dispatcher:
         if (task.pool, task.kind) not in self._taking:
             self._taking[(task.pool, task.kind)] = candidates(task, self._settings)
         return self._taking[(task.pool, task.kind)]
+
+
+def _drawn(pools: Sequence[str], settings: Settings, lots: int) -> list[str]:
+    """Return whose lots are drawn, one after the other; each bot is one."""
+    return random.choices(pools, [settings.pools[pool].bots for pool in pools], k=lots)
+
+
+def _tie(bots: int) -> float:
+    """Return a pool's place among equals: it is the first as often as it has bots (Efraimidis, Spirakis, 2006)."""
+    return (1 - random.random() ** (1 / bots)) * TIE
 
 
 def _class_of(task: BotTask, taking: list[str]) -> Hashable:
@@ -298,4 +314,4 @@ def choose_pool(task: BotTask) -> str:
     try:
         return Dispatcher(broker().client, settings).choose(task)
     except redis.RedisError:
-        return random.choice(candidates(task, settings))
+        return _drawn(candidates(task, settings), settings, 1)[0]

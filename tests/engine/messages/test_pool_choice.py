@@ -126,3 +126,53 @@ def test_the_one_open_pool_of_a_thousand_is_found_at_the_price_of_all_gates() ->
 def test_where_all_pools_are_closed_a_task_waits_in_any() -> None:
     dispatcher, _ = many(full=0, hold_all_but=-1)
     assert len({dispatcher.choose(BotTask(prompt="x")) for _ in range(200)}) > 1
+
+
+def spread(pools: Mapping[str, int], *, rounds: int, busy: float) -> tuple[dict[str, int], dict[str, int]]:
+    """Hand out tasks one by one for so many task-times, at a share of what the bots can do.
+
+    Return how many each pool got, and how many wait there in the end.
+    """
+    settings = config.load().model_copy(update={"pools": {pool: PoolSettings(bots=n) for pool, n in pools.items()}})
+    each_round, waiting, given = int(sum(pools.values()) * busy), dict.fromkeys(pools, 0), dict.fromkeys(pools, 0)
+    steps = 10  # in a step that part of a pool's bots takes a task
+    for step in range(rounds * steps):
+        for pool, bots in pools.items():
+            waiting[pool] = max(0, waiting[pool] - (bots * (step + 1) // steps - bots * step // steps))
+        for _ in range(each_round // steps):
+            dispatcher = Dispatcher(None, settings)
+            answer(dispatcher, waiting)
+            pool = dispatcher.choose(BotTask(prompt="x"))
+            waiting[pool] += 1
+            given[pool] += 1
+    return given, waiting
+
+
+def test_unequal_pools_get_what_their_bots_can_do() -> None:
+    """Given a pool of 90 bots and thirty of one each, and tasks for four fifths of them: nowhere do tasks pile up."""
+    pools = {"large": 90} | {f"small-{number}": 1 for number in range(30)}
+    given, waiting = spread(pools, rounds=10, busy=0.8)
+    assert given["large"] > sum(given.values()) / 2
+    assert sum(waiting.values()) < sum(pools.values()) / 2, waiting
+
+
+def test_of_pools_in_which_nothing_waits_one_is_chosen_as_often_as_it_has_bots() -> None:
+    pools = {name: PoolSettings(bots=bots) for name, bots in {"large": 90, "small": 10}.items()}
+    settings = config.load().model_copy(update={"pools": pools})
+    chosen = []
+    for _ in range(1000):
+        dispatcher = Dispatcher(None, settings)
+        answer(dispatcher, {})
+        chosen.append(dispatcher.choose(BotTask(prompt="x")))
+    assert 850 < chosen.count("large") < 950
+
+
+def test_a_pool_that_has_nearly_all_bots_is_nearly_always_looked_at() -> None:
+    pools = {"large": PoolSettings(bots=9000)} | {f"p{number}": PoolSettings(bots=1) for number in range(1000)}
+    settings = config.load().model_copy(update={"pools": pools})
+    seen = 0
+    for _ in range(50):
+        dispatcher = Dispatcher(None, settings)
+        answer(dispatcher, dict.fromkeys((pool for pool in pools if pool != "large"), 1))
+        seen += dispatcher.choose(BotTask(prompt="x")) == "large"
+    assert seen == 50
