@@ -86,7 +86,7 @@ class Checkout:
 class Roster:
     """The bots of all pools.
 
-    Result and roster keys are touched by one script, so on a Redis Cluster the result key needs the tag `{fleet}`.
+    Result and roster keys are touched by one script: on a Redis Cluster the result key would need its pool's tag.
 
     Args:
         store: State Redis.
