@@ -76,9 +76,10 @@ _ROSTER = Script.beside(
     argv="life_s",
     constants={"OUT": OUT, "UNIT": LOAD_UNIT, "REAPED_KEPT": REAPED_KEPT},
 )  # fmt: skip
-#: What stands in the names of a pool's old keys, of those that show that old workers write or have written.
+#: What stands in the names of a pool's old keys, of those that show that old workers write or have written. Their order
+#: of bots is none of them: it stays for a week.
 _PLAIN = (
-    "bots", "leases", "quarantined", "probation", "health", "norms", "graded-classes", "signals:bots", "signals:tasks",
+    "leases", "quarantined", "probation", "health", "norms", "graded-classes", "signals:bots", "signals:tasks",
     "signals:series", "signals:sketch", "signals:errors",
 )  # fmt: skip
 _OF_KIND = ("skills", "specialists", "diversity:answers", "shadow-ration")
