@@ -14,6 +14,6 @@ def keep(client: redis.Redis, burial: Burial, settings: Settings) -> None:
     """Keep what `bury` returned."""
     call = RECORD.call(
         result=keys.result(burial.letter.task_id), **letter_keys(), totals=keys.totals(),
-        **letter_constants(settings), **record_arguments(burial, settings.pools), life_s=keys.STATE_TTL_S,
+        **letter_constants(settings), **record_arguments(burial, settings.pools),
     )  # fmt: skip
     run_script(client, RECORD, *call)

@@ -15,7 +15,7 @@
 --       health       string: see health.lua; here a bot's quarantines
 --       norms, skills   see health.lua, skill.lua
 --       bots, quarantined, reasons, probation, events, quiet   see take_out.lua
---       totals       hash: counter -> integer
+--       totals       hash: counter -> integer                                           no TTL
 -- ARGV  number       of the bot; 0: none is judged, only its model
 --       is_right     1, or 0
 --       class_       of the grade: the task's kind, or what its votes are kept under
@@ -59,7 +59,7 @@ end
 if not redis.call('SET', mark, is_right, 'NX', 'EX', ARGV[MARK_LIFE_S]) then return 0 end
 redis.call('ZADD', classes, now_s, class_)
 redis.call('EXPIRE', classes, life_s)
-if redis.call('HINCRBY', totals, ARGV[COUNTER], 1) == 1 then redis.call('EXPIRE', totals, life_s) end
+redis.call('HINCRBY', totals, ARGV[COUNTER], 1)
 
 local raw_usual = redis.call('GETRANGE', grades, 0, USUAL_BYTES - 1)
 local usual = #raw_usual == USUAL_BYTES and { struct.unpack(USUAL_FORMAT, raw_usual) } or { USUAL_ZEROS }

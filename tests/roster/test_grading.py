@@ -182,6 +182,7 @@ def test_every_key_expires(client: redis.Redis) -> None:
     pool = Pool(client, 4)
     for number in range(60):
         pool.grade("p-001", number % 2 > 0)
+    assert client.ttl(keys.pool_totals("p")) == -1, "but for the counters: they must not fall"
     made = [name.decode() for name in client.keys("*grade*")]
     assert len(made) == 3 + 60
     assert every(client.ttl(name) > 0 for name in made)

@@ -1,6 +1,6 @@
 -- Judge a bot by a canary, and count what that cost. O(1).
 --
--- KEYS  totals  hash: counter -> integer                              TTL: life_s
+-- KEYS  totals  hash: counter -> integer                              no TTL
 --       health, norms, bots, quarantined, reasons, probation, events, quiet, skills, specialists   see health.lua
 -- ARGV  samples, kind, pool, rules, life_s, quarantined_event, released_event, cap_event   see health.lua
 --       counts  pairs counter, amount
@@ -8,7 +8,6 @@
 for i = COUNTS + 1, #ARGV, 2 do
   redis.call('HINCRBY', KEYS[TOTALS], ARGV[i], ARGV[i + 1])
 end
-redis.call('EXPIRE', KEYS[TOTALS], ARGV[LIFE_S])
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now_us = seconds * 1000000 + microseconds
 return health(

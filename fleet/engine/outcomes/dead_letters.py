@@ -43,7 +43,7 @@ RECORD = Script.beside(
     __file__,
     "record_dead_letter.lua",
     keys="result letters bodies order bytes totals",
-    argv="task_id letter_pool reason letter body most_letters refused most_refused most_bytes letter_life_s life_s "
+    argv="task_id letter_pool reason letter body most_letters refused most_refused most_bytes letter_life_s "
     "letters_counter dropped_counter",
     using=[FORGET],
 )
@@ -207,7 +207,7 @@ def letter_keys() -> dict[str, str]:
 
 
 def letter_constants(settings: Settings) -> dict[str, int | str]:
-    """Return those ARGV of `record_dead_letter.lua` by name that are the same for all letters, but for `life_s`."""
+    """Return those ARGV of `record_dead_letter.lua` by name that are the same for all letters."""
     bounds = settings.dead_letters
     return {
         "most_letters": bounds.max_letters,

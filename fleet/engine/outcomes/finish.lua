@@ -8,8 +8,8 @@
 -- `result` is then the mark that says so, and `payload` what tells this submission of the task from others.
 --
 -- KEYS  result         string: JSON as Celery's Redis backend stores it; also the channel   TTL: result_life_s
---       totals         hash: counter -> integer, of the pool                     TTL of this and of errors: life_s
---       errors         hash: bot|provider/model|type -> count
+--       totals         hash: counter -> integer, of the pool                     no TTL: a counter that falls lies
+--       errors         hash: bot|provider/model|type -> count                    TTL: life_s
 --       bots           sorted set: bot -> load * UNIT + ms of the last checkout
 --       leases         sorted set: bot|token -> expiry, us of Redis time
 --       claims         hash: token -> bot
@@ -19,7 +19,7 @@
 --       index          sorted set: delivery tag -> last renewal; only when a fence is given
 -- ARGV  payload        result JSON
 --       result_life_s  life of the result, s
---       life_s         life of the counters and of what the functions keep, s
+--       life_s         life of the errors and of what the functions keep, s
 --       checkouts      "bot|token" of all checkouts, a line each
 --       later_counter  name of the counter of later results
 --       fence          delivery tag of the task's message ('': no fence)
@@ -70,13 +70,12 @@ end
 
 -- Adds to sums that were read for a task before, or are read now; they are written when all tasks have ended.
 local function count_on(from, to)
-  local sums, missing, is_new = kept.sums or {}, {}, false
+  local sums, missing = kept.sums or {}, {}
   for i = from, to, 2 do
     if not sums[ARGV[i]] then missing[#missing + 1] = ARGV[i] end
   end
   if #missing > 0 then
     for k, before in ipairs(redis.call('HMGET', totals, unpack(missing))) do
-      is_new = not before or is_new
       sums[missing[k]] = tonumber(before or 0)
     end
   end
@@ -86,14 +85,14 @@ local function count_on(from, to)
     local written = {}
     for name, sum in pairs(sums) do written[#written + 1], written[#written + 2] = name, string.format('%.0f', sum) end
     redis.call('HSET', totals, unpack(written))
-    if kept.keeps_sums then redis.call('EXPIRE', totals, life_s) end
   end
-  return is_new, sums
+  return sums
 end
 
--- Adds to fields of a hash: one look and one write, whatever their number. Sums are whole, below 2^53.
+-- Adds to fields of a hash: one look and one write, whatever their number. Sums are whole, below 2^53. Returns the sums,
+-- and whether one of them is new.
 local function count(from, to, hash)
-  if from > to then return false, {} end
+  if from > to then return {} end
   if kept and hash == totals then return count_on(from, to) end
   local names, sums, is_new = {}, {}, false
   for i = from, to, 2 do names[#names + 1] = ARGV[i] end
@@ -104,14 +103,7 @@ local function count(from, to, hash)
     written[2 * place - 1], written[2 * place] = name, string.format('%.0f', sums[name])
   end
   redis.call('HSET', hash, unpack(written))
-  return is_new, sums
-end
-
--- A key's life is pushed when it may be new, and once a minute: not with every task.
-local function keep(hash, is_new)
-  if not is_new then return end
-  if kept and kept.writes.sums and hash == totals then kept.keeps_sums = true end
-  redis.call('EXPIRE', hash, life_s)
+  return sums, is_new
 end
 
 local function judge()
@@ -129,21 +121,20 @@ local function bury()
   record_dead_letter(
     { result, KEYS[LETTERS], KEYS[BODIES], KEYS[ORDER], KEYS[BYTES], totals }, {
       ARGV[TASK_ID], ARGV[LETTER_POOL], ARGV[REASON], ARGV[LETTER], ARGV[BODY], ARGV[MOST_LETTERS], ARGV[REFUSED],
-      ARGV[MOST_REFUSED], ARGV[MOST_BYTES], ARGV[LETTER_LIFE_S], life_s, ARGV[LETTERS_COUNTER], ARGV[DROPPED_COUNTER],
+      ARGV[MOST_REFUSED], ARGV[MOST_BYTES], ARGV[LETTER_LIFE_S], ARGV[LETTERS_COUNTER], ARGV[DROPPED_COUNTER],
     })
 end
 
 if mark ~= '' and not fenced then redis.call('SET', mark, 'done', 'XX', 'EX', result_life_s) end
-local nth, judged, is_new, sums = 0, '', false, nil
+local nth, judged, has_new_errors = 0, '', false
 if is_revoked then redis.call('SET', result, payload, 'EX', result_life_s) end
 if stored or fenced or is_revoked then
-  is_new = count(COUNTED + 1, spent_end, totals)
-  is_new = redis.call('HINCRBY', totals, fenced and fenced_counter or later_counter, 1) == 1 or is_new
+  count(COUNTED + 1, spent_end, totals)
+  redis.call('HINCRBY', totals, fenced and fenced_counter or later_counter, 1)
 else
   redis.call('PUBLISH', result, payload)
-  is_new, sums = count(COUNTED + 1, earned_end, totals)
-  nth = sums[ARGV[spent_end + 1]]
-  keep(errors, (count(earned_end + 1, #ARGV, errors)))
+  nth = count(COUNTED + 1, earned_end, totals)[ARGV[spent_end + 1]]
+  has_new_errors = select(2, count(earned_end + 1, #ARGV, errors))
   if ARGV[LETTER] ~= '' then bury() end
   if ARGV[SAMPLES] ~= '' then judged = judge() end
 end
@@ -152,6 +143,6 @@ local is_new_minute = record(
     now_us, nth, ARGV[SAMPLE], ARGV[SHOWN_ID], ARGV[LINE], ARGV[DEAD_REASON], life_s, ARGV[POOL], ARGV[DEAD_LETTER],
     ARGV[OTHERS], ARGV[MOST],
   }) == 1
-keep(totals, is_new or is_new_minute)
-keep(errors, is_new_minute)
+-- Its life is pushed when it may be new, and once a minute: not with every task.
+if has_new_errors or is_new_minute then redis.call('EXPIRE', errors, life_s) end
 return (fenced and '2' or ((stored or is_revoked) and '0' or '1')) .. judged

@@ -10,7 +10,7 @@
 --       order            sorted set, scores 0: scope|microseconds|task id, a letter in each of the scopes
 --                        * (all), p:POOL, r:REASON, b:POOL:REASON
 --       bytes            string: size of all letters and bodies         TTL of the four above: letter_life_s
---       totals           hash: counter -> integer                       TTL: life_s
+--       totals           hash: counter -> integer                       no TTL
 -- ARGV  task_id
 --       letter_pool      its pool
 --       reason           of its death (neither holds a `|`)
@@ -21,13 +21,12 @@
 --       most_refused     of each of them kept (count)
 --       most_bytes       kept
 --       letter_life_s    life of a letter, s
---       life_s           life of the counters, s
 --       letters_counter  name of the counter of letters
 --       dropped_counter  name of the counter of those that made room
 -- Reply number of letters that made room
 local DROP_MOST = 64
 local result, letters, bodies, order, bytes, totals = unpack(KEYS)
-local task_id, letter_pool, reason, letter, body, most_letters, refused, most_refused, most_bytes, letter_life_s, life_s, letters_counter,
+local task_id, letter_pool, reason, letter, body, most_letters, refused, most_refused, most_bytes, letter_life_s, letters_counter,
   dropped_counter = unpack(ARGV)
 
 local seconds, microseconds = unpack(redis.call('TIME'))
@@ -94,5 +93,4 @@ redis.call('HINCRBY', totals, letters_counter, 1)
 if dropped > 0 then
   redis.call('HINCRBY', totals, dropped_counter, dropped)
 end
-redis.call('EXPIRE', totals, life_s)
 return dropped

@@ -117,7 +117,7 @@ def reaped() -> str:
 
 
 def totals() -> str:
-    """Hash, counter name -> integer: what no pool counts, and what releases up to 0.2 counted of all."""
+    """Hash, counter name -> integer: what no pool counts, and what releases up to 0.2 counted of all; no TTL."""
     return f"{TAG}:signals:totals"
 
 

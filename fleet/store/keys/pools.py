@@ -63,7 +63,11 @@ def pool_reaped(pool: str) -> str:
 
 
 def pool_totals(pool: str) -> str:
-    """Hash, counter name -> integer: completions, errors, tokens, cost of a pool. All: `signals/counted/sums.py`."""
+    """Hash, counter name -> integer: completions, errors, tokens, cost of a pool. All: `signals/counted/sums.py`.
+
+    It has no TTL: a pool that rests for a week would take its share out of the fleet's counters, and who reckons rates
+    of them takes a fall for a start from nothing. One small hash for each of `pools`.
+    """
     return f"{{fleet:{pool}}}:signals:totals"
 
 

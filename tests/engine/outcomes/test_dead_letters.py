@@ -278,7 +278,7 @@ def test_recording_inside_another_script_is_one_step_with_it(
     burial = bury(failed("t"), headers={}, body=BODY)
     assert burial is not None
     call = finish.call(
-        result=keys.result("t"), **letter_keys(), totals=keys.totals(), payload="the result", life_s=60,
+        result=keys.result("t"), **letter_keys(), totals=keys.totals(), payload="the result",
         **letter_constants(SETTINGS), **record_arguments(burial, SETTINGS.pools),
     )  # fmt: skip
     assert run_script(state, finish, *call) == 1
