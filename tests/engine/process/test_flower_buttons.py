@@ -19,6 +19,7 @@ from fleet.cli.main import main
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.counted import counted
 from tests.dashboard.flower_process import running
 from tests.engine.conftest import StartWorker
 from tests.waiting import wait_until
@@ -112,9 +113,8 @@ def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_
         of_a_job.get(timeout=WAIT_S)
     wait_until(lambda: client.llen(keys.queue("shut") + "\x06\x162") == 0, WAIT_S, "nothing is left behind the gate")
     assert client.hlen(keys.parked()) == 0
-    counted = lambda: counted(client, catalogue.REVOKED.name)  # noqa: E731
-    wait_until(lambda: counted() == 3, WAIT_S, "what the stopped ones have cost is counted")
-    assert counted(client, catalogue.CALLS.name) == 2  # type: ignore[arg-type]
+    wait_until(lambda: counted(client, catalogue.REVOKED.name) == 3, WAIT_S, "what the stopped ones have cost is counted")
+    assert counted(client, catalogue.CALLS.name) == 2
     (tmp_path / "go").touch()
     assert spared.get(timeout=WAIT_S).answer == "done"
     wait_until(lambda: client.zcard(keys.bot_leases("slow")) == 0, WAIT_S, "all bots are free")

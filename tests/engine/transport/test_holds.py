@@ -52,8 +52,11 @@ class Taker:
         for script in (LOOK, leases.TAKE):
             client.script_load(script.text)
         if self._rota.is_large:
-            client.delete(keys.consumed_looked(self._rota._digest))
+            for key in client.scan_iter(keys.consumed(self._rota._digest) + "*:looked"):
+                client.delete(key)
             client.evalsha(LOOK.sha, *self._rota.look())
+            while self._rota.is_looking:
+                client.evalsha(LOOK.sha, *self._rota.look())
 
     def take(self, wanted: int = 10, guarded: int = 0, shut: Sequence[str] = ()) -> list[str]:
         self._takes += 1
