@@ -113,7 +113,7 @@ def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_
         of_a_job.get(timeout=WAIT_S)
     wait_until(lambda: client.llen(keys.queue("shut") + "\x06\x162") == 0, WAIT_S, "nothing is left behind the gate")
     assert client.hlen(keys.parked()) == 0
-    wait_until(lambda: counted(client, catalogue.REVOKED.name) == 3, WAIT_S, "what the stopped ones have cost is counted")
+    wait_until(lambda: counted(client, catalogue.REVOKED.name) == 3, WAIT_S, "what the stopped ones have cost counts")
     assert counted(client, catalogue.CALLS.name) == 2
     (tmp_path / "go").touch()
     assert spared.get(timeout=WAIT_S).answer == "done"
