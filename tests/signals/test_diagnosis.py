@@ -192,7 +192,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
             limits=[limit_view("alpha/m-1", refused=40, refused_at=NOW_S - 1, waiting=2)],
             waits=[wait_line("research", "hold", 7, about=ALPHA)],
         ),
-        symptoms_of(answered_at={"beta/m-2": NOW_S - 1}, known_from=NOW_S - 12),
+        symptoms_of(answered_at={"beta/m-2": NOW_S - 1}, known_from={"alpha/m-1": NOW_S - 12}),
     ),
     (
         "provider_down", "warning",

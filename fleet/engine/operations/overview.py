@@ -46,6 +46,7 @@ from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
 from fleet.signals.counted import sums
+from fleet.signals.counted.answered import answered
 from fleet.signals.crew import takers, troubles_of
 from fleet.signals.diagnosis.engine import diagnose, untold
 from fleet.signals.diagnosis.long_waits import outlook
@@ -153,12 +154,12 @@ class Overview:
         totals[catalogue.COST_USD_MICROS.name] = micros_of(catalogue.spent_picos(totals))
         del totals[catalogue.COST_USD_REST.name]  # in the line above
         totals["calls_failed"] = catalogue.calls_failed(totals)
-        everything, recent = list(pools.values()), reading.sums.recent
+        everything = list(pools.values())
         events = picture.events_of(reading.events)
         minutes = minutes_in(list(series.values()), now_s)
         hours = day_in(list(series.values()), minutes, now_s=now_s)
         since = max(now_s - 3600, reading.sums.failures_since)
-        failures = list(windows.failures_of(reading.sums.failures, since=since))
+        failures = list(windows.failures_of(reading.sums.failures, since=now_s - 3600))
         apis = settings.limits_in_use.keys()
         view = FleetView(
             at=now_s,
@@ -169,12 +170,12 @@ class Overview:
             trends=trends_of(minutes, now_s=now_s),
             marks=marks_of(events, now_s=now_s),
             hours=picture.hours_shown(hours, reading.resources, now_s=now_s),
-            recent=picture.recent_shown(recent, apis=apis, now_s=now_s),
+            recent=picture.recent_shown(reading.sums.recent, apis=apis, now_s=now_s),
             durations=picture.durations_of(everything),
             spread=picture.spread_shown(bots.per_hour),
             bots=bots,
             errors=picture.matrix_of(
-                failures,
+                [one for one in failures if one.at >= since],
                 since=since,
                 bots=settings.bots,
                 apis=len(models_among(apis)),
@@ -203,7 +204,7 @@ class Overview:
         symptoms = read_symptoms(
             self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,
             series=series, bots=of_bots, reasons=readings.reasons, redis_most_bytes=reading.redis_most_bytes,
-            recent=[one for one in recent if one.at >= reading.sums.recent_since], in_hand=self._in_hand(standings),
+            answered=answered(reading.sums.rings, settings), in_hand=self._in_hand(standings),
         )  # fmt: skip
         found = diagnose(view, symptoms)
         left = untold(waits, found)
@@ -273,8 +274,8 @@ class Overview:
         found = {pool: self._windows(pool, part, now_s) for pool, part in parts.items()}
         configured = self._settings.pools
         return _Reading(
-            now_s, sums.read(replies[:asked], windows.kept_of(len(self._settings.pools))), workers, resources or b"",
-            events, int(info["used_memory"]), int(info.get("maxmemory", 0)),
+            now_s, sums.read(replies[:asked], counting, windows.kept_of(len(self._settings.pools))), workers,
+            resources or b"", events, int(info["used_memory"]), int(info.get("maxmemory", 0)),
             pools=found,
             last_hours={pool: last_hour(one.series, now_s=now_s) for pool, one in found.items()},
             ladders={

@@ -15,6 +15,7 @@ from fleet.economy.contexts.reads import STEPS, counts_in, step_of
 from fleet.engine.operations.schedules.view import read_schedules
 from fleet.resilience import BreakerView
 from fleet.roster import PoolBots, Quarantine
+from fleet.signals.counted.answered import KnownTasks
 from fleet.signals.diagnosis.symptoms import BreakerFacts, CacheReads, LastTask, OpenCalls, OutBot, Symptoms
 from fleet.signals.recorder import SILENT_S, WorkerReport, split_reports
 from fleet.signals.unusual.alarms import alarms_of
@@ -39,7 +40,7 @@ def read_symptoms(
     bots: Mapping[str, PoolBots],
     reasons: Mapping[str, Quarantine],
     redis_most_bytes: int,
-    recent: Sequence[RecentEntry],
+    answered: KnownTasks,
     in_hand: Mapping[str, int],
 ) -> Symptoms:
     """Return what a view does not show. One round trip, and two where fleet.toml has schedules.
@@ -54,7 +55,7 @@ def read_symptoms(
         bots: Who is out, by pool.
         reasons: Why, by bot.
         redis_most_bytes: Memory that Redis may use; 0: not limited.
-        recent: The last completions of the fleet.
+        answered: The last completions, as far as each API's are known.
         in_hand: Tasks at work by the limit of their pool's own API; where there are a few, their calls are looked at.
     """
     busy = [limit for limit, tasks in in_hand.items() if tasks >= FEWEST_CALLS]
@@ -75,8 +76,8 @@ def read_symptoms(
         out=_out(bots, reasons),
         backlogs=_backlogs(backlogs),
         redis_most_bytes=redis_most_bytes,
-        ended=_ended(recent, breakers, series),
-        known_from=min((entry.at for entry in recent), default=0.0),
+        ended=_ended(answered.entries, breakers, series),
+        known_from=answered.known_from,
         unusual=alarms_of(unusual.values()),
         reads=_reads(steps),
         schedules=read_schedules(state, config.current(), now_s).trouble,

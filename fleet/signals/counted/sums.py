@@ -26,6 +26,10 @@ POOLS_A_STEP = 50
 _READ = Script.beside(__file__, "read.lua", keys="places*", argv="")
 #: Doubles in one entry of `keys.pool_recent`; its time is the first of them.
 _STRIDE = RECENT_ENTRY.size // 8
+#: Stands for what releases up to 0.2 remember of all pools: no pool has this name.
+FORMER = ""
+#: The last completions that a pool remembers, packed; and how many it keeps: behind these there may be stale ones.
+Ring = tuple[bytes | None, int]
 
 
 def counting(known: Iterable[bytes], configured: Iterable[str]) -> tuple[str, ...]:
@@ -58,15 +62,16 @@ class FleetSums:
 
     Args:
         totals: Counter -> sum.
-        recent: The last completions, `RECENT` at most, in no order.
-        recent_since: Unix time from which on `recent` has all there were: a busy pool's ring forgets sooner.
+        recent: The last completions, `RECENT` at most, in no order: all there were since the first of them. A busy
+            pool's ring forgets sooner than others; what is older in those is left out, it would be the fleet's no more.
+        rings: What each pool remembers of them, by its name; and `FORMER`.
         failures: The last failed tasks as they were written, `RECENT` at most, the newest first.
         failures_since: Unix time from which on `failures` has all there were; 0: it has all of them.
     """
 
     totals: Mapping[bytes, int]
     recent: Sequence[RecentEntry]
-    recent_since: float
+    rings: Mapping[str, Ring]
     failures: Sequence[bytes]
     failures_since: float
 
@@ -84,25 +89,23 @@ def ask(pipe: redis.client.Pipeline, pools: Sequence[str]) -> int:
     return len(steps)
 
 
-def read(replies: Sequence[Any], kept: int) -> FleetSums:
+def read(replies: Sequence[Any], pools: Sequence[str], kept: int) -> FleetSums:
     """Return the sums from the replies to what `ask` asked.
 
     Args:
         replies: In its order.
+        pools: Those that it asked for.
         kept: Completions and failures that a pool remembers.
     """
     hashes, rings, lists = zip(*(place for step in replies for place in step), strict=True)
-    recent = newest_recent([(ring, kept if number else RECENT) for number, ring in enumerate(rings)])
+    by_pool = {pool: (ring, kept if pool else RECENT) for pool, ring in zip((FORMER, *pools), rings, strict=True)}
+    recent, since = newest_recent(by_pool.values())
     totals = added(dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes)
-    return FleetSums(totals, *recent, *newest_failures(lists, kept))
+    return FleetSums(totals, [one for one in recent if one.at >= since], by_pool, *newest_failures(lists, kept))
 
 
-def newest_recent(rings: Iterable[tuple[bytes | None, int]]) -> tuple[list[RecentEntry], float]:
-    """Return the newest entries of several rings, `RECENT` at most, in no order, and since when they are all.
-
-    Args:
-        rings: Each with the number of entries that it keeps; behind these there may be stale ones.
-    """
+def newest_recent(rings: Iterable[Ring]) -> tuple[list[RecentEntry], float]:
+    """Return the newest entries of several rings, `RECENT` at most, in no order, and since when they are all."""
     size, since, kept = RECENT_ENTRY.size, 0.0, list[bytes]()
     for raw, most in rings:
         if raw:
@@ -113,9 +116,8 @@ def newest_recent(rings: Iterable[tuple[bytes | None, int]]) -> tuple[list[Recen
     times = array("d", whole)[::_STRIDE]
     if len(times) <= RECENT:
         return recent_of(whole), since
-    least = nlargest(RECENT, times)[-1]
-    newest = b"".join(whole[n * size : (n + 1) * size] for n, at in enumerate(times) if at >= least)
-    return recent_of(newest), max(since, least)
+    newest = nlargest(RECENT, range(len(times)), key=times.__getitem__)
+    return recent_of(b"".join(whole[n * size : (n + 1) * size] for n in newest)), max(since, times[newest[-1]])
 
 
 def newest_failures(lists: Sequence[Sequence[bytes]], kept: int) -> tuple[list[bytes], float]:

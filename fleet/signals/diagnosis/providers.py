@@ -304,7 +304,8 @@ def _behind_a_hold(case: Case, limit: LimitView) -> int:
 def _none_answered_since(case: Case, limit: LimitView) -> float | None:
     """Return since when an API has answered 429 and nothing else, while tasks wait for it; None: it does not."""
     is_now = limit.refused >= REFUSED_CALLS and (limit.refused_at or 0.0) > case.now_s - REFUSED_NOW_S
-    answered_at = case.symptoms.answered_at.get(api_of(limit.limit), case.symptoms.known_from)
+    api, symptoms = api_of(limit.limit), case.symptoms
+    answered_at = max(symptoms.answered_at.get(api, 0.0), symptoms.known_from.get(api, 0.0))
     facts = case.symptoms.breakers.get(limit.limit)
     is_silent = answered_at < case.now_s - REFUSED_NOW_S and (facts is None or not facts.is_open)
     if not (is_now and is_silent and answered_at and _behind_a_hold(case, limit) >= WAITING_TASKS):

@@ -139,8 +139,8 @@ class Symptoms:
         out: Bots in quarantine, by pool.
         backlogs: Of each pool, (minute since 1970, waiting tasks), the oldest first.
         redis_most_bytes: Memory that Redis may use; 0: not limited.
-        ended: By `provider/model`, the tasks among the last thousand of the fleet that ended well, the newest first.
-        known_from: When the oldest of that thousand ended: what is not among them was answered before that, or never.
+        ended: By `provider/model`, the last tasks that ended well, as far as pools remember them, the newest first.
+        known_from: By `provider/model`: what is not among them was answered before that, or never.
         under_way: By `provider/model/key`, calls without an answer.
         unusual: Keys and bots that are asked for far more than usual.
         reads: By document and `provider/model/key`: what calls have read from caches in the last 10 to 20 minutes, and
@@ -156,7 +156,7 @@ class Symptoms:
     backlogs: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     redis_most_bytes: int = 0
     ended: Mapping[str, Sequence[LastTask]] = field(default_factory=dict)
-    known_from: float = 0.0
+    known_from: Mapping[str, float] = field(default_factory=dict)
     under_way: Mapping[str, OpenCalls] = field(default_factory=dict)
     unusual: tuple[Alarm, ...] = ()
     reads: Mapping[tuple[str, str], tuple[CacheReads, CacheReads]] = field(default_factory=dict)

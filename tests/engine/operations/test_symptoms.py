@@ -14,6 +14,7 @@ from fleet.engine.operations.budgets import read_budget_views, scopes_of
 from fleet.engine.operations.symptoms import OPEN_CALLS, read_symptoms
 from fleet.entries import Entry
 from fleet.resilience.view import read_breakers_now
+from fleet.signals.counted.answered import KnownTasks
 from fleet.signals.diagnosis.symptoms import OpenCalls, Symptoms
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.view import WaitLine
@@ -49,7 +50,7 @@ def read(client: redis.Redis, in_hand: int = 9) -> Symptoms:
     (breaker,) = read_breakers_now(client, [LIMIT])
     return read_symptoms(
         client, now_s=time.time(), breakers={LIMIT: breaker}, series={}, failures=(),
-        workers=client.hgetall(keys.workers()), bots={}, reasons={}, redis_most_bytes=0, recent=(),
+        workers=client.hgetall(keys.workers()), bots={}, reasons={}, redis_most_bytes=0, answered=KnownTasks((), {}),
         in_hand={LIMIT: in_hand},
     )  # fmt: skip
 
