@@ -52,6 +52,9 @@ from fleet.store.keys.pools import (
     probation as probation,
 )
 from fleet.store.keys.pools import (
+    put_out_before as put_out_before,
+)
+from fleet.store.keys.pools import (
     quarantine_reasons as quarantine_reasons,
 )
 from fleet.store.keys.pools import (

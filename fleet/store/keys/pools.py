@@ -32,6 +32,11 @@ def quarantine_reasons(pool: str) -> str:
     return f"{{fleet:{pool}}}:quarantine-reasons"
 
 
+def put_out_before(pool: str) -> str:
+    """Hash, bot name -> `end|since` (us): quarantines by workers of releases up to 0.2 that were taken over."""
+    return f"{{fleet:{pool}}}:put-out-before"
+
+
 def probation(pool: str) -> str:
     """Sorted set, bot name -> tasks that it still has to do well until it gets all of its turns again."""
     return f"{{fleet:{pool}}}:probation"

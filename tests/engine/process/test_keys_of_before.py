@@ -29,6 +29,7 @@ from fleet.models import BotResult
 from fleet.roster import Checkout, Roster, read_quarantined
 from fleet.roster.grading import GRADE, Grade, grade_call, read_grades
 from fleet.roster.health import NORM, Deed
+from fleet.roster.quarantine import release
 from fleet.signals.windows import HOURS, MINUTES, PERIOD, Period
 from fleet.store import keys
 from fleet.store.client import Script, Store, connect
@@ -40,6 +41,8 @@ from tests.signals.working_fleet import SETTINGS, WorkingFleet
 from tests.waiting import wait_until
 
 POOLS = ("a", "b")
+#: What living old workers know by its old name.
+STAY = ("bots", "leases", "claims", "quarantined", "quarantine-reasons")
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def play(fleet: WorkingFleet) -> None:
 
 def left_of_before(client: redis.Redis) -> set[bytes]:
     """Return the old names that are still there, besides those that living old workers know."""
-    stay = {keys.former(what, pool).encode() for what in ("bots", "leases", "claims") for pool in POOLS}
+    stay = {keys.former(what, pool).encode() for what in STAY for pool in POOLS}
     own = {name().encode() for name in (keys.totals, keys.recent, keys.failures, keys.events, keys.counted_pools)}
     return set(client.scan_iter("{fleet}:*")) - stay - own
 
@@ -201,6 +204,36 @@ def test_a_bot_that_an_old_worker_found_bad_stays_out_and_released_it_stays_in(
     }  # fmt: skip
     with pytest.raises(BotsQuarantined):
         with_store(redis_url, lambda store: Roster(store, settings).check_out("a", task_id="t", token="k"))
+
+
+def test_a_quarantine_holds_for_old_workers_that_start_later_and_a_release_here_lasts(
+    redis_url: str, client: redis.Redis
+) -> None:
+    settings, tokens = Settings(pools={"a": PoolSettings(bots=1)}), map(str, itertools.count())
+
+    async def start_and_take(store: Store) -> None:
+        roster = Roster(store, settings)
+        await roster.seed()
+        await roster.check_out("a", task_id="t", token=next(tokens))
+
+    def put_out() -> None:
+        with names_of_before():
+            quarantine_bot(client, settings, "a-001", by="ann", reason="odd answers")
+
+    with_store(redis_url, lambda store: Roster(store, settings).seed())
+    with names_of_before():
+        with_store(redis_url, lambda store: Roster(store, settings).seed())
+    put_out()
+    assert move(redis_url, settings) == 1
+    with names_of_before(), pytest.raises(BotsQuarantined):
+        with_store(redis_url, start_and_take)
+    release(client, "a", "a-001")
+    assert move(redis_url, settings) == 0
+    with_store(redis_url, start_and_take)
+    put_out()
+    assert move(redis_url, settings) == 1, "put out anew"
+    with pytest.raises(BotsQuarantined):
+        with_store(redis_url, start_and_take)
 
 
 def test_a_quarantine_that_is_moved_first_holds_for_bots_that_are_made_after(

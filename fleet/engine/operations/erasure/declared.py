@@ -63,7 +63,7 @@ STORE: dict[str, Holding] = {
     "former": Holding("nothing", "expires", "as the same keys of a pool; moved to them within a minute"),
     "bot_tasks": Holding("nothing", "expires", "ids of each bot's last four tasks"),
     **_none(
-        "counted_pools", "pool_reaped", "pool_totals", "pool_recent",
+        "counted_pools", "pool_reaped", "pool_totals", "pool_recent", "put_out_before",
         "bots", "bot_leases", "bot_claims", "reaped", "quarantined", "quarantine_reasons", "probation", "health",
         "norms", "skills", "specialists", "totals", "bot_rows", "series", "sketch", "recent", "resources", "backlogs",
         "errors", "workers", "fleets", "limit", "bell", "waiting", "binding", "consumed", "consumed_looked",

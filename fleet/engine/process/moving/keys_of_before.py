@@ -4,9 +4,9 @@ Those named all keys of a pool `{fleet}:WHAT:POOL` (`keys.former`). What is ther
 already, a script at a time: whoever dies in between leaves the rest to the next, and nothing counts twice. It is done
 as a worker starts, before it takes a task, and by one worker of the fleet each minute, as long as old workers write.
 
-Not moved: the order of bots and the leases of workers that still run, who know them by their old names; leases that
-ran out are reaped there. The fleet's own counters and lists keep their names, and readers add them
-(`signals/counted/sums.py`).
+Not moved: the order of bots, quarantines and the leases of workers that still run, who know them by their old names:
+quarantines are taken over, each once, and leases that ran out are reaped there. The fleet's own counters and lists keep
+their names, and readers add them (`signals/counted/sums.py`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _GRADES = Script.beside(
 _ROSTER = Script.beside(
     __file__, "move_roster.lua",
     keys="old_quarantined quarantined old_reasons reasons old_probation probation old_classes classes old_bots bots "
-    "old_leases old_claims reaped",
+    "old_leases old_claims reaped taken_over",
     argv="life_s",
     constants={"OUT": OUT, "UNIT": LOAD_UNIT, "REAPED_KEPT": REAPED_KEPT},
 )  # fmt: skip
@@ -207,5 +207,5 @@ def _roster_call(pool: str) -> _Call:
         old_classes=keys.former("graded-classes", pool), classes=answer_keys.classes(pool),
         old_bots=keys.former("bots", pool), bots=keys.bots(pool),
         old_leases=keys.former("leases", pool), old_claims=keys.former("claims", pool),
-        reaped=keys.pool_reaped(pool), life_s=keys.STATE_TTL_S,
+        reaped=keys.pool_reaped(pool), taken_over=keys.put_out_before(pool), life_s=keys.STATE_TTL_S,
     )  # fmt: skip

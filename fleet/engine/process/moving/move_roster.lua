@@ -1,10 +1,12 @@
 -- Take over whom workers of releases up to 0.2 have put out, and reap the leases that they left behind. O(bots out).
 --
--- A bot that they found bad is out here too, until the later of both ends. Their own order of bots, and the leases that
--- their living processes hold, stay where these know them: a lease is reaped there once it has run out, and its task is
--- noted here to have begun. Repeatable, as move_series.lua.
+-- A bot that they found bad is out here too, until the later of both ends. Their own order of bots, quarantines, and the
+-- leases that their living processes hold, stay where these know them: as it starts, one of them lets every bot in that is
+-- out without a quarantine. What was taken over is noted, so that a release here lasts. A lease is reaped there once it
+-- has run out, and its task is noted here to have begun. Repeatable, as move_series.lua.
 --
--- KEYS  old_quarantined, quarantined   sorted set: bot -> end of its quarantine, us of Redis time    TTL of all: life_s
+-- KEYS  old_quarantined, quarantined   sorted set: bot -> end of its quarantine, us of Redis time    TTL of all but the
+--                                      old ones: life_s
 --       old_reasons, reasons           hash: bot -> us of Redis time|who|why
 --       old_probation, probation       sorted set: bot -> tasks that it still has to do well
 --       old_classes, classes           sorted set: class of grades -> time of the last one
@@ -12,17 +14,18 @@
 --       old_leases                     sorted set: bot|token -> expiry, us of Redis time
 --       old_claims                     hash: token -> bot
 --       reaped                         sorted set: token -> s: leases that ran out, the newest REAPED_KEPT
+--       taken_over                     hash: bot -> end|since (us) of its old quarantine
 -- ARGV  life_s                         life of the keys, s
--- Reply keys that were moved, and leases that were reaped
+-- Reply keys that were moved, quarantines that were taken over, and leases that were reaped
 -- Leases that are reaped in one step, at most.
 local REAP_MOST = 1000
 local old_quarantined, quarantined, old_reasons, reasons, old_probation, probation, old_classes, classes, old_bots, bots,
-  old_leases, old_claims, reaped = unpack(KEYS)
+  old_leases, old_claims, reaped, taken_over = unpack(KEYS)
 local life_s = ARGV[LIFE_S]
 local moved = 0
 
-local function put_out(bot, ends)
-  local there, reason = redis.call('ZSCORE', quarantined, bot), redis.call('HGET', old_reasons, bot)
+local function put_out(bot, ends, reason)
+  local there = redis.call('ZSCORE', quarantined, bot)
   if there and tonumber(there) >= tonumber(ends) then return end
   redis.call('ZADD', quarantined, ends, bot)
   if reason then redis.call('HSET', reasons, bot, reason) end
@@ -32,8 +35,17 @@ end
 
 local function take_over_quarantines()
   local out = redis.call('ZRANGE', old_quarantined, 0, -1, 'WITHSCORES')
-  for i = 1, #out, 2 do put_out(out[i], out[i + 1]) end
-  moved = moved + redis.call('DEL', old_quarantined, old_reasons)
+  if #out == 0 then return end
+  for i = 1, #out, 2 do
+    local bot, ends, reason = out[i], out[i + 1], redis.call('HGET', old_reasons, out[i])
+    local told = ends .. '|' .. string.match(reason or '', '^%d*')
+    if redis.call('HGET', taken_over, bot) ~= told then
+      put_out(bot, ends, reason)
+      redis.call('HSET', taken_over, bot, told)
+      moved = moved + 1
+    end
+  end
+  redis.call('EXPIRE', taken_over, life_s)
   redis.call('EXPIRE', quarantined, life_s)
   redis.call('EXPIRE', reasons, life_s)
 end
