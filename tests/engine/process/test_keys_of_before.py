@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import struct
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,7 +29,7 @@ from fleet.errors import BotsQuarantined, StoreUnavailable
 from fleet.models import BotResult
 from fleet.roster import Checkout, Roster, read_quarantined
 from fleet.roster.grading import GRADE, Grade, grade_call, read_grades
-from fleet.roster.health import NORM, Deed
+from fleet.roster.health import HEAD_BYTES, NORM, ROW, Deed
 from fleet.roster.quarantine import release
 from fleet.signals.windows import HOURS, MINUTES, PERIOD, Period
 from fleet.store import keys
@@ -316,6 +317,31 @@ def test_what_was_learnt_of_kinds_is_added_up(redis_url: str, client: redis.Redi
     assert norm[2] == 80 and abs(norm[0] - 100) < 3 and abs(norm[1] - 50) < 2
     assert counted(client, "graded") == 80
     assert client.strlen(keys.skills("a", "sql")) == 4 * 16
+
+
+#: What is usual for a class, and what is known against a bot, as 0.2 packed it.
+NORM_OF_0_2, ROW_OF_0_2 = struct.Struct("<6d"), struct.Struct("<3f4B2I")
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_what_0_2_found_usual_is_usual_here(redis_url: str, client: redis.Redis, has_begun: bool) -> None:
+    settings = Settings(pools={"a": PoolSettings(bots=1)})
+    norm, samples = (400.0, 900.0, 300.0, 200.0, 40.0, 7.0), [bytes([n, n + 50, n + 100]) for n in range(31)]
+    client.hset(keys.former("norms", "a"), "sql", NORM_OF_0_2.pack(*norm))
+    row = ROW_OF_0_2.pack(0.5, 0.0, 2.0, 10, 20, 30, 1, 70, 60)
+    client.set(keys.former("health", "a"), b"".join(samples).ljust(HEAD_BYTES, b"\0") + bytes(len(row)) + row)
+    if has_begun:
+        client.hset(keys.norms("a"), "sql", NORM.struct.pack(400.0, 900.0, 100.0, 50.0, 10.0, 7.0, 5.0))
+        client.set(keys.health("a"), b"".join(bytes([n, 1, 2, 1]) for n in range(31)).ljust(HEAD_BYTES, b"\0"))
+    assert move(redis_url, settings) == 2
+    stored: Any = client.hget(keys.norms("a"), "sql")
+    known = (400.0, 900.0, 400.0, 250.0, 50.0, 7.0, 5.0) if has_begun else (*norm, 0.0)
+    assert NORM.struct.unpack(stored) == pytest.approx(known)
+    raw: Any = client.get(keys.health("a"))
+    usual = [bytes([n, 1, 2, 1]) for n in range(31)] if has_begun else [one + b"\0" for one in samples]
+    assert raw[:HEAD_BYTES] == b"".join(usual).ljust(HEAD_BYTES, b"\0")
+    found = ROW.struct.unpack(raw[-len(row) :])
+    assert found == pytest.approx((0.5, 0.0, 2.0, 10, 20, 30, 1, 70, 60, 0, 0))
 
 
 def test_one_pool_that_cannot_be_moved_stops_no_other(redis_url: str, client: redis.Redis) -> None:

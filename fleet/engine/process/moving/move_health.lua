@@ -1,7 +1,8 @@
 -- Move how the bots of a pool stand, and what is usual in it, from where releases up to 0.2 kept it. O(bots).
 --
 -- What nobody has written anew is renamed. Else the heavier evidence stands and tasks are added up; what is usual is
--- weighed by tasks. Repeatable, as move_series.lua.
+-- weighed by tasks. Repeatable, as move_series.lua. Rows are as they were; these releases kept of each of the latest tasks
+-- only the rates, not whether it was slow, and of a class all but its wrong tasks: these are 0 here.
 --
 -- KEYS  old_health, health   string: evidence against each bot, see health.lua                TTL of all: life_s
 --       old_norms, norms     hash: task class -> packed, what is usual
@@ -9,14 +10,8 @@
 -- Reply keys that were moved
 local old_health, health, old_norms, norms = unpack(KEYS)
 local MOST_SINCE, MOST_TASKS = 65535, 4294967295
-local moved = 0
-
--- True when both keys are there; else the new one is all there is.
-local function are_both(old, new)
-  local how = rename({ old, new }, { ARGV[LIFE_S] })
-  if how > 0 then moved = moved + 1 end
-  return how == 2
-end
+-- The latest tasks in the head. A wrong_tasks of 0, and a task that was not slow.
+local SAMPLES, NO_WRONG_TASKS, NOT_SLOW = 31, string.rep('\0', 8), '\0'
 
 local function merge_row(number, old)
   local at = HEAD_BYTES + number * ROW_BYTES
@@ -42,6 +37,23 @@ local function merge_health()
   end
 end
 
+local function adapt_head()
+  local head, samples = redis.call('GETRANGE', health, 0, SAMPLES * TESTS - 1), {}
+  for place = 0, math.floor(#head / TESTS) - 1 do
+    samples[place + 1] = string.sub(head, place * TESTS + 1, (place + 1) * TESTS) .. NOT_SLOW
+  end
+  redis.call('SETRANGE', health, 0, table.concat(samples))
+end
+
+local function adapted(packed)
+  return #packed == NORM_BYTES - #NO_WRONG_TASKS and packed .. NO_WRONG_TASKS or packed
+end
+
+local function adapt_norms()
+  local flat = redis.call('HGETALL', norms)
+  for i = 1, #flat, 2 do redis.call('HSET', norms, flat[i], adapted(flat[i + 1])) end
+end
+
 local function merge_norm(kind, packed)
   local there = redis.call('HGET', norms, kind)
   if there and #there == NORM_BYTES and #packed == NORM_BYTES then
@@ -57,13 +69,19 @@ local function merge_norm(kind, packed)
   if #packed == NORM_BYTES then redis.call('HSET', norms, kind, packed) end
 end
 
-if are_both(old_health, health) then
-  merge_health()
-  redis.call('DEL', old_health)
-end
-if are_both(old_norms, norms) then
+local function merge_norms()
   local flat = redis.call('HGETALL', old_norms)
-  for i = 1, #flat, 2 do merge_norm(flat[i], flat[i + 1]) end
-  redis.call('DEL', old_norms)
+  for i = 1, #flat, 2 do merge_norm(flat[i], adapted(flat[i + 1])) end
 end
-return moved
+
+local function move(old, new, adapt, merge)
+  local how = rename({ old, new }, { ARGV[LIFE_S] })
+  if how == 1 then adapt() end
+  if how == 2 then
+    merge()
+    redis.call('DEL', old)
+  end
+  return math.min(how, 1)
+end
+
+return move(old_health, health, adapt_head, merge_health) + move(old_norms, norms, adapt_norms, merge_norms)
