@@ -120,6 +120,16 @@ def test_old_workers_may_go_on_writing_for_as_long_as_they_like(redis_url: str, 
     assert not list(untruths(client, SETTINGS, fleet.results))
 
 
+def test_what_was_counted_of_the_fleet_expires_no_more(redis_url: str, client: redis.Redis) -> None:
+    fleet = WorkingFleet(redis_url, client)
+    with names_of_before():
+        play(fleet)
+    client.expire(keys.totals(), keys.STATE_TTL_S)  # as workers of 0.2 do with each task
+    move(redis_url)
+    assert client.ttl(keys.totals()) == -1
+    assert fleet.overview.read().totals["completions"] == 6
+
+
 class Dying(Store):
     """A connection that is cut before, or just after, a script."""
 

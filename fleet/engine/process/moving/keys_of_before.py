@@ -6,7 +6,7 @@ as a worker starts, before it takes a task, and by one worker of the fleet each 
 
 Not moved: the order of bots, quarantines and the leases of workers that still run, who know them by their old names:
 quarantines are taken over, each once, and leases that ran out are reaped there. The fleet's own counters and lists keep
-their names, and readers add them (`signals/counted/sums.py`).
+their names, and readers add them (`signals/counted/sums.py`): these counters are only kept from expiring.
 """
 
 from __future__ import annotations
@@ -110,12 +110,13 @@ class KeysOfBefore:
                 logger.warning("keys of before not moved error=%s", error)
 
     async def move(self) -> int:
-        """Move all there is, pool by pool; return how many keys and leases. One round trip where there is nothing.
+        """Move all there is, pool by pool; return how many keys and leases. Three round trips where there is nothing.
 
         Raises:
             StoreUnavailable: When Redis does not answer. What was moved is moved; the rest is when it is called again.
         """
         await register(self._state, self._settings.pools)
+        await self._state.command("PERSIST", keys.totals())  # old workers let the fleet's counters expire
         pools = (*self._settings.pools, NOBODY)
         names = ([keys.former(what, pool) for what in _PLAIN] for pool in pools)
         found = await asyncio.gather(*(self._state.command("EXISTS", *some) for some in names))
