@@ -116,9 +116,9 @@ class ForegroundStack:
             revived = self._services.revive(time.monotonic())
             for line in revived:
                 self._say(line)
-            for hang in self._watchdog.look(self._supervisor.pids, time.monotonic()):
+            for hang in self._watchdog.look(self._supervisor.workers, time.monotonic()):
                 self._supervisor.replace(hang.pid, hang.why)
-            for line in self._watchdog.late(self._supervisor.pids):
+            for line in self._watchdog.late(self._supervisor.workers):
                 self._say(line)
             if self._supervisor.tick() or revived:
                 self._publish_if_possible()
@@ -201,6 +201,7 @@ def child_specs(
             ),
             log=logs / f"w{number}.log",
             address=f"w{number}@{socket.gethostname()}",
+            is_worker=True,
         )
         for number in range(1, settings.worker.processes + 1)
     ]

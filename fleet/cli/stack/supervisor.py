@@ -31,12 +31,13 @@ HANG_GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to run and where its output goes; `address` is for people."""
+    """What to run and where its output goes; `address` is for people, and the name under which a worker reports."""
 
     name: str
     command: tuple[str, ...]
     log: Path
     address: str = ""
+    is_worker: bool = False
 
 
 class Child:
@@ -141,9 +142,9 @@ class Supervisor:
         return tuple(part for child in self.children if (part := child.part) is not None)
 
     @property
-    def pids(self) -> dict[str, int]:
-        """Return the pids of the children that run now, by address."""
-        return {child.spec.address: child.pid for child in self.children if child.pid is not None}
+    def workers(self) -> dict[str, int]:
+        """Return the pids of the workers that run now, by address."""
+        return {child.spec.address: child.pid for child in self.children if child.spec.is_worker and child.pid}
 
     def start(self) -> None:
         """Start all children."""

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fleet import config
+from fleet.cli.stack.foreground import child_specs
 from fleet.cli.stack.stack_file import read_stack
+from fleet.cli.stack.supervisor import Supervisor
 from fleet.cli.stack.watchdog import LOOK_EVERY_S, MAIN_FACTOR, PAUSE_S, START_S, Watch, Watchdog
 from fleet.config import RedisSettings, Settings, WorkerSettings
 from fleet.engine.messages.producer import submit_many
@@ -74,6 +77,26 @@ def test_a_worker_that_does_not_get_as_far_as_a_report_is_told_once(own_redis: R
             assert dog.look(ours, now + 0.5) == dog.late(ours) == []
     line = "w2 started 62 s ago and has not reported: does an import hang? See its log"
     assert {now: lines for now, lines in told.items() if lines} == {START_S + LOOK_EVERY_S: [line]}
+
+
+def test_what_is_no_worker_reports_nothing_and_is_never_late(own_redis: RedisServer, tmp_path: Path) -> None:
+    """Given a stack with beat and Flower, a minute after the start only the worker without a report is told."""
+    settings = Settings.model_validate({
+        "redis": {"url": own_redis.url}, "worker": {"processes": 1}, "flower": {"port": 0},
+        "schedules": {"news": {"every_s": 3600, "task": {"prompt": "What is new?"}}},
+    })  # fmt: skip
+    specs = child_specs(settings, tmp_path, flower=True)
+    assert [spec.name for spec in specs] == ["w1", "beat", "flower"]
+    supervisor = Supervisor([replace(spec, command=("/bin/sleep", "60")) for spec in specs], lambda line: None)
+    dog, told = Watchdog(settings), list[str]()
+    try:
+        supervisor.start()
+        for now in looks(2 * START_S):
+            assert dog.look(supervisor.workers, now) == []
+            told += dog.late(supervisor.workers)
+    finally:
+        supervisor.stop(grace_s=0.0)
+    assert [line.partition(" started")[0] for line in told] == ["w1"]
 
 
 def test_nobody_is_late_while_redis_is_away_or_the_supervisor_stood_still() -> None:
