@@ -37,7 +37,7 @@ TAKE = Script.beside(
     using=[OPEN, ISO_TIME, NEXT],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
-LAPSED = Script.beside(__file__, "lapsed.lua", keys="index swept", argv="lease_s most quiet_s")
+LAPSED = Script.beside(__file__, "lapsed.lua", keys="index unacked swept", argv="lease_s most quiet_s")
 RESTORE = Script.beside(
     __file__,
     "restore.lua",
@@ -372,8 +372,9 @@ def renew_call(tags: Sequence[str]) -> tuple[list[Any], list[Any]]:
 def lapsed_call(lease_s: float = LEASE_S) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `lapsed.lua`."""
     return LAPSED.call(
-        index=keys.unacked_index(), swept=keys.swept(), lease_s=lease_s, most=SWEEP_MOST, quiet_s=lease_s * QUIET_LEASES
-    )
+        index=keys.unacked_index(), unacked=keys.unacked(), swept=keys.swept(),
+        lease_s=lease_s, most=SWEEP_MOST, quiet_s=lease_s * QUIET_LEASES,
+    )  # fmt: skip
 
 
 def restore_call(

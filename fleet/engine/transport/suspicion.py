@@ -7,12 +7,12 @@ apart (`fleet/engine/process/suspects/apart.py`), which harms none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import redis
 
-from fleet.engine.messages.queues import PRIORITY_SEPARATOR, list_key
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR, list_key, pool_of, queue_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.held import Tag
 from fleet.signals.recorder import split_reports
@@ -40,18 +40,15 @@ class Witness:
 
     def __init__(self, state_url: str, pools: Iterable[str]) -> None:
         self._url = state_url
-        self._places = [
-            place
-            for pool in pools
-            for place in (
-                (keys.pool_reaped(pool), keys.bot_claims(pool)), (keys.reaped(), keys.former("claims", pool)),
-            )
-        ]  # fmt: skip
+        self._pools = tuple(pools)
         self._client: redis.Redis | None = None
 
-    def dead_of(self, tags: Sequence[str]) -> dict[str, str]:
+    def dead_of(self, lapsed: Mapping[str, str]) -> dict[str, str]:
         """Return tag -> id of the process that is gone: as it is when its bot was checked out, so that the task had
         begun; with `leases.UNKNOWN` before it otherwise.
+
+        Args:
+            lapsed: Tag -> key of the list that its message was taken from.
 
         Raises:
             StoreUnavailable: When the state Redis does not answer: then nobody knows.
@@ -59,16 +56,31 @@ class Witness:
         with store_errors(self._url):
             client = self._client = self._client or connect(self._url, timeout_s=ASK_S)
             living = {leases.process_id(), *_reporting(client)}
-            found = [(text, tag) for text in tags if (tag := Tag.parse(text)) is not None]
+            found = [(text, tag) for text in lapsed if (tag := Tag.parse(text)) is not None]
             gone = {text: tag.process for text, tag in found if tag.process not in living}
-            begun = set(self._begun(client, list(gone)))
+            begun = set(self._begun(client, {tag: lapsed[tag] for tag in gone}))
             return {tag: died if tag in begun else leases.UNKNOWN + died for tag, died in gone.items()}
 
-    def _begun(self, client: redis.Redis, tags: Sequence[str]) -> Iterator[str]:
-        for start in range(0, len(tags), ASKED_AT_ONCE):
-            some = tags[start : start + ASKED_AT_ONCE]
-            calls = [BEGUN.call(reaped=reaped, claims=claims, tokens=some) for reaped, claims in self._places]
-            yield from (tag.decode() for begun in run_script_each(client, BEGUN, calls) for tag in begun)
+    def _begun(self, client: redis.Redis, lists: Mapping[str, str]) -> Iterator[str]:
+        """Ask of each pool for its own tasks only, in one round trip: there may be a thousand pools."""
+        by_pool: dict[str, list[str]] = {}
+        for tag, place in lists.items():
+            for pool in self._pools_of(place):
+                by_pool.setdefault(pool, []).append(tag)
+        calls = [
+            BEGUN.call(reaped=reaped, claims=claims, tokens=tags[start : start + ASKED_AT_ONCE])
+            for pool, tags in by_pool.items()
+            for start in range(0, len(tags), ASKED_AT_ONCE)
+            for reaped, claims in (
+                (keys.pool_reaped(pool), keys.bot_claims(pool)), (keys.reaped(), keys.former("claims", pool)),
+            )
+        ]  # fmt: skip
+        return (tag.decode() for begun in run_script_each(client, BEGUN, calls) for tag in begun)
+
+    def _pools_of(self, place: str) -> Sequence[str]:
+        """Return the pool that a list belongs to; of another queue, where plain clients may have put anything, all."""
+        pool = pool_of(queue_of(place)[0]) if place else None
+        return [pool] if pool in self._pools else self._pools
 
 
 def _reporting(client: redis.Redis) -> Iterator[str]:
@@ -87,9 +99,9 @@ def ask(witness: Witness) -> None:
     _witness = witness
 
 
-def dead_of(tags: Sequence[str]) -> dict[str, str]:
-    """Return tag -> id of the process that died while the task ran; raises as `Witness.dead_of`."""
-    return {} if _witness is None or not tags else _witness.dead_of(tags)
+def dead_of(lapsed: Mapping[str, str]) -> dict[str, str]:
+    """Return tag -> id of the process that died while the task ran; as `Witness.dead_of`."""
+    return {} if _witness is None or not lapsed else _witness.dead_of(lapsed)
 
 
 def sweep(client: redis.Redis, lease_s: float) -> tuple[int, int]:
@@ -102,7 +114,8 @@ def sweep(client: redis.Redis, lease_s: float) -> tuple[int, int]:
         StoreUnavailable: When the state Redis does not answer: they wait until it does.
         redis.RedisError: When the broker does not.
     """
-    lapsed = [tag.decode() for tag in run_script(client, leases.LAPSED, *leases.lapsed_call(lease_s))]
+    found = [part.decode() for part in run_script(client, leases.LAPSED, *leases.lapsed_call(lease_s))]
+    lapsed = dict(zip(found[::2], found[1::2], strict=True))
     if not lapsed:
         return 0, 0
     call = leases.restore_call(lapsed, lapsed_s=lease_s, dead=dead_of(lapsed))

@@ -165,6 +165,31 @@ def test_a_task_whose_bots_lease_was_reaped_meanwhile_had_begun_all_the_same(
     assert marks(client) == 1
 
 
+def test_only_the_pool_of_a_message_is_asked_whether_its_task_had_begun(
+    broker: Connection, client: redis.Redis, redis_url: str
+) -> None:
+    """Given a thousand pools, and two messages of one of them."""
+    pools = [*(f"p{number}" for number in range(1000)), "research"]
+    suspicion.ask(suspicion.Witness(redis_url, pools))
+    messages = taken(broker, "begun", "waited")
+    tags = [leave(client, message) for message in messages]
+    begin(redis_url, tags[0])
+    client.config_resetstat()
+    sweep(client, messages[0])
+    assert marks(client) == 1
+    assert int(client.info("commandstats")["cmdstat_hexists"]["calls"]) == 2 * len(tags)
+
+
+def test_a_message_of_another_queue_may_have_begun_in_any_pool(
+    broker: Connection, client: redis.Redis, redis_url: str
+) -> None:
+    put(broker, "begun", queue="of-a-plain-client")
+    (message,) = take(broker, 1, queues=("of-a-plain-client",))
+    begin(redis_url, leave(client, message))
+    sweep(client, message)
+    assert marks(client) == 1
+
+
 def test_with_two_redis_servers_the_state_tells_who_had_begun_and_the_broker_keeps_the_mark(
     broker: Connection, client: redis.Redis, redis_url: str
 ) -> None:
