@@ -53,8 +53,9 @@ class _Bindings:
 class Publishing(PrefixedChannel):
     """A kombu channel that publishes in one step, rings the bell, and has what this process holds at this broker."""
 
-    #: Gathers the bindings of queues while many are declared.
+    #: Gathers the bindings of queues while many are declared; and takes the place of the client while one is bound.
     _bindings: _Bindings | None = None
+    _binding: _Bindings | None = None
 
     @cached_property
     def holdings(self) -> leases.Holdings:
@@ -70,7 +71,7 @@ class Publishing(PrefixedChannel):
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        yield client or self._bindings or self.resident
+        yield client or self._binding or self.resident
 
     @contextmanager
     def declaring(self) -> Iterator[None]:
@@ -83,6 +84,14 @@ class Publishing(PrefixedChannel):
             finally:
                 self._bindings = None
             pipe.execute()
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Bind a queue, with others in one go while many are declared; not one with `expires`: kombu has a script."""
+        self._binding = self._bindings if queue not in self._expires else None
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+        finally:
+            self._binding = None
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         step = self.priority(self._get_message_priority(message, reverse=False))

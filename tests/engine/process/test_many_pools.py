@@ -42,6 +42,20 @@ def test_all_queues_of_a_worker_are_bound_in_a_few_round_trips(redis_url: str) -
         assert opened.queue_declare(NAMES[0]).message_count == 1  # it counts again
 
 
+def test_a_queue_that_expires_is_bound_beside_the_others(redis_url: str) -> None:
+    """Given one in a user's `task_queues`: kombu keeps its binding alive by a script of its own."""
+    leases._HOLDINGS.clear()
+    own = Queue("own", Exchange("own"), routing_key="own", expires=60)
+    with Connection(redis_url, transport=channel.Transport) as connection, connect(redis_url) as client:
+        opened = connection.default_channel
+        with opened.declaring():
+            Consumer(opened, [Queue(NAMES[0], Exchange(NAMES[0]), routing_key=NAMES[0]), own])
+        assert every(client.exists(f"_kombu.binding.{name}") for name in (NAMES[0], "own"))
+        with connection.Producer() as producer:
+            producer.publish("x", exchange="own", routing_key="own", priority=2)
+        assert opened.queue_declare("own").message_count == 1
+
+
 def test_the_holds_of_all_pools_are_looked_at_together(redis_url: str) -> None:
     async def work() -> None:
         store = Store(redis_url)
