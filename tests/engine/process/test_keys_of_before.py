@@ -130,6 +130,43 @@ def test_what_was_counted_of_the_fleet_expires_no_more(redis_url: str, client: r
     assert fleet.overview.read().totals["completions"] == 6
 
 
+def test_what_old_workers_alone_know_costs_a_look_and_no_more(redis_url: str, client: redis.Redis) -> None:
+    settings = Settings(pools={f"p{number}": PoolSettings(bots=1) for number in range(120)})
+
+    async def work(store: Store) -> None:
+        for pool in settings.pools:
+            await Roster(store, settings).check_out(pool, task_id="t", token=pool)
+
+    with names_of_before():
+        with_store(redis_url, lambda store: Roster(store, settings).seed())
+        with_store(redis_url, work)
+        quarantine_bot(client, settings, "p7-001", by="ann", reason="odd answers")
+    assert move(redis_url, settings) == 1
+
+    async def move_within(scripts: int) -> int:
+        store = Dying(redis_url)
+        store.scripts = scripts
+        try:
+            return await KeysOfBefore(settings, store).move()
+        finally:
+            await store.close()
+
+    assert asyncio.run(move_within(4)) == 0, "three looks, and one at p7"
+
+
+def test_answers_that_are_kept_after_all_else_was_moved_are_moved(redis_url: str, client: redis.Redis) -> None:
+    settings = Settings(pools={"a": PoolSettings(bots=1)})
+
+    async def answer(store: Store) -> None:
+        Windows(store, settings).record("a", "sql", Fingerprint(1, 2, 0, array("H", range(8))))
+        await store.command("PING")
+
+    with names_of_before():
+        with_store(redis_url, answer)
+    assert move(redis_url, settings) == 1
+    assert client.llen(keys.answers("a", "sql")) == 1
+
+
 class Dying(Store):
     """A connection that is cut before, or just after, a script."""
 

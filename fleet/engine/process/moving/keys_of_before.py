@@ -15,7 +15,9 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from fleet.config import Settings
@@ -76,12 +78,16 @@ _ROSTER = Script.beside(
     argv="life_s",
     constants={"OUT": OUT, "UNIT": LOAD_UNIT, "REAPED_KEPT": REAPED_KEPT},
 )  # fmt: skip
-#: What stands in the names of a pool's old keys, of those that show that old workers write or have written. Their order
-#: of bots is none of them: it stays for a week.
-_PLAIN = (
-    "leases", "quarantined", "probation", "health", "norms", "graded-classes", "signals:bots", "signals:tasks",
-    "signals:series", "signals:sketch", "signals:errors",
+_LOOK = Script.beside(__file__, "look.lua", keys="places*", argv="sizes*")
+#: What stands in the names of a pool's old keys that are moved whole: who finishes a task writes one of them.
+_WHOLE = (
+    "probation", "health", "norms", "graded-classes", "signals:bots", "signals:tasks", "signals:series",
+    "signals:sketch", "signals:errors",
 )  # fmt: skip
+#: Pools that are looked at in one step (count): 0.5 ms of Redis.
+POOLS_A_STEP = 50
+#: What `look.lua` says of a pool.
+_NOTHING, _ROSTER_ONLY = 0, 1
 _OF_KIND = ("skills", "specialists", "diversity:answers", "shadow-ration")
 
 _Call = tuple[Script, tuple[list[Any], list[Any]]]
@@ -110,20 +116,20 @@ class KeysOfBefore:
                 logger.warning("keys of before not moved error=%s", error)
 
     async def move(self) -> int:
-        """Move all there is, pool by pool; return how many keys and leases. Three round trips where there is nothing.
+        """Move all there is, pool by pool; return how many keys and leases. Four round trips where there is nothing.
 
         Raises:
             StoreUnavailable: When Redis does not answer. What was moved is moved; the rest is when it is called again.
         """
         await register(self._state, self._settings.pools)
         await self._state.command("PERSIST", keys.totals())  # old workers let the fleet's counters expire
-        pools = (*self._settings.pools, NOBODY)
-        names = ([keys.former(what, pool) for what in _PLAIN] for pool in pools)
-        found = await asyncio.gather(*(self._state.command("EXISTS", *some) for some in names))
+        answered = await self._answered()
         moved = 0
-        for pool in (pool for pool, count in zip(pools, found, strict=True) if count):
+        for pool, found in await self._look(answered):
             try:
-                moved += await self._move_pool(pool)
+                moved += await (
+                    self._run(_roster_call(pool)) if found == _ROSTER_ONLY else self._move_pool(pool, answered)
+                )
             except StoreUnavailable:
                 raise
             except StoreError as error:  # somebody else wrote one of its keys: the other pools go on
@@ -132,30 +138,50 @@ class KeysOfBefore:
             logger.info("moved keys=%d: a release before this one has written them", moved)
         return moved
 
-    async def _move_pool(self, pool: str) -> int:
-        """Move one pool: first what is known of kinds, which the keys moved last tell of."""
-        moved = 0
-        for names, call in [*self._of_kinds(pool, await self._kinds(pool)), *await self._of_classes(pool)]:
-            if await self._state.command("EXISTS", *names):
-                moved += await self._run(call)
+    async def _answered(self) -> dict[str, set[str]]:
+        """Return the kinds of tasks of which answers are kept, by pool."""
+        kinds = defaultdict[str, set[str]](set)
+        for name in await self._state.command("HKEYS", keys.answer_counts()):
+            pool, _, kind = name.decode().partition("|")
+            kinds[pool].add(kind)
+        return kinds
+
+    async def _look(self, answered: Mapping[str, Iterable[str]]) -> list[tuple[str, int]]:
+        """Return the pools of which there is anything to move, each with what. Answers are kept apart from all else."""
+        pools = (*self._settings.pools, NOBODY)
+        places = [
+            [
+                *(keys.former(what, pool) for what in ("leases", "quarantined", *_WHOLE)),
+                *(keys.former("diversity:answers", f"{pool}:{kind}") for kind in answered.get(pool, ())),
+            ]
+            for pool in pools
+        ]
+        steps = [places[start : start + POOLS_A_STEP] for start in range(0, len(places), POOLS_A_STEP)]
+        calls = (_LOOK.call(places=[*chain.from_iterable(step)], sizes=[*map(len, step)]) for step in steps)
+        found = chain.from_iterable(await asyncio.gather(*(self._state.run(_LOOK, *call) for call in calls)))
+        return [(pool, what) for pool, what in zip(pools, found, strict=True) if what != _NOTHING]
+
+    async def _move_pool(self, pool: str, answered: Mapping[str, Iterable[str]]) -> int:
+        """Move one pool: first what is known of kinds, which the keys moved last tell of, and what came meanwhile."""
+        kinds = {*await self._kinds(pool), *answered.get(pool, ())}
+        moved = await self._move_those_there([*self._of_kinds(pool, kinds), *await self._of_classes(pool)])
         for call in (_series_call(pool), _rows_call(pool), _roster_call(pool), _health_call(pool)):
             moved += await self._run(call)
-        return moved
+        return moved + await self._move_those_there([*self._of_kinds(pool, {*kinds, *await self._kinds(pool)})])
+
+    async def _move_those_there(self, all_: list[tuple[list[str], _Call]]) -> int:
+        are_there = await asyncio.gather(*(self._state.command("EXISTS", *names) for names, _ in all_))
+        return sum([await self._run(call) for is_there, (_, call) in zip(are_there, all_, strict=True) if is_there])
 
     async def _run(self, call: _Call) -> int:
         script, (names, arguments) = call
         return int(await self._state.run(script, names, arguments))
 
     async def _kinds(self, pool: str) -> set[str]:
-        """Return the kinds of tasks that a pool may know anything of."""
-        flat = await asyncio.gather(
-            self._state.command("HKEYS", keys.former("norms", pool)),
-            self._state.command("HKEYS", keys.norms(pool)),
-            self._state.command("HKEYS", keys.answer_counts()),
-        )
-        *norms, counted = ([name.decode() for name in names] for names in flat)
-        answered = {kind for of, _, kind in (name.partition("|") for name in counted) if of == pool}
-        return {*(kind for names in norms for kind in names), *answered, *self._settings.kinds, "default"}
+        """Return the kinds of tasks that a pool may know anything of, besides those of its answers."""
+        places = (keys.former("norms", pool), keys.norms(pool))
+        norms = await asyncio.gather(*(self._state.command("HKEYS", place) for place in places))
+        return {*(kind.decode() for names in norms for kind in names), *self._settings.kinds, "default"}
 
     def _of_kinds(self, pool: str, kinds: Iterable[str]) -> Iterator[tuple[list[str], _Call]]:
         for kind in kinds:
