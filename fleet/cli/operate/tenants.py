@@ -28,26 +28,25 @@ def tenants(pool: str | None, as_json: bool) -> None:
       fleet tenants --pool research
       fleet tenants --json | jq '.tenants[] | select(.waited_s > 60)'
     """
-    from fleet.engine.operations.tenants.board import LISTED, tenants_view
+    from fleet.engine.operations.tenants.board import tenants_view
     from fleet.store.private.two_redis import two_redis
 
     settings = config.current()
     if pool is not None and pool not in settings.pools:
         raise ConfigurationError(f"pool {quote(pool)}: {nearest(pool, list(settings.pools))}")
     with two_redis(settings) as both:
-        view = tenants_view(both.broker, settings, most=LISTED)
+        view = tenants_view(both.broker, settings, None if pool is None else [pool])
     now_s = time.time()
-    rows = [row for row in view.rows if pool in (None, row.pool)]
     if as_json:
-        told = [row.model_dump(mode="json") | {"waited_s": row.waited_s(now_s)} for row in rows]
+        told = [row.model_dump(mode="json") | {"waited_s": row.waited_s(now_s)} for row in view.rows]
         more = {"others": view.others, "others_waiting": view.others_waiting}
         click.echo(json.dumps({"tenants": told, **more}, indent=2))
         return
-    if not rows:
+    if not view.rows:
         click.echo("no task of a tenant waits", err=True)
         return
     heads = ("TENANT", "POOL", "WAITING", "NEXT WAITS", "WEIGHT", "SHARE")
-    for line in table([heads, *(_cells(row, now_s) for row in rows)], left=(0, 1)):
+    for line in table([heads, *(_cells(row, now_s) for row in view.rows)], left=(0, 1)):
         click.echo(line)
     if view.others:
         click.echo(f"and {counted(view.others, 'more')}, {counted(view.others_waiting, 'task')}", err=True)

@@ -34,7 +34,7 @@ from fleet.engine.operations.scaling.published import scaling_view
 from fleet.engine.operations.symptoms import read_symptoms
 from fleet.engine.operations.task_page import TaskPage, read_task
 from fleet.engine.operations.task_search import Finder, TaskSearch, Wish
-from fleet.engine.operations.tenants.board import tenants_view
+from fleet.engine.operations.tenants.board import TenantBoard
 from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.models import Priority, bot_name
@@ -108,7 +108,7 @@ class Overview:
         self._settings = settings
         self._state = state
         self._broker = broker
-        self._billing = Billing(settings)
+        self._billing, self._tenants = Billing(settings), TenantBoard()
         self._names = {name: _names(name, pool.bots) for name, pool in settings.pools.items()}
 
     def read(self) -> FleetView:
@@ -198,7 +198,7 @@ class Overview:
             dead=read_dead_of(self._state, self._broker, settings, pools),
             jobs=read_jobs(self._state, now_s),
             rollouts=rollout_views(self._state, now_s),
-            tenants=tenants_view(self._broker, settings),
+            tenants=self._tenants.read(self._broker, settings),
             suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in speaking),
         )
         symptoms = read_symptoms(

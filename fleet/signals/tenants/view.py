@@ -30,7 +30,7 @@ class TenantsView(Frozen):
     """Tenants that wait in pools where more than one does, or some have weights."""
 
     rows: tuple[TenantView, ...] = Field((), description="Those with the most tasks, the most first.")
-    others: int = Field(0, description="How many more there are.")
+    others: int = Field(0, description="How many more there are; at most, where there are thousands.")
     others_waiting: int = Field(0, description="Tasks of those.")
-    by_pool: dict[str, int] = Field({}, description="How many tenants wait, by pool.")
+    by_pool: dict[str, int] = Field({}, description="How many tenants wait, by pool; at most, as above.")
     unused: tuple[str, ...] = Field((), description="On demand: tenants with a weight, of which nothing is known.")

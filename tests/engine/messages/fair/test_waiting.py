@@ -17,7 +17,7 @@ from fleet.cli.main import main
 from fleet.cli.setup.place_checks import tenant_checks
 from fleet.engine.messages.fair.flows import flow_of
 from fleet.engine.messages.fair.waiting import read_heads, read_waiting
-from fleet.engine.operations.tenants.board import read_tenants, tenants_view
+from fleet.engine.operations.tenants.board import TenantBoard, read_tenants, tenants_view
 from fleet.engine.transport.withdrawal.message_search import find_queued
 from fleet.signals.tenants.metrics import AGE, TASKS, WAITING, tenants
 from fleet.signals.tenants.view import TenantsView
@@ -70,7 +70,7 @@ def test_what_a_take_has_met_in_the_list_is_counted_and_who_has_nothing_left_is_
     put_plainly(client, "b1", tenant="b")
     put(client, "a0", "a1", tenant="a")
     assert len(take(client, 2)) == 2
-    told = {one.flow: one.count for one in read_waiting(client, [QUEUE])}
+    told = {one.flow: one.count for one in read_waiting(client, [QUEUE]).flows}
     assert sum(told.values()) == client.llen(PLACE) == 2
     assert every(told.values()) and set(told) <= {flow_of("a"), flow_of("b")}
 
@@ -85,7 +85,7 @@ def test_a_name_that_cannot_be_read_is_a_digest_and_hides_nothing_else(client: r
     assert rows[flow_of("heavy")].tenant == "heavy"  # fleet.toml names it
     assert rows[flow_of("a")].since is None
     client.lset(flow_keys.flow(flow_of("a"), PLACE), -1, b"[]")
-    assert read_heads(client, read_waiting(client, [QUEUE]))[0].queued_at is None
+    assert read_heads(client, read_waiting(client, [QUEUE]).flows)[0].queued_at is None
 
 
 def test_where_nobody_waits_one_round_trip_tells_it(client: redis.Redis) -> None:
@@ -98,7 +98,7 @@ def test_where_nobody_waits_one_round_trip_tells_it(client: redis.Redis) -> None
 def test_metrics_have_a_fixed_number_of_series_and_name_nobody(client: redis.Redis) -> None:
     for n in range(30):
         put(client, *(f"{n}.{k}" for k in range(n + 1)), tenant=f"customer{n}")
-    view = tenants_view(client, config.current())
+    view = TenantBoard().read(client, config.current())
     assert (len(view.rows), view.others) == (10, 20)
 
     class View:
