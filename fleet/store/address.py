@@ -70,6 +70,8 @@ class Address:
             return cls._of_sentinels(url) if url.startswith(f"{SENTINEL}://") else cls._of_one(url)
         except ValueError as error:
             what = f" ({error})" if url.startswith(f"{SENTINEL}://") else ""
+            if "+cluster://" in url:
+                what = " (a Redis Cluster holds no queues or state of a fleet; one server does, or one by Sentinel)"
             raise ConfigurationError(
                 f"expected {_FORMS}, got {masked(url)!r}{what}; percent-encode / @ : ; ? # inside a password"
             ) from error

@@ -85,3 +85,8 @@ def test_a_tls_url_without_checks_lets_blocking_clients_in_as_it_does_workers(tm
         assert asyncio.run(as_worker(url)) == b"PONG"
     finally:
         server.stop()
+
+
+def test_a_cluster_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigurationError, match="Redis Cluster holds no queues or state of a fleet"):
+        Address.parse("redis+cluster://127.0.0.1:7000,127.0.0.1:7001")
