@@ -23,7 +23,7 @@ from fleet.engine.messages.producer import submit_many
 from fleet.engine.operations.levers import quarantine_bot
 from fleet.engine.operations.roles import key_patterns
 from fleet.engine.outcomes.completion import Finish, Finisher
-from fleet.engine.process.moving.keys_of_before import KeysOfBefore
+from fleet.engine.process.moving.keys_of_before import BOTS_A_STEP, KeysOfBefore
 from fleet.engine.transport.suspicion import Witness
 from fleet.errors import BotsQuarantined, StoreUnavailable
 from fleet.models import BotResult
@@ -31,7 +31,7 @@ from fleet.roster import Checkout, Roster, read_quarantined
 from fleet.roster.grading import GRADE, Grade, grade_call, read_grades
 from fleet.roster.health import HEAD_BYTES, NORM, ROW, Deed
 from fleet.roster.quarantine import release
-from fleet.signals.windows import HOURS, MINUTES, PERIOD, Period
+from fleet.signals.windows import BOT_ROW, BOT_TASK, HOURS, MINUTES, PERIOD, Period
 from fleet.store import keys
 from fleet.store.client import Script, Store, connect
 from tests.before import names_of_before
@@ -165,6 +165,63 @@ def test_answers_that_are_kept_after_all_else_was_moved_are_moved(redis_url: str
         with_store(redis_url, answer)
     assert move(redis_url, settings) == 1
     assert client.llen(keys.answers("a", "sql")) == 1
+
+
+class Interrupted(Store):
+    """A connection: behind each step that moves rows of many bots, an old worker ends a task of the first bot."""
+
+    ended = 0
+
+    async def run(self, script: Script, keys: Sequence[str] = (), args: Sequence[Any] = ()) -> Any:
+        reply = await super().run(script, keys, args)
+        if script.name == "move_rows.lua":
+            old = BOT_ROW.unpack(await self.command("GETRANGE", keys[0], 0, BOT_ROW.size - 1) or bytes(BOT_ROW.size))
+            await self.command("SETRANGE", keys[0], 0, BOT_ROW.pack(old[0] + 1, *old[1:]))
+            Interrupted.ended += 1
+        return reply
+
+
+def test_rows_of_many_bots_are_added_up_in_steps_while_old_workers_write(redis_url: str, client: redis.Redis) -> None:
+    settings, bots = Settings(pools={"a": PoolSettings(bots=1)}), 2 * BOTS_A_STEP + 3
+
+    def row(number: int, completions: int) -> bytes:
+        return BOT_ROW.pack(completions, 0, 0, 0, 0, 0, float(number), 1.0, 2.0, 3.0)
+
+    def task(number: int, at: int) -> bytes:
+        ring = [BOT_TASK.pack(b"", 0, 0, 0)] * 4
+        ring[1] = BOT_TASK.pack(f"{number}-{at}".encode(), at, 1, 0)  # its first one
+        return b"".join(ring)
+
+    evidence = ROW.struct.pack(1.0, 0.0, 0.0, 0, 0, 0, 0, 7, 7, 0, 0)
+    for at, rows, tasks, health in (
+        (1, keys.former("signals:bots", "a"), keys.former("signals:tasks", "a"), keys.former("health", "a")),
+        (2, keys.bot_rows("a"), keys.bot_tasks("a"), keys.health("a")),
+    ):
+        client.set(rows, b"".join(row(number, int(number % 3 > 0)) for number in range(bots)))
+        client.set(tasks, b"".join(task(number, at) for number in range(bots)))
+        client.set(health, bytes(HEAD_BYTES) + evidence * bots)
+
+    async def interrupted() -> None:
+        store = Interrupted(redis_url)
+        try:
+            await KeysOfBefore(settings, store).move()
+        finally:
+            await store.close()
+
+    asyncio.run(interrupted())
+    assert Interrupted.ended == 3 and client.exists(keys.former("signals:bots", "a"))
+    move(redis_url, settings)
+    assert not client.exists(keys.former("signals:bots", "a"), keys.former("health", "a"))
+    stored: Any = client.mget(keys.bot_rows("a"), keys.bot_tasks("a"), keys.health("a"))
+    rows = list(BOT_ROW.iter_unpack(stored[0]))
+    assert [one[0] for one in rows[1:]] == [2 * (number % 3 > 0) for number in range(1, bots)] and rows[0][0] == 3
+    assert {one[7:] for one in rows} == {(2.0, 4.0, 6.0)}
+    last = [one[0].rstrip(b"\0") for one in BOT_TASK.iter_unpack(stored[1])]
+    for number in range(1, bots):
+        ring = last[number * 4 : number * 4 + 4]
+        newest_first = [b"%d-2" % number, b"%d-1" % number]
+        assert number % 3 == 0 or [ring[2], ring[1]] == newest_first
+    assert {one[7:9] for one in ROW.struct.iter_unpack(stored[2][HEAD_BYTES:])} == {(14, 14)}
 
 
 class Dying(Store):

@@ -16,7 +16,8 @@ import logging
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -37,6 +38,8 @@ logger = logging.getLogger("fleet.worker")
 
 #: Seconds between two looks for keys of old workers, and for which a worker has the turn.
 EVERY_S, TURN_S = 60.0, 150
+#: Bots of which rows are added up in one step (count).
+BOTS_A_STEP = 200
 _RENAME = Script.beside(__file__, "rename.lua", keys="old new", argv="life_s")
 _SERIES = Script.beside(
     __file__, "move_series.lua", keys="old_series series old_sketch sketch old_errors errors", argv="life_s",
@@ -48,15 +51,15 @@ _SERIES = Script.beside(
     using=[_RENAME],
 )  # fmt: skip
 _ROWS = Script.beside(
-    __file__, "move_rows.lua", keys="old_rows rows old_tasks tasks", argv="life_s",
+    __file__, "move_rows.lua", keys="old_rows rows old_tasks tasks", argv="life_s first",
     tables={"row old": windows.ROWS, "last": windows.LAST_TASKS},
-    constants={"TASKS_EACH": windows.BOT_TASKS},
+    constants={"TASKS_EACH": windows.BOT_TASKS, "BOTS_A_STEP": BOTS_A_STEP},
     using=[_RENAME],
 )  # fmt: skip
 _HEALTH = Script.beside(
-    __file__, "move_health.lua", keys="old_health health old_norms norms", argv="life_s",
+    __file__, "move_health.lua", keys="old_health health old_norms norms", argv="life_s first",
     tables={"row old": health.ROW, "norm before": health.NORM},
-    constants={"HEAD_BYTES": health.HEAD_BYTES, "TESTS": len(health.TESTS)},
+    constants={"HEAD_BYTES": health.HEAD_BYTES, "TESTS": len(health.TESTS), "BOTS_A_STEP": BOTS_A_STEP},
     using=[_RENAME],
 )  # fmt: skip
 _SKILLS = Script.beside(
@@ -165,8 +168,8 @@ class KeysOfBefore:
         """Move one pool: first what is known of kinds, which the keys moved last tell of, and what came meanwhile."""
         kinds = {*await self._kinds(pool), *answered.get(pool, ())}
         moved = await self._move_those_there([*self._of_kinds(pool, kinds), *await self._of_classes(pool)])
-        for call in (_series_call(pool), _rows_call(pool), _roster_call(pool), _health_call(pool)):
-            moved += await self._run(call)
+        moved += await self._run(_series_call(pool)) + await self._run_in_steps(partial(_rows_call, pool))
+        moved += await self._run(_roster_call(pool)) + await self._run_in_steps(partial(_health_call, pool))
         return moved + await self._move_those_there([*self._of_kinds(pool, {*kinds, *await self._kinds(pool)})])
 
     async def _move_those_there(self, all_: list[tuple[list[str], _Call]]) -> int:
@@ -176,6 +179,15 @@ class KeysOfBefore:
     async def _run(self, call: _Call) -> int:
         script, (names, arguments) = call
         return int(await self._state.run(script, names, arguments))
+
+    async def _run_in_steps(self, call_from: Callable[[int], _Call]) -> int:
+        moved = first = 0
+        while True:
+            script, (names, arguments) = call_from(first)
+            more, first = await self._state.run(script, names, arguments)
+            moved += more
+            if not first:
+                return moved
 
     async def _kinds(self, pool: str) -> set[str]:
         """Return the kinds of tasks that a pool may know anything of, besides those of its answers."""
@@ -212,17 +224,19 @@ def _series_call(pool: str) -> _Call:
     )  # fmt: skip
 
 
-def _rows_call(pool: str) -> _Call:
+def _rows_call(pool: str, first: int) -> _Call:
     return _ROWS, _ROWS.call(
         old_rows=keys.former("signals:bots", pool), rows=keys.bot_rows(pool),
         old_tasks=keys.former("signals:tasks", pool), tasks=keys.bot_tasks(pool), life_s=keys.STATE_TTL_S,
+        first=first,
     )  # fmt: skip
 
 
-def _health_call(pool: str) -> _Call:
+def _health_call(pool: str, first: int) -> _Call:
     return _HEALTH, _HEALTH.call(
         old_health=keys.former("health", pool), health=keys.health(pool),
         old_norms=keys.former("norms", pool), norms=keys.norms(pool), life_s=keys.STATE_TTL_S,
+        first=first,
     )  # fmt: skip
 
 
