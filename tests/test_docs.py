@@ -18,6 +18,7 @@ import pytest
 
 from fleet.cli.main import main
 from fleet.cli.setup.reference import PLACES, tables
+from fleet.config.sections import BrokerSettings
 from fleet.signals.metrics import FLEET_METRICS, WORKER_METRICS
 from tests.house import ROOT, modules_of, sources
 
@@ -191,6 +192,7 @@ KEYS = {
     ((table.path[0], *table.path[2:]) if table.named else table.path): {key.name for key in table.keys}
     for table in tables()
 }
+KEYS["redis", "brokers"] = set(BrokerSettings.model_fields)  # tables with a free name inside another one
 NAMED = {table.path[0] for table in tables() if table.named}
 VARIABLES = {table.variable(key).split(" ")[0] for table in tables() for key in table.keys}
 METRICS = {name for metric in (*FLEET_METRICS, *WORKER_METRICS) for name in (metric.name, *metric.samples)}
@@ -203,7 +205,8 @@ def unknown_keys(data: Mapping[str, object]) -> list[str]:
     for path in _leaves(data, ()):
         table, key = (path[0], *path[2:-1]) if path[0] in NAMED else path[:-1], path[-1]
         in_key = table[-1:] and table[-1] in KEYS.get(table[:-1], ())  # a value that is itself a table
-        if key not in KEYS.get(_without_free_name(table), ()) and not in_key:
+        is_known = key in KEYS.get(_without_free_name(table), ()) or key in KEYS.get(table[:-1], ())
+        if not is_known and not in_key:
             unknown.append(".".join((*table, key)))
     return unknown
 

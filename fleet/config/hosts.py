@@ -1,13 +1,23 @@
-"""Where the server of an address is: on this host, on a private network, or elsewhere. Nothing is looked up."""
+"""Where the server of an address is: on this host, on a private network, or elsewhere; and that brokers have servers of
+their own. Nothing is looked up."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from fnmatch import fnmatchcase
 from ipaddress import ip_address
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
+
+from fleet.quoting import nearest, quote
+
+if TYPE_CHECKING:
+    from fleet.config.sections import RedisSettings
 
 #: Ends of names that no public DNS knows: the local network's, Docker's and Kubernetes' own.
 _LOCAL_NAMES = (".local", ".localhost", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
+#: Name of the broker that `redis.url` is; no other one may have it.
+MAIN = "main"
 
 
 def is_loopback(url: str | None) -> bool:
@@ -42,3 +52,37 @@ def _address(host: str, what: Literal["is_loopback", "is_private"]) -> bool:
         return bool(getattr(ip_address(host), what))
     except ValueError:
         return False
+
+
+def check_brokers(redis: RedisSettings, pools: Collection[str]) -> None:
+    """Refuse brokers that cannot be told apart, or that have no pool.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    seen = {_place(url.get_secret_value()): key for key in ("url", "state_url") if (url := getattr(redis, key))}
+    for name, one in redis.brokers.items():
+        where = f"redis.brokers.{name}"
+        if name == MAIN or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
+            raise ValueError(f"{where}: expected a name of letters, digits, - and _ other than main, got {quote(name)}")
+        for said in one.pools:
+            if not any(fnmatchcase(pool, said) for pool in pools):
+                raise ValueError(
+                    f"{where}.pools: expected names or patterns of pools that there are, got {quote(said)}; "
+                    f"{nearest(said, pools)}"
+                )
+        place = _place(one.url.get_secret_value())
+        if place in seen:
+            raise ValueError(f"{where}.url: expected a server or database of its own, got that of redis.{seen[place]}")
+        seen[place] = f"brokers.{name}.url"
+
+
+def _place(url: str) -> tuple[str, ...]:
+    """Return what tells servers and databases apart, however the credentials are spelled."""
+    parts = urlsplit(url)
+    if parts.scheme.startswith("sentinel"):
+        return (url,)
+    if not parts.hostname:
+        return (parts.path, parts.query)
+    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+    return (host, str(parts.port or 6379), parts.path.strip("/") or "0")

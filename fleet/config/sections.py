@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -49,6 +50,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class BrokerSettings(Section):
+    """One more broker: the Redis that has the queues of some pools."""
+
+    url: SecretStr = Field(description="As `redis.url`.")
+    pools: tuple[str, ...] = Field(
+        min_length=1, description="Pools whose tasks wait there, by name or pattern (`sales-*`)."
+    )
+
+
 class RedisSettings(Section):
     """Where Redis is. Without a `url`, Fleet finds or starts its own under `.fleet/`."""
 
@@ -71,12 +81,22 @@ class RedisSettings(Section):
         0, ge=0, le=10, description="Replicas that must confirm a task with an idempotency key before it is accepted."
     )
 
+    brokers: dict[str, BrokerSettings] = Field(
+        {},
+        description="More brokers, by name. A pool is on the first that names it, else on `url` (docs/redis.md).",
+    )
+
     @field_validator("prefix")
     @classmethod
     def _prefix_is_plain(cls, prefix: str) -> str:
         if re.fullmatch(PREFIX, prefix):
             return prefix
         raise ValueError(f"expected at most 64 letters, digits and . _ : / - (such as `a:`), got {quote(prefix)}")
+
+    def broker_of(self, pool: str) -> str | None:
+        """Return the name of a pool's broker; None: it is the main one."""
+        found = (name for name, one in self.brokers.items() if any(fnmatchcase(pool, said) for said in one.pools))
+        return next(found, None)
 
 
 class LimitSettings(Section):

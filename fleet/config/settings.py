@@ -20,7 +20,7 @@ from pydantic_settings.exceptions import SettingsError
 from fleet.config.alerts import AlertSettings
 from fleet.config.budgets import BudgetSettings, TenantName, TenantSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
-from fleet.config.hosts import is_local
+from fleet.config.hosts import check_brokers, is_local
 from fleet.config.payouts.tables import EarnSettings, NetworkSettings, PayeeSettings, PayoutSettings, check_payouts
 from fleet.config.places import PLACE_VARIABLES, config_path
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
@@ -112,6 +112,7 @@ class Settings(BaseSettings):
     def _names_fit(self) -> Self:
         known = {*self.providers, SIMULATOR}
         check_tools(self.tools, self.providers, self.limits, self.prices)
+        check_brokers(self.redis, self.pools)
         check_payouts(self.payouts, self.networks, self.payees, self.pools)
         if not self.pools:
             raise ValueError("pools: expected at least one [pools.NAME] table, got none")

@@ -30,6 +30,7 @@ from fleet.signals import catalogue
 from fleet.signals.events import record_deed
 from fleet.store import keys
 from fleet.store.private.two_redis import two_redis
+from fleet.store.running.brokers import Anywhere
 
 #: Longest pause or quarantine with an end, in seconds (30 days).
 LONGEST_S = 30 * 86_400
@@ -218,7 +219,7 @@ def tell(settings: Settings, event: catalogue.Event, by: str, /, **fields: objec
         record_deed(state, event, by, **fields)
 
 
-def _pause(action: PausePool, state: redis.Redis, broker: redis.Redis, by: str) -> CarriedOut:
+def _pause(action: PausePool, state: redis.Redis, broker: Anywhere, by: str) -> CarriedOut:
     lowest = CLOSED if action.lowest is None else action.lowest.value
     before = _gates(broker, action.names)
     gate = levers.pause_pools(state, broker, action.names, lowest=lowest, for_s=action.for_s, by=by)
@@ -227,7 +228,7 @@ def _pause(action: PausePool, state: redis.Redis, broker: redis.Redis, by: str) 
     return _done(f"{_listed(action.names)} {verb} {said}", _as_before(before))
 
 
-def _resume(action: ResumePool, state: redis.Redis, broker: redis.Redis, by: str) -> CarriedOut:
+def _resume(action: ResumePool, state: redis.Redis, broker: Anywhere, by: str) -> CarriedOut:
     before = _gates(broker, action.names)
     opened = levers.resume_pools(state, broker, action.names, by=by)
     if not opened:
@@ -236,7 +237,7 @@ def _resume(action: ResumePool, state: redis.Redis, broker: redis.Redis, by: str
     return _done(f"{_listed(opened)} {'is' if len(opened) == 1 else 'are'} open again", _as_before(closed))
 
 
-def _gates(broker: redis.Redis, pools: Sequence[str]) -> dict[str, Gate]:
+def _gates(broker: Anywhere, pools: Sequence[str]) -> dict[str, Gate]:
     return dict(zip(pools, read_gates(broker, map(keys.queue, pools)), strict=True))
 
 

@@ -19,6 +19,7 @@ from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
 from fleet.errors import ConfigurationError
 from fleet.frozen import Frozen
 from fleet.quoting import counted
+from fleet.store.running.brokers import Anywhere
 
 #: Seconds that one request works on letters at most: the page waits for 15.
 BULK_S = 8.0
@@ -68,7 +69,7 @@ TaskAction = CancelTask | ReplayDead | PurgeDead
 
 
 def carry_out_on_tasks(
-    action: TaskAction, state: redis.Redis, broker: redis.Redis, settings: Settings, *, by: str
+    action: TaskAction, state: redis.Redis, broker: Anywhere, settings: Settings, *, by: str
 ) -> tuple[str, TaskAction | None]:
     """Do it, and return one line about what was done, and what goes on with the rest. Blocks: call it on a thread.
 

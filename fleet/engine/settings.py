@@ -5,6 +5,7 @@ That is when an embedded Redis is found or started. `worker_*` settings hold for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from redis.backoff import NoBackoff
@@ -13,11 +14,13 @@ from redis.retry import Retry
 from fleet import config
 from fleet.engine.celery_options import celery_command, give_up, refuse_other_addresses
 from fleet.engine.messages import queues
-from fleet.engine.transport import leases, suspicion
+from fleet.engine.transport import leases, suspicion, unix_socket
+from fleet.engine.transport.several import branches
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
 from fleet.store import keys
 from fleet.store.address import Address
+from fleet.store.private.branches import branch_urls
 from fleet.store.private.embedded import broker_url, state_url
 from fleet.store.running.sentinel import SENTINEL_TIMEOUT_S
 
@@ -36,18 +39,19 @@ def celery_settings() -> dict[str, Any]:
             raise
         give_up(error)
     suspicion.ask(suspicion.Witness(state, settings.pools))
+    options = {
+        "priority_steps": queues.PRIORITY_STEPS,
+        "visibility_timeout": leases.LEASE_S,
+        "unacked_restore_interval": leases.RENEW_EVERY_S,
+        "lowest_first_every": settings.worker.lowest_first_every,
+        "unacked_restore_throttle": 1,
+        "max_connections": 64,
+    }
+    branches.know({name: _branch(url, state, options) for name, url in branch_urls(settings).items()})
     return {
         **redis_settings(broker, state),
         "result_expires": settings.results.expires_s,
-        "broker_transport_options": {
-            **redis_settings(broker, state)["broker_transport_options"],
-            "priority_steps": queues.PRIORITY_STEPS,
-            "visibility_timeout": leases.LEASE_S,
-            "unacked_restore_interval": leases.RENEW_EVERY_S,
-            "lowest_first_every": settings.worker.lowest_first_every,
-            "unacked_restore_throttle": 1,
-            "max_connections": 64,
-        },
+        "broker_transport_options": {**redis_settings(broker, state)["broker_transport_options"], **options},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": {
@@ -91,6 +95,23 @@ def redis_settings(broker_url: str, state_url: str) -> dict[str, Any]:
         "result_backend_transport_options": {**_sentinel_options(state), **_prefix()},
         "redis_backend_use_ssl": state.tls_options(),
     }
+
+
+def _branch(url: str, state_url: str, options: Mapping[str, Any]) -> branches.BranchPlace:
+    """Return where a broker beside the main one is."""
+    found = redis_settings(url, state_url)
+    transport: Any = found["broker_transport"]
+    if unix_socket.leads_to_one(found["broker_url"]):
+        found["broker_url"], transport = unix_socket.as_kombu_takes_it(found["broker_url"]), unix_socket.Transport
+    return branches.BranchPlace(
+        url,
+        {
+            "hostname": found["broker_url"],
+            "transport": transport,
+            "transport_options": {**found["broker_transport_options"], **options},
+            "ssl": found["broker_use_ssl"],
+        },
+    )
 
 
 def _sentinel_options(where: Address) -> dict[str, Any]:

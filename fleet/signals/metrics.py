@@ -159,6 +159,11 @@ REDIS_MEMORY = Metric("fleet_redis_memory_bytes", "gauge", "Memory of the state 
 WANTED_WORKERS = Metric("fleet_wanted_workers", "gauge", "Workers that are wanted; none while nobody decides.")
 WANTED_SLOTS = Metric("fleet_wanted_slots", "gauge", "Slots that are wanted, by pool, before rounding.", ("pool",))
 
+BROKER_UP = Metric("fleet_broker_up", "gauge", "1 while a broker answers, where there are several.", ("broker",))
+BROKER_WAITING = Metric(
+    "fleet_broker_waiting_tasks", "gauge", "Tasks that wait at a broker, where there are several.", ("broker", "place")
+)
+
 WORKER_TASKS = Metric("fleet_worker_tasks", "counter", "Tasks that this process finished.", ("pool", "status"))
 WORKER_PHASE = Metric(
     "fleet_worker_task_seconds", "histogram", "Where this process's tasks spent time.", ("pool", "phase")
@@ -178,7 +183,7 @@ FLEET_METRICS = (
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
     LIMIT_REFUSED, LIMIT_UNANSWERED, LIMIT_DOUBTED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY, KEYS,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
-    WANTED_WORKERS, WANTED_SLOTS,
+    WANTED_WORKERS, WANTED_SLOTS, BROKER_UP, BROKER_WAITING,
     *MONEY_METRICS, *JOB_METRICS, *ROLLOUT_METRICS, *GRADE_METRICS, *TENANT_METRICS,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY, WORKER_EXCHANGES)
@@ -229,6 +234,15 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     wanted = view.scaling
     yield WANTED_WORKERS, [] if wanted is None else [((), wanted.workers)]
     yield WANTED_SLOTS, [((pool,), slots) for pool, slots in (wanted.by_pool.items() if wanted else ())]
+    yield BROKER_UP, [((one.name,), float(not one.away)) for one in view.brokers]
+    yield (
+        BROKER_WAITING,
+        [
+            ((one.name, place), count)
+            for one in view.brokers
+            for place, count in (("home", one.waiting - one.elsewhere), ("left", one.elsewhere))
+        ],
+    )
     used = view.resources
     yield WORKERS, [((), len(used.workers))]
     yield LIMIT_UNANSWERED, [((limit,), calls) for limit, calls in _unanswered(used.workers, view.limits).items()]

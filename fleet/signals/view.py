@@ -13,6 +13,7 @@ from pydantic import Field
 from fleet.config import tool_of
 from fleet.frozen import Frozen
 from fleet.models import Persona
+from fleet.signals.ahead.brokers_view import BrokerView
 from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.ahead.dead_view import DeadGroup
 from fleet.signals.ahead.outlook import Drain
@@ -385,6 +386,7 @@ class FleetView(Frozen):
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView
     scaling: ScalingView | None = Field(None, description="How many slots are wanted; None: nobody decides.")
+    brokers: tuple[BrokerView, ...] = Field((), description="Where there are several: what waits at each.")
     neighbour: str = Field("", description="What to say if another fleet uses this Redis.")
     outlook: str = Field("", description="What waits long for its turn though nothing is wrong; empty: nothing does.")
     diagnoses: tuple[Diagnosis, ...] = Field((), description="What is wrong, worst first; empty: all is well.")

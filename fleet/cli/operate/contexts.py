@@ -18,6 +18,7 @@ from fleet.cli.terminal import say, table
 from fleet.errors import ConfigurationError, InvalidTask
 from fleet.money import dollars_of
 from fleet.quoting import brief, counted, quote, stamp
+from fleet.store.running.brokers import Anywhere
 
 if TYPE_CHECKING:
     import redis
@@ -222,7 +223,7 @@ def _note(client: redis.Redis, event: Event, context_id: str) -> None:
     record_deed(client, event, operator_name(), context=context_id)
 
 
-def _open(broker: redis.Redis, settings: Settings, context_id: str) -> None:
+def _open(broker: Anywhere, settings: Settings, context_id: str) -> None:
     """Let tasks go on that wait for a document."""
     from fleet.engine.transport.parking.opening import open_early_now
     from fleet.store import keys

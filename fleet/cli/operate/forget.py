@@ -144,10 +144,13 @@ def _rewritten(settings: Settings) -> list[str]:
     """Have each Redis write its files anew; return what it does."""
     from fleet.engine.operations.erasure.forgetting import rewrite_files
     from fleet.store.private.two_redis import two_redis
+    from fleet.store.running.brokers import MAIN, all_of
 
     with two_redis(settings) as servers:
-        roles = {"broker": servers.broker} if servers.state is servers.broker else servers._asdict()
-        return [f"{role}: {rewrite_files(roles[role])}" for role in ("state", "broker") if role in roles]
+        brokers = all_of(servers.broker)
+        roles = {} if servers.state is brokers[MAIN] else {"state": servers.state}
+        roles |= {"broker" if name == MAIN else f"broker {name}": one for name, one in brokers.items()}
+        return [f"{role}: {rewrite_files(one)}" for role, one in roles.items()]
 
 
 def _confirm(would: Erasure) -> None:

@@ -83,6 +83,7 @@ def frame(
     return Group(
         _head(view, trouble, age_s),
         *([Text(view.neighbour, "bold red")] if view.neighbour else []),
+        *(Text(one.line, "bold red") for one in view.brokers if one.away),
         *findings,
         *([Text(view.headline, "bold yellow", no_wrap=True, overflow="ellipsis")] if view.headline else []),
         *_signals(view, width, window),

@@ -50,9 +50,10 @@ def read_story(task_id: str, settings: config.Settings) -> Story:
     from fleet.engine.operations.task_facts import gather
     from fleet.engine.operations.waits import read_limit
     from fleet.store.private.two_redis import two_redis
+    from fleet.store.running.brokers import Brokers
 
     with two_redis(settings) as clients:
-        return tell(
+        story = tell(
             gather(
                 task_id,
                 state=clients.state,
@@ -61,3 +62,8 @@ def read_story(task_id: str, settings: config.Settings) -> Story:
                 limit_of=lambda pool: read_limit(clients.state, settings, pool),
             )
         )
+    away = clients.broker.away if isinstance(clients.broker, Brokers) else {}
+    if story.state != "unknown" or not away:
+        return story
+    told = [f"broker {name} does not answer: {why}; a task that waits there is not seen" for name, why in away.items()]
+    return story.model_copy(update={"lines": (*story.lines, *told)})

@@ -6,9 +6,10 @@ Polling needs no subscription that could be lost, and a result that was there be
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, Self, cast
 
 import redis
@@ -16,13 +17,15 @@ import redis
 from fleet.config import Settings
 from fleet.engine.operations.waits import Standings, look
 from fleet.engine.outcomes.stored import TYPED
-from fleet.errors import StoreUnavailable
+from fleet.errors import FleetError, StoreUnavailable
 from fleet.signals.crew import troubles_of
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script, store_errors
+from fleet.store.private.branches import branch_urls, homes_of
 from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.running.brokers import MAIN, Anywhere, Brokers, each
 
 _EXPIRE = Script.beside(__file__, "expire.lua", keys="results*", argv="life_s")
 
@@ -42,6 +45,10 @@ FIELDS = (
 )  # fmt: skip
 
 
+#: There is one broker.
+NO_BRANCHES: Mapping[str, str] = MappingProxyType({})
+
+
 class Collector:
     """Reads results and who is alive.
 
@@ -49,10 +56,14 @@ class Collector:
         state_url: Redis that keeps results.
         broker_url: Redis that keeps the marks of what was submitted.
         timeout_s: Seconds until a Redis that does not answer is an error.
+        branch_urls: Of the brokers beside the main one, by name.
     """
 
-    def __init__(self, *, state_url: str, broker_url: str, timeout_s: float) -> None:
+    def __init__(
+        self, *, state_url: str, broker_url: str, timeout_s: float, branch_urls: Mapping[str, str] = NO_BRANCHES
+    ) -> None:
         self._state = _Server(state_url, timeout_s)
+        self._branches = {name: _Server(url, timeout_s) for name, url in branch_urls.items()}
         self._broker = self._state if broker_url == state_url else _Server(broker_url, timeout_s)
 
     def fetch(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -79,7 +90,7 @@ class Collector:
         """
         for batch in batches(task_ids, BATCH):
             for server, key, life_s in (
-                (self._broker, keys.submitted, KEPT_S - MARK_LEAD_S),
+                *((one, keys.submitted, KEPT_S - MARK_LEAD_S) for one in (self._broker, *self._branches.values())),
                 (self._state, keys.result, KEPT_S),
             ):
                 with server.client() as client:
@@ -102,8 +113,8 @@ class Collector:
         Raises:
             StoreUnavailable: When Redis does not answer.
         """
-        with self._state.client() as state, self._broker.client() as broker:
-            return look(state, broker, settings, pools)
+        with self._state.client() as state, self._brokers(settings) as brokers:
+            return look(state, brokers, settings, pools)
 
     def stranger(self, settings: Settings) -> str | None:
         """Return what to say if another fleet uses this Redis.
@@ -111,12 +122,24 @@ class Collector:
         Raises:
             StoreUnavailable: When Redis does not answer.
         """
-        with self._state.client() as state, self._broker.client() as broker:
-            return look_for_strangers((state, broker), settings)
+        with self._state.client() as state, self._brokers(settings) as brokers:
+            return look_for_strangers((state, *each(brokers)), settings)
+
+    @contextmanager
+    def _brokers(self, settings: Settings) -> Iterator[Anywhere]:
+        """Yield the clients of all brokers; those beside the main one that do not answer are away."""
+        with ExitStack() as stack:
+            clients, away = {MAIN: stack.enter_context(self._broker.client())}, dict[str, str]()
+            for name, server in self._branches.items():
+                try:
+                    clients[name] = stack.enter_context(server.client())
+                except FleetError as error:
+                    away[name] = str(error)
+            yield Brokers(clients, homes_of(settings), away) if self._branches else clients[MAIN]
 
     def close(self) -> None:
-        self._state.close()
-        self._broker.close()
+        for server in (self._state, self._broker, *self._branches.values()):
+            server.close()
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +158,7 @@ def open_collector(settings: Settings) -> Collector:
         state_url=state_url(settings),
         broker_url=broker_url(settings),
         timeout_s=settings.redis.socket_timeout_s,
+        branch_urls=branch_urls(settings),
     )
 
 

@@ -11,7 +11,8 @@ from fleet.engine.operations.budgets import let_go, run_scope, set_budget, unpri
 from fleet.errors import ConfigurationError, InvalidTask
 from fleet.store import bill_keys
 from fleet.store.client import connect, store_errors
-from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.private.embedded import state_url
+from fleet.store.private.two_redis import two_redis
 
 
 class RunBudget:
@@ -56,13 +57,13 @@ class RunBudget:
             self.check(pools)
         except InvalidTask as error:
             raise ConfigurationError(f"{error}; or name a --pool whose models have prices") from None
-        urls, timeout_s = (state_url(self._settings), broker_url(self._settings)), self._settings.redis.socket_timeout_s
-        with store_errors(urls[0]), connect(urls[0], timeout_s=timeout_s) as state:
+        url, timeout_s = state_url(self._settings), self._settings.redis.socket_timeout_s
+        with store_errors(url), connect(url, timeout_s=timeout_s) as state:
             had_one = bool(state.exists(bill_keys.spent(self._scope)))
             set_budget(state, self._scope, {"usd_in_all": self.max_usd}, settings=self._settings)
         if had_one:  # also at the same amount: whoever set that may have been stopped before it let go
-            with store_errors(urls[1]), connect(urls[1], timeout_s=timeout_s) as broker:
-                let_go(broker, self._settings, self._scope)
+            with two_redis(self._settings) as both:
+                let_go(both.broker, self._settings, self._scope)
 
     def close(self, *, is_done: bool) -> None:
         """Read what was spent; a run that is done needs its budget no longer.

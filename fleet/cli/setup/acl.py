@@ -129,9 +129,10 @@ def _apply(settings: Settings, rules: tuple[Rules, ...], file: Path) -> tuple[li
     """Give each server the rules; write the URLs of users that are new there."""
     from fleet.store.client import connect, store_errors
     from fleet.store.home import write_private
+    from fleet.store.private.branches import branch_urls
     from fleet.store.private.embedded import broker_url, state_url
 
-    places = dict.fromkeys((broker_url(settings), state_url(settings)))
+    places = dict.fromkeys((broker_url(settings), state_url(settings), *branch_urls(settings).values()))
     passwords = {one.user: secrets.token_urlsafe(_PASSWORD_BYTES) for one in rules}
     made: dict[str, None] = {}
     notes: list[str] = []

@@ -10,13 +10,12 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
-import redis
 
 from fleet.cli.setup.apis import ApiFacts, ask_apis
 from fleet.cli.setup.ask_checks import recent_asks
@@ -26,6 +25,7 @@ from fleet.cli.setup.diagnosis_checks import read_diagnoses
 from fleet.cli.setup.grade_checks import graded
 from fleet.cli.setup.key_checks import KeyFacts, key_facts
 from fleet.cli.setup.lesson_checks import known_lessons
+from fleet.cli.setup.redis_facts import BRANCH, RedisFacts, redis_servers
 from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.setup.wait_checks import read_waits
@@ -36,7 +36,7 @@ from fleet.economy.contexts.told import ContextBoard
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.asking.recent import RecentAsk
 from fleet.engine.operations.waits import Standings
-from fleet.errors import FleetError, KeyMissing
+from fleet.errors import KeyMissing
 from fleet.lessons import Lesson
 from fleet.roster.graded import GradeFacts
 from fleet.signals.crew import Trouble, stray, troubles_of
@@ -46,11 +46,10 @@ from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import split_reports
 from fleet.signals.view import EventView
 from fleet.store import keys
-from fleet.store.address import Address
-from fleet.store.client import connect, masked
-from fleet.store.private.embedded import broker_url, state_url
-from fleet.store.private.server import bundled_program
-from fleet.store.private.written import Release
+from fleet.store.client import connect
+from fleet.store.private.embedded import state_url
+from fleet.store.private.two_redis import two_redis
+from fleet.store.running.brokers import each
 from fleet.vault import account_of, source_of
 from fleet.vault.age import overdue_keys
 from fleet.vault.choice import tool_source_of
@@ -63,32 +62,6 @@ CELERY_KEYS = (
     "broker_url", "broker_transport", "broker_transport_options", "worker_pool",
     "task_serializer", "result_serializer", "accept_content",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class RedisFacts:
-    """One Redis server, as its own INFO and CONFIG describe it. None: it would not say."""
-
-    role: str
-    place: str
-    embedded: bool = False
-    local: bool = True
-    tls: bool = False
-    password: bool = True
-    error: str | None = None
-    release: Release | None = None
-    program: str | None = None
-    aof: bool | None = None
-    appendfsync: str | None = None
-    snapshots: bool | None = None
-    writes_ok: bool = True
-    maxmemory_bytes: int = 0
-    used_memory_bytes: int = 0
-    eviction: str | None = None
-    pubsub_buffer_bytes: int | None = None
-    clock_skew_s: float = 0.0
-    worker_clocks: Mapping[str, float] = field(default_factory=dict)
-    suspects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +145,9 @@ def gather(settings: Settings, *, call: bool = False) -> Findings:
 
 
 def _local(settings: Settings) -> Findings:
-    servers = _redis_servers(settings)
-    lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
+    servers = redis_servers(settings)
+    # Celery works its settings out of the URLs in force; a broker beside the main one stops nothing else.
+    lost = any(server.error for server in servers if not server.role.startswith(BRANCH))
     host, code = host_facts(settings), load_all(settings)
     if lost:
         return Findings(servers, host, None, code)
@@ -203,18 +177,16 @@ def crew(settings: Settings) -> tuple[Trouble, ...] | None:
     with closing(connect(state_url(settings), timeout_s=timeout_s)) as state:
         now_s = float(state.time()[0])
         living, _ = split_reports(cast("dict[bytes, bytes]", state.hgetall(keys.workers())), now_s=now_s)
-    with closing(connect(broker_url(settings), timeout_s=timeout_s)) as broker:
-        waiting = read_waiting(broker, settings.pools)
+    with two_redis(settings) as both:
+        waiting = read_waiting(both.broker, settings.pools)
     astray = [stray(pool, living, settings) for pool, row in zip(settings.pools, waiting, strict=True) if row.total]
     found = (*filter(None, astray), *troubles_of(living, settings, now_s=now_s))
     return found if living or found else None
 
 
 def _neighbour(settings: Settings) -> str | None:
-    urls = dict.fromkeys((broker_url(settings), state_url(settings)))
-    with ExitStack() as opened:
-        clients = (opened.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s)) for url in urls)
-        return look_for_strangers(clients, settings)
+    with two_redis(settings) as both:
+        return look_for_strangers({both.state, *each(both.broker)}, settings)
 
 
 def celery_facts() -> dict[str, Any]:
@@ -297,103 +269,3 @@ def _filesystem(folder: Path) -> str | None:
     above = {str(folder.resolve()), *map(str, folder.resolve().parents)}
     found = ((len(mount.mountpoint), mount.fstype) for mount in mounts if mount.mountpoint in above)
     return max(found, default=(0, None))[1]
-
-
-def _redis_servers(settings: Settings) -> tuple[RedisFacts, ...]:
-    if settings.redis.state_url is None or settings.redis.state_url == settings.redis.url:
-        return (_redis("redis", settings),)
-    return _redis("broker", settings), _redis("state", settings)
-
-
-def _redis(role: str, settings: Settings) -> RedisFacts:
-    configured = settings.redis.state_url if role == "state" else settings.redis.url
-    place = masked(configured.get_secret_value()) if configured else "embedded"
-    try:
-        url = state_url(settings) if role == "state" else broker_url(settings)
-        return redis_facts(url, role=role, embedded=configured is None, timeout_s=settings.redis.socket_timeout_s)
-    except (FleetError, redis.RedisError, OSError) as error:
-        return RedisFacts(role=role, place=place, error=str(error))
-
-
-def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> RedisFacts:
-    """Ask one Redis server about itself.
-
-    Raises:
-        redis.RedisError: When it does not answer.
-    """
-    where = Address.parse(url)
-    client = connect(url, timeout_s=timeout_s)
-    try:
-        info, skew_s = {_text(k): _text(v) for k, v in dict(client.info()).items()}, _skew_s(client)
-        config, clocks = _config(client), _worker_clocks(client)
-        suspects = int(client.hlen(keys.suspects()))
-    finally:
-        client.close()
-    return RedisFacts(
-        role=role,
-        place="embedded" if embedded else masked(url),
-        embedded=embedded,
-        local=where.path is not None or where.host in ("localhost", "127.0.0.1", "::1"),
-        tls=where.tls is not None,
-        password=bool(where.password),
-        release=_release(info),
-        program=_program(info) if embedded else None,
-        aof=bool(int(info["aof_enabled"])) if "aof_enabled" in info else None,
-        appendfsync=config.get("appendfsync"),
-        snapshots=bool(config["save"]) if "save" in config else None,
-        writes_ok="err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")),
-        maxmemory_bytes=int(info.get("maxmemory", 0)),
-        used_memory_bytes=int(info.get("used_memory", 0)),
-        eviction=info.get("maxmemory_policy"),
-        pubsub_buffer_bytes=_pubsub_buffer(config.get("client-output-buffer-limit")),
-        clock_skew_s=skew_s,
-        worker_clocks=clocks,
-        suspects=suspects,
-    )
-
-
-def _release(info: Mapping[str, Any]) -> Release:
-    """Return what the server says it is; Valkey names a version of Redis too, for old clients."""
-    kind = "Valkey" if "valkey_version" in info else "Redis"
-    return Release.parse(kind, str(info[f"{kind.lower()}_version"]))
-
-
-def _program(info: Mapping[str, Any]) -> str | None:
-    """Return the path of the server's program, or `bundled`."""
-    program = info.get("executable")
-    return "bundled" if program and Path(program) == bundled_program() else program
-
-
-def _skew_s(client: redis.Redis) -> float:
-    """Seconds that Redis' clock is ahead of ours, against the middle of the round trip."""
-    before = time.time()
-    seconds, micros = client.time()
-    return float(seconds + micros / 1e6 - (before + time.time()) / 2)
-
-
-def _worker_clocks(client: redis.Redis) -> dict[str, float]:
-    """Return by how many seconds each living worker's clock is ahead of Redis; none on a Redis that has no reports."""
-    rows = cast("dict[bytes, bytes]", client.hgetall(keys.workers()))
-    return {row.name: row.clock_ahead_s for row in split_reports(rows, now_s=client.time()[0])[0]}
-
-
-def _config(client: redis.Redis) -> dict[str, str]:
-    """CONFIG GET of what we need; empty where the server forbids CONFIG, as hosted ones do."""
-    found: dict[str, str] = {}
-    for name in ("appendfsync", "save", "client-output-buffer-limit"):
-        try:
-            answer = dict(client.config_get(name))
-        except redis.ResponseError:
-            return {}
-        found.update({_text(k): _text(v) for k, v in answer.items()})
-    return found
-
-
-def _pubsub_buffer(value: str | None) -> int | None:
-    """Hard limit of `client-output-buffer-limit pubsub`, in bytes; 0 is no limit."""
-    words = (value or "").split()
-    return int(words[words.index("pubsub") + 1]) if "pubsub" in words else None
-
-
-def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value

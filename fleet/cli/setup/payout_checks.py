@@ -12,7 +12,7 @@ from fleet.models import bot_name
 from fleet.quoting import counted
 
 if TYPE_CHECKING:
-    from fleet.cli.setup.findings import RedisFacts
+    from fleet.cli.setup.redis_facts import RedisFacts
 
 
 def payout_checks(settings: Settings, servers: Sequence[RedisFacts] = ()) -> Iterator[Check]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fleet.cli.setup.check import Check, fail, ok, warn
-from fleet.cli.setup.findings import HostFacts, RedisFacts
+from fleet.cli.setup.findings import HostFacts
+from fleet.cli.setup.redis_facts import RedisFacts
 from fleet.quoting import counted
 from fleet.store.clock import NAMED_FROM_S, told
 from fleet.store.private.written import OLDEST

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from fleet.cli.setup.check import Check, ok, warn
+from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.place_checks import place_checks, tenant_checks
 from fleet.config import Settings
 from fleet.economy.budgets import read_budgets
 from fleet.economy.lanes.board import TOLD_STALE, LaneBoard, read_board
+from fleet.engine.admission.spread import read_brokers
 from fleet.engine.messages.fair.places import lost_places
 from fleet.engine.operations.budgets import differing
 from fleet.engine.operations.obstacles import told_line
@@ -19,6 +20,7 @@ from fleet.engine.operations.tenants.board import read_tenants
 from fleet.engine.operations.waits import Standings, look
 from fleet.errors import FleetError
 from fleet.quoting import counted, stamp
+from fleet.signals.ahead.brokers_view import BrokerView
 from fleet.signals.ahead.scaling_view import ScalingView
 from fleet.signals.view import WaitLine
 from fleet.store.private.two_redis import two_redis
@@ -37,10 +39,10 @@ def read_waits(settings: Settings) -> Standings | None:
             otherwise = differing(read_budgets(both.state, settings.budgets), settings)
             board = read_board(both.state)
             scaling = scaling_view(both.state, seen.now_s)
-            lost = lost_places(both.broker, settings)
+            lost, brokers = lost_places(both.broker, settings), read_brokers(both.broker, settings)
             return replace(
                 seen, budgets=tuple(budgets), otherwise=tuple(otherwise), board=board, scaling=scaling,
-                lost_places=lost, tenants=read_tenants(both, settings),
+                lost_places=lost, brokers=brokers, tenants=read_tenants(both, settings),
             )  # fmt: skip
     except FleetError:
         return None
@@ -63,6 +65,7 @@ def wait_checks(seen: Standings | None) -> Iterator[Check]:
     yield from scaling_checks(seen.scaling)
     yield from place_checks(seen.lost_places)
     yield from tenant_checks(seen.tenants, seen.now_s)
+    yield from map(_broker_check, seen.brokers)
     for scope, configured, now in seen.otherwise:
         yield warn(
             f"budget {scope}: other settings elsewhere",
@@ -98,6 +101,19 @@ def _batch_checks(board: LaneBoard) -> Iterator[Check]:
             if job.state == "collected":
                 advice, told = "It is tried again; then the log names its files.", "the vendor keeps its words"
             yield warn(f"batch {job.id} of {job.limit}", f"{told}: {job.why}", advice)
+
+
+def _broker_check(broker: BrokerView) -> Check:
+    """Return whether a broker answers, and whether all that waits there is of its own pools."""
+    name = f"broker {broker.name}"
+    if broker.away:
+        return fail(
+            name, f"{broker.line}: {broker.away}", "Start that Redis; workers go on with its tasks by themselves."
+        )
+    if broker.elsewhere:
+        advice = "Workers take them there; leave the broker in fleet.toml until none is left."
+        return warn(name, broker.line, advice)
+    return ok(name, broker.line)
 
 
 def _budget_check(budgets: LimitBudgets) -> Check:

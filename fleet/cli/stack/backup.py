@@ -83,10 +83,13 @@ def restore(file: Path, force: bool, dry_run: bool, as_json: bool) -> None:
 
 
 def _servers(both: TwoRedis) -> list[BackedServer]:
+    from fleet.engine.operations.backup.file import BRANCH, BROKER, STATE
     from fleet.engine.operations.backup.servers import BackedServer
+    from fleet.store.running.brokers import MAIN, all_of, main_of
 
-    servers = [BackedServer("broker", both.broker)]
-    return servers if both.state is both.broker else [*servers, BackedServer("state", both.state)]
+    brokers = all_of(both.broker)
+    servers = [BackedServer(f"{BRANCH}{name}" if name != MAIN else BROKER, one) for name, one in brokers.items()]
+    return servers if both.state is main_of(both.broker) else [*servers, BackedServer(STATE, both.state)]
 
 
 def _counts(keys: dict[str, int]) -> str:

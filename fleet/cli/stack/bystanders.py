@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from fleet.errors import FleetError
 from fleet.quoting import counted
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
-from fleet.store.client import connect, store_errors
-from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.private.two_redis import two_redis
+from fleet.store.running.brokers import each
 
 #: Workers named in one line (count).
 NAMED = 5
@@ -80,14 +79,12 @@ def look(settings: Settings, home: Path, own: Collection[int] = ()) -> Bystander
     is_local = settings.redis.url is None
     if is_local and service_state(home, REDIS) is None:
         return Bystanders((), 0, lose_redis=True)
-    state, broker = state_url(settings), broker_url(settings)
-    with closing(connect(state, timeout_s=TIMEOUT_S)) as client, store_errors(state):
-        rows: Any = client.hgetall(keys.workers())
-        reports, _ = split_reports(rows, now_s=client.time()[0])
-    with closing(connect(broker, timeout_s=TIMEOUT_S)) as client, store_errors(broker):
+    with two_redis(settings, timeout_s=TIMEOUT_S) as both:
+        rows: Any = both.state.hgetall(keys.workers())
+        reports, _ = split_reports(rows, now_s=both.state.time()[0])
         names = [*map(keys.queue, settings.pools), settings.worker.inbox]
-        waiting = sum(row.total for row in read_waiting(client, names))
-        waiting += sum(row.count for row in read_parked(client, names))
+        waiting = sum(row.total for row in read_waiting(both.broker, names))
+        waiting += sum(row.count for one in each(both.broker) for row in read_parked(one, names))
     others = (report for report in reports if not (report.pid in own and _is_here(report)))
     living = tuple(report for report in others if not is_local or psutil.pid_exists(report.pid))
     return Bystanders(living, waiting, lose_redis=is_local)

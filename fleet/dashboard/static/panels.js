@@ -92,6 +92,7 @@ function errors({ verdict: who, diagnoses }, { series, sums, marks }) {
 
 function resources(view, { series: shown, marks }) {
   wanted(view);
+  brokers(view);
   const { resources: told, limits: all, suspects } = view;
   const living = speaking(view);
   const used = Object.fromEntries(["busy", "slots", "cpu_percent", "rss_mb"].map((name) => [name, sum(living.map((worker) => worker[name]))]));
@@ -122,6 +123,14 @@ function resources(view, { series: shown, marks }) {
 function wanted({ scaling }) {
   by("wanted").hidden = !scaling;
   if (scaling) text(by("wanted"), `${counted(scaling.slots, "slot")} wanted, ${count(scaling.there)} there: ${scaling.reason}`);
+}
+
+/** Each broker, where there are several. */
+function brokers({ brokers: rows }) {
+  by("brokers").hidden = !rows.length;
+  text(by("brokers"), rows.map((one) => one.away
+    ? `broker ${one.name} does not answer: its ${counted(one.pools.length, "pool")} wait`
+    : `${counted(one.waiting, "task")} of ${counted(one.pools.length, "pool")} wait at ${one.name}${one.elsewhere ? `, ${count(one.elsewhere)} of them of pools that have another broker now` : ""}`).join("; "));
 }
 
 /** A series whose last value is the one that stands beside it. */

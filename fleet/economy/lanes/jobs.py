@@ -15,6 +15,7 @@ from fleet.economy.lanes.choice import Lane
 from fleet.errors import RetryLater
 from fleet.store import keys, lane_keys
 from fleet.store.client import Script, Store
+from fleet.store.running.brokers import AnyStore, ask_each
 
 ENROL = Script.beside(
     __file__, "enrol.lua", keys="batched gathering limits", argv="id limit by_at asked body life_s gather_s"
@@ -195,7 +196,7 @@ class JobStore:
         broker: Where tasks are parked; None: in the same Redis.
     """
 
-    def __init__(self, store: Store, broker: Store | None = None) -> None:
+    def __init__(self, store: Store, broker: AnyStore | None = None) -> None:
         self._store, self._broker = store, broker or store
 
     async def enrol(self, task_id: str, enrolled: Enrolled, body: bytes, *, life_s: float) -> bool:
@@ -350,8 +351,12 @@ class JobStore:
         ended, found = await self.have_ended(tasks), list[bool]()
         for start in range(0, len(tasks), AT_ONCE):
             some = tasks[start : start + AT_ONCE]
-            found += await asyncio.gather(*(self._broker.command("HEXISTS", keys.parked(), name) for name in some))
+            found += await asyncio.gather(*map(self.is_parked, some))
         return [bool(is_parked) and not has_ended for is_parked, has_ended in zip(found, ended, strict=True)]
+
+    async def is_parked(self, task: str) -> bool:
+        """True while a task is parked, at whichever broker."""
+        return any(await ask_each(self._broker, lambda store: store.command("HEXISTS", keys.parked(), task)))
 
     async def have_ended(self, tasks: Iterable[str]) -> list[bool]:
         """Return of each task whether it has a result: nobody wants an answer to it any more."""

@@ -18,6 +18,7 @@ from fleet.models import Priority
 from fleet.quoting import duration, quote
 from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script_each
+from fleet.store.running.brokers import MAIN, Anywhere, Brokers, at_each, by_home, each
 from fleet.waits import Wait
 
 BACKLOG = Script.beside(__file__, "backlog.lua", keys="lists*", argv="fair endings*")
@@ -95,35 +96,47 @@ class Waiting:
 NOTHING_WAITS = Waiting((0,) * len(Priority), None)
 
 
-def set_gate(broker: redis.Redis, queue: str, *, lowest: int, for_s: float | None = None) -> None:
+def set_gate(broker: Anywhere, queue: str, *, lowest: int, for_s: float | None = None) -> None:
     """Let only tasks of priority `lowest` and above be taken from a queue; at most for `for_s` seconds."""
     set_gates(broker, [queue], lowest=lowest, for_s=for_s)
 
 
-def set_gates(broker: redis.Redis, names: Iterable[str], *, lowest: int, for_s: float | None = None) -> None:
-    """Do as `set_gate` to queues, in one step: all of them or none."""
+def set_gates(broker: Anywhere, names: Iterable[str], *, lowest: int, for_s: float | None = None) -> None:
+    """Do as `set_gate` to queues, in one step: all of them or none.
+
+    Of several brokers each gets all gates, for any of them may still have tasks of a pool; in one step each.
+    """
     shut = list(names)
-    with broker.pipeline(transaction=True) as pipe:
-        for queue in shut:
-            pipe.set(keys.gate(queue), str(lowest), px=None if for_s is None else max(1, round(for_s * 1000)))
-        _announce(pipe, shut)
-        pipe.execute()
+    for client in _with_homes(broker, shut):
+        with client.pipeline(transaction=True) as pipe:
+            for queue in shut:
+                pipe.set(keys.gate(queue), str(lowest), px=None if for_s is None else max(1, round(for_s * 1000)))
+            _announce(pipe, shut)
+            pipe.execute()
 
 
-def open_gate(broker: redis.Redis, queue: str) -> bool:
+def _with_homes(broker: Anywhere, names: Iterable[str]) -> Sequence[redis.Redis]:
+    """Return all brokers' clients; those of the queues must be among them."""
+    by_home(broker, names)
+    return each(broker)
+
+
+def open_gate(broker: Anywhere, queue: str) -> bool:
     """Let everything be taken again, at once; False when the gate was open."""
     return open_gates(broker, [queue])[0]
 
 
-def open_gates(broker: redis.Redis, names: Iterable[str]) -> list[bool]:
+def open_gates(broker: Anywhere, names: Iterable[str]) -> list[bool]:
     """Do as `open_gate` to queues, in one step: all or none; for each of them False when its gate was open."""
-    shut = list(names)
-    with broker.pipeline(transaction=True) as pipe:
-        for queue in shut:
-            pipe.delete(keys.gate(queue))
-        _announce(pipe, shut)
-        pipe.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
-        return [bool(was_closed) for was_closed in pipe.execute()[: len(shut)]]
+    shut, were_closed = list(names), set[str]()
+    for client in _with_homes(broker, shut):
+        with client.pipeline(transaction=True) as pipe:
+            for queue in shut:
+                pipe.delete(keys.gate(queue))
+            _announce(pipe, shut)
+            pipe.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
+            were_closed.update(queue for queue, count in zip(shut, pipe.execute(), strict=False) if count)
+    return [queue in were_closed for queue in shut]
 
 
 def _announce(pipe: redis.client.Pipeline, names: Sequence[str]) -> None:
@@ -132,13 +145,20 @@ def _announce(pipe: redis.client.Pipeline, names: Sequence[str]) -> None:
         pipe.zadd(keys.waiting(step), dict.fromkeys(names, 0))
 
 
-def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
+def read_gates(broker: Anywhere, names: Iterable[str]) -> list[Gate]:
     """Return the gates of queues. One round trip, and another one for those that an operator has set.
 
     Raises:
         StoreError: When a gate holds something that isn't a number.
     """
     queues_of = list(names)
+    if isinstance(broker, Brokers):
+        found = {
+            queue: gate
+            for one, some in _reachable(broker, queues_of)
+            for queue, gate in zip(some, read_gates(one, some), strict=True)
+        }
+        return [found[queue] for queue in queues_of]
     with broker.pipeline(transaction=False) as pipe:
         for some in batched(queues_of, QUEUES_A_STEP):
             pipe.mget([key for name in some for key in (keys.gate(name), keys.room(name), keys.hold(name))])
@@ -154,6 +174,18 @@ def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
     ]
 
 
+def _added(parts: Sequence[list[Waiting]]) -> list[Waiting]:
+    """Add up what waits in the same queues at several brokers."""
+    return [
+        Waiting(
+            tuple(map(sum, zip(*(one.counts for one in of_queue), strict=True))),
+            min((one.oldest_at for one in of_queue if one.oldest_at is not None), default=None),
+        )
+        for of_queue in zip(*parts, strict=True)
+    ]
+
+
+@at_each(_added)
 def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
     """Return what waits in queues. One round trip, O(queues), in steps that hold Redis up for a moment only."""
     return waiting_in(run_script_each(broker, BACKLOG, waiting_calls(names)))
@@ -171,6 +203,16 @@ def waiting_calls(names: Iterable[str]) -> list[tuple[list[str], list[str]]]:
 def waiting_in(replies: Iterable[Any]) -> list[Waiting]:
     """Return what waits in each queue, from what `BACKLOG` replied step by step."""
     return [_waiting(row) if row else NOTHING_WAITS for rows in replies for row in rows]
+
+
+def _reachable(broker: Brokers[redis.Redis], names: Iterable[str]) -> Iterator[tuple[redis.Redis, list[str]]]:
+    """Yield the brokers that answer with the queues of which they tell: their own, the main one those of others too."""
+    own: dict[str, list[str]] = {}
+    for queue in names:
+        name = broker.homes.get(queue, MAIN)
+        own.setdefault(name if name in broker.clients else MAIN, []).append(queue)
+    for name, some in own.items():
+        yield broker.clients[name], some
 
 
 def _gate(value: bytes | None, left_ms: int, room: bytes | None, held: bytes | None) -> Gate:

@@ -14,6 +14,7 @@ import redis
 from fleet.engine.messages.queues import PRIORITY_STEPS
 from fleet.store import keys
 from fleet.store.client import Script, run_script
+from fleet.store.running.brokers import at_each, total
 from fleet.waits import Wait
 
 PUT_HOLD = Script.beside(__file__, "put_hold.lua", keys="hold", argv="wait beyond_ms probes")
@@ -45,6 +46,7 @@ def lift_call(queues: Sequence[str], *, about: str = "", cause: str = "") -> tup
     )  # fmt: skip
 
 
+@at_each(total)
 def lift(broker: redis.Redis, queues: Sequence[str], *, about: str = "", cause: str = "") -> int:
     """Lift holds through a plain client, and return how many; arguments as of `lift_call`."""
     return int(run_script(broker, LIFT, *lift_call(queues, about=about, cause=cause)))

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from fleet.errors import FleetError
 from fleet.limiter import Crowd, Limiter
 from fleet.store import keys
-from fleet.store.client import Script, Store
+from fleet.store.client import Script
+from fleet.store.running.brokers import AnyStore, by_home, main_of
 
 NARROW = Script.beside(__file__, "narrow.lua", keys="bell rooms*", argv="life_ms ends room*")
 
@@ -48,7 +49,9 @@ class LateBinding:
         limit_of: Returns the limit under which the next call of a pool goes, which its fallback may change.
     """
 
-    def __init__(self, limiter: Limiter, broker: Store, pools: Sequence[str], limit_of: Callable[[str], str]) -> None:
+    def __init__(
+        self, limiter: Limiter, broker: AnyStore, pools: Sequence[str], limit_of: Callable[[str], str]
+    ) -> None:
         self._limiter = limiter
         self._broker = broker
         self._pools = pools
@@ -80,7 +83,7 @@ class LateBinding:
         return limit in self._narrow or (backlog_s > HORIZON_S / 2 and backlog_s != self._stale.get(limit))
 
     async def _look(self, limit: str, names: Sequence[str]) -> None:
-        mine = await self._broker.command("SET", keys.turn(names[0]), "1", "NX", "PX", round(EVERY_S * 900))
+        mine = await main_of(self._broker).command("SET", keys.turn(names[0]), "1", "NX", "PX", round(EVERY_S * 900))
         if mine is None:
             return
         crowd = await self._limiter.crowd(limit)
@@ -90,12 +93,13 @@ class LateBinding:
         if not crowd.total:
             self._stale[limit] = self._limiter.backlog_s(limit)
         ends = int(crowd.total <= (target * END_SHARE if is_known else target))
-        call = NARROW.call(
-            bell=keys.bell(), rooms=map(keys.room, names), life_ms=round(LIFE_S * 1000), ends=ends,
-            room=rooms_of(crowd, target, pools=len(names)),
-        )  # fmt: skip
-        if await self._broker.run(NARROW, *call):
-            self._narrow.add(limit)
+        room = rooms_of(crowd, target, pools=len(names))
+        for store, some in by_home(self._broker, names):
+            call = NARROW.call(
+                bell=keys.bell(), rooms=map(keys.room, some), life_ms=round(LIFE_S * 1000), ends=ends, room=room
+            )
+            if await store.run(NARROW, *call):
+                self._narrow.add(limit)
 
 
 def target_of(crowd: Crowd) -> int:

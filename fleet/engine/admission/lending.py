@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from fleet.engine.transport import leases
-from fleet.engine.transport.channel import wake_loop
+from fleet.engine.transport.waker import wake_loop
 from fleet.store import keys
 
 #: Seconds between two looks at most, and at least: each counts all that is held.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 from fleet.engine.transport import leases
-from fleet.engine.transport.channel import wake_loop
+from fleet.engine.transport.waker import wake_loop
 from fleet.errors import FleetError
 from fleet.store import keys
 from fleet.store.client import Store

@@ -25,9 +25,9 @@ from fleet.errors import FleetError, NotSoon
 from fleet.models import CACHE, Bot, BotResult, BotTask
 from fleet.outcome import Before
 from fleet.store import keys
-from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
+from fleet.store.running.brokers import AnyStore
 from fleet.waits import Wait
 
 logger = logging.getLogger("fleet.worker")
@@ -56,7 +56,7 @@ class Twins:
         self,
         settings: Settings,
         cache: AnswerCache,
-        broker: Store,
+        broker: AnyStore,
         *,
         bot_of: Callable[[str], Bot],
         has_come: Callable[[str], Coroutine[Any, Any, object | None]],

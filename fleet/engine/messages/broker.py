@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,8 +18,10 @@ from fleet.engine.messages.fair.flows import BEGIN
 from fleet.errors import StoreUnavailable
 from fleet.quoting import counted
 from fleet.store import flow_keys, keys
-from fleet.store.client import Script, connect, run_script
+from fleet.store.client import Script, connect, run_script, store_errors
+from fleet.store.private.branches import broker_clients
 from fleet.store.private.embedded import broker_url
+from fleet.store.running.brokers import MAIN, AnyStore, Anywhere, Brokers, each, named
 
 ENQUEUE = Script.beside(
     __file__,
@@ -34,7 +38,7 @@ class Broker:
 
     settings: Settings
     url: str
-    client: redis.Redis
+    client: Anywhere
 
 
 _found: Broker | None = None
@@ -59,12 +63,13 @@ def broker() -> Broker:
     settings = config.current()
     if _found is None or _found.settings is not settings:
         url = broker_url(settings)
-        _found = Broker(settings, url, connect(url, timeout_s=settings.redis.socket_timeout_s))
+        main = connect(url, timeout_s=settings.redis.socket_timeout_s)
+        _found = Broker(settings, url, broker_clients(settings, main))
     return _found
 
 
 def enqueue_call(
-    parts: list[Any], settings: Settings, *, marker_life_s: int | None = None
+    parts: list[Any], settings: Settings, *, marker_life_s: int | None = None, has_results: bool = True
 ) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `enqueue.lua` for the marker key (or ''), place (`flows.routed`) and message of each.
 
@@ -72,6 +77,7 @@ def enqueue_call(
         parts: Those, message by message.
         settings: Where results are.
         marker_life_s: Life of the markers, s; None: they are marks of idempotency keys.
+        has_results: This broker may have the results: it is the main one.
     """
     return ENQUEUE.call(
         bell=keys.bell(),
@@ -85,24 +91,81 @@ def enqueue_call(
         list_prefix=keys.lists(""),
         waiting_prefix=keys.waiting(""),
         mark_prefix=keys.submitted(""),
-        result_prefix=marks.result_prefix(settings),
+        result_prefix=marks.result_prefix(settings) if has_results else "",
         fair=flow_keys.stem(),
         messages=parts,
     )
 
 
-def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> int:
+def enqueue(where: Anywhere, parts: list[Any], settings: Settings) -> int:
     """Queue what is new among messages and ring the bell, in one script; return how many were new.
 
+    Of several brokers each gets its own. What is marked is not queued if another broker has its task: the pool may have
+    been there when it was submitted first.
+
     Args:
-        client: Of the broker.
+        where: The broker, or all of them.
         parts: Marker key (or ''), place (`flows.routed`) and message of each.
         settings: Where results are, and how many replicas must confirm.
 
     Raises:
         StoreUnavailable: When too few replicas confirmed; some messages may be queued.
     """
-    call = enqueue_call(parts, settings)
+    if not isinstance(where, Brokers):
+        return _enqueue(where, parts, settings, has_results=True)
+    queued = 0
+    for name, some in _by_broker(where, parts).items():
+        client, marked = where.of_name(name), _marks_in(some)
+        for other in where.clients.values() if marked else ():
+            if other is not client:
+                nowhere = run_script(other, marks.NOWHERE, *marks.nowhere_among(marked))
+                some, marked = _unknown(some, marked, nowhere)
+        with store_errors(where.urls.get(name, "")) if name in where.urls else nullcontext():
+            queued += _enqueue(client, some, settings, has_results=name == MAIN) if some else 0
+    return queued
+
+
+async def enqueue_each(
+    where: AnyStore, parts: list[Any], settings: Settings, *, marker_life_s: int | None = None
+) -> None:
+    """Do as `enqueue` from asyncio, also with markers that have a life; without waiting for replicas."""
+    for name, some in _by_broker(where, parts).items() if isinstance(where, Brokers) else ((MAIN, parts),):
+        store, marked = named(where, name), _marks_in(some) if isinstance(where, Brokers) else []
+        for other in each(where) if marked else ():
+            if other is not store:
+                if marker_life_s is None:
+                    nowhere = await other.run(marks.NOWHERE, *marks.nowhere_among(marked))
+                else:
+                    there = await asyncio.gather(*(other.command("EXISTS", mark) for mark in marked))
+                    nowhere = [at for at, is_there in enumerate(there) if not is_there]
+                some, marked = _unknown(some, marked, nowhere)
+        if some:
+            call = enqueue_call(some, settings, marker_life_s=marker_life_s, has_results=name == MAIN)
+            await store.run(ENQUEUE, *call)
+
+
+def _by_broker(where: Brokers[Any], parts: list[Any]) -> dict[str, list[Any]]:
+    """Return messages with their markers and places, by the name of the broker that they go to."""
+    found: dict[str, list[Any]] = {}
+    for at in range(0, len(parts), 3):
+        queue, _ = queues.queue_of(parts[at + 1].partition("\n")[0])
+        found.setdefault(where.homes.get(queue, MAIN), []).extend(parts[at : at + 3])
+    return found
+
+
+def _marks_in(parts: list[Any]) -> list[str]:
+    return [mark for mark in parts[::3] if mark]
+
+
+def _unknown(parts: list[Any], marked: list[str], nowhere: Iterable[int]) -> tuple[list[Any], list[str]]:
+    """Return what is not known to another broker of some messages and their marks, by the numbers of those marks."""
+    left = {marked[number] for number in nowhere}
+    rows = [parts[at : at + 3] for at in range(0, len(parts), 3) if not parts[at] or parts[at] in left]
+    return [part for row in rows for part in row], [mark for mark in marked if mark in left]
+
+
+def _enqueue(client: redis.Redis, parts: list[Any], settings: Settings, *, has_results: bool) -> int:
+    call = enqueue_call(parts, settings, has_results=has_results)
     if not settings.redis.replicas:
         return int(run_script(client, ENQUEUE, *call))
     with cast(Any, client).client() as connection:  # WAIT asks for what its own connection has written
@@ -118,7 +181,8 @@ def free_key(task_id: str) -> None:
     """
     if mark := marks.mark_of(task_id):
         with suppress(redis.RedisError):
-            broker().client.delete(mark)
+            for client in each(broker().client):
+                client.delete(mark)
 
 
 def _confirm(connection: redis.Redis, settings: Settings) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from celery.states import READY_STATES
 
 from fleet.config import Settings
-from fleet.engine.messages.broker import ENQUEUE, broker, check_confirmed, confirm_ms, enqueue_call
+from fleet.engine.messages.broker import broker, check_confirmed, confirm_ms, enqueue_each
 from fleet.engine.messages.pool_choice import Dispatcher, ask_patiently
 from fleet.engine.messages.producer import chosen, message_of
 from fleet.errors import StoreUnavailable
@@ -26,7 +26,9 @@ from fleet.models import BotTask
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.patience import patiently
+from fleet.store.private.branches import broker_stores
 from fleet.store.private.embedded import state_url
+from fleet.store.running.brokers import ask_each, each
 from fleet.store.running.listening import Ear
 
 #: Tasks that are checked and queued before the loop gets its turn again (count): about 2 ms of Python.
@@ -48,8 +50,9 @@ class Desk:
     def __init__(self, settings: Settings, urls: tuple[str, str]) -> None:
         self.settings = settings
         timeout_s = settings.redis.socket_timeout_s
-        self._broker = Store(urls[0], timeout_s=timeout_s)
-        self._state = self._broker if urls[0] == urls[1] else Store(urls[1], timeout_s=timeout_s)
+        main = Store(urls[0], timeout_s=timeout_s)
+        self._broker = broker_stores(settings, main)
+        self._state = main if urls[0] == urls[1] else Store(urls[1], timeout_s=timeout_s)
         self._ear = Ear(urls[1], on_message=self._hear, on_deaf=self._look_again, timeout_s=timeout_s)
         #: Those who wait, by the channel of what they wait for.
         self._waiting: dict[str, set[asyncio.Future[bytes | None]]] = {}
@@ -69,7 +72,7 @@ class Desk:
             yield
         finally:
             _desks.pop(asyncio.get_running_loop(), None)
-            for store in {self._broker, self._state, self._ear}:
+            for store in {*each(self._broker), self._state, self._ear}:
                 await store.close()
 
     async def choose(self, task: BotTask) -> str:
@@ -97,16 +100,14 @@ class Desk:
         Raises:
             StoreUnavailable: When too few replicas confirmed.
         """
-        call = enqueue_call(parts, self.settings)
-        await patiently(partial(self._broker.run, ENQUEUE, *call))
+        await patiently(partial(enqueue_each, self._broker, parts, self.settings))
         wanted = self.settings.redis.replicas
-        if wanted:
-            got = await self._broker.command("WAIT", wanted, confirm_ms(self.settings))
-            check_confirmed(got, self.settings)
+        for store in each(self._broker) if wanted else ():
+            check_confirmed(await store.command("WAIT", wanted, confirm_ms(self.settings)), self.settings)
 
     async def is_parked(self, task_id: str) -> bool:
         """True while a task waits in Redis behind a gate of its own."""
-        return bool(await self._broker.command("HEXISTS", keys.parked(), task_id))
+        return any(await ask_each(self._broker, lambda store: store.command("HEXISTS", keys.parked(), task_id)))
 
     async def result(self, task_id: str) -> dict[str, Any]:
         """Return what Celery stored of a finished task; wait for it, also while Redis is away."""

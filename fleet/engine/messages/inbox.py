@@ -21,9 +21,9 @@ from fleet.engine.messages.fair.flows import flow_of, routed
 from fleet.engine.messages.pool_choice import Dispatcher, ask_patiently
 from fleet.models import BotTask
 from fleet.store import keys
-from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
+from fleet.store.running.brokers import AnyStore
 
 #: Headers of a foreign message that survive being passed on.
 KEPT_HEADERS = (
@@ -46,12 +46,12 @@ class Inbox:
     """One per worker process, on its loop.
 
     Args:
-        store: Where messages are.
+        where: Where messages are.
         settings: Pools.
     """
 
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self._store = store
+    def __init__(self, where: AnyStore, settings: Settings) -> None:
+        self._where = where
         self._settings = settings
 
     async def pass_on(self, task_id: str, task: BotTask, request: dict[str, Any]) -> str:
@@ -63,7 +63,7 @@ class Inbox:
             request: Celery's request dict: headers, and what follows the task.
         """
         dispatcher = Dispatcher(None, self._settings)
-        await ask_patiently(self._store, dispatcher.questions([task]))
+        await ask_patiently(self._where, dispatcher.questions([task]))
         pool = dispatcher.choose(task)
         queue = keys.queue(pool)
         headers = task_headers(task_id) | {name: request[name] for name in KEPT_HEADERS if request.get(name)}
@@ -75,8 +75,7 @@ class Inbox:
         body = task_body(task, pool, {name: request.get(name) for name in NO_CANVAS})
         message = envelope(task_id=task_id, queue=queue, priority=task.priority.value, headers=headers, body=body)
         place = routed(queues.list_key(queue, task.priority.value), headers.get(FLOW))
-        call = broker.enqueue_call(
-            [keys.passed_on(task_id), place, message], self._settings, marker_life_s=self._settings.results.expires_s
-        )
-        await patiently(lambda: self._store.run(broker.ENQUEUE, *call))
+        parts = [keys.passed_on(task_id), place, message]
+        life_s = self._settings.results.expires_s
+        await patiently(lambda: broker.enqueue_each(self._where, parts, self._settings, marker_life_s=life_s))
         return f"passed on to {queue}"

@@ -58,20 +58,28 @@ def result_prefix(settings: Settings) -> str:
     return keys.result("") if settings.redis.state_url in (None, settings.redis.url) else ""
 
 
-def sweep_call(settings: Settings) -> tuple[list[Any], list[Any]]:
-    """Return KEYS and ARGV of `sweep_marks.lua`."""
+def sweep_call(settings: Settings, *, has_results: bool = True) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `sweep_marks.lua`.
+
+    Args:
+        settings: Where results are.
+        has_results: This broker may have them: it is the main one.
+    """
     return SWEEP.call(
         walk=keys.turn("marks:walk"), turn=keys.turn("marks"), epochs=keys.epochs(), unacked=keys.unacked(),
         parked=keys.parked(), pause_ms=round(SWEEP_EVERY_S * 900), life_s=WALK_LIFE_S, count=SWEEP_COUNT,
-        mark_prefix=keys.submitted(""), result_prefix=result_prefix(settings),
+        mark_prefix=keys.submitted(""), result_prefix=result_prefix(settings) if has_results else "",
     )  # fmt: skip
 
 
 def nowhere_call(task_ids: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `nowhere.lua` for tasks that have marks."""
-    return NOWHERE.call(
-        epochs=keys.epochs(), unacked=keys.unacked(), parked=keys.parked(), marks=list(map(keys.submitted, task_ids))
-    )
+    return nowhere_among(list(map(keys.submitted, task_ids)))
+
+
+def nowhere_among(marks: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `nowhere.lua` for marks."""
+    return NOWHERE.call(epochs=keys.epochs(), unacked=keys.unacked(), parked=keys.parked(), marks=marks)
 
 
 def close_call(task_id: str, settings: Settings) -> tuple[list[Any], list[Any]]:

@@ -19,13 +19,13 @@ from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.broker import broker
 from fleet.engine.messages.delegated import takes_signed_only
-from fleet.errors import InvalidTask
+from fleet.errors import InvalidTask, StoreUnavailable
 from fleet.models import BotTask, Priority
 from fleet.quoting import listed, quote
 from fleet.store import keys
-from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
+from fleet.store.running.brokers import MAIN, AnyStore, Anywhere, Brokers, main_of
 from fleet.waits import Wait
 
 #: Less than one task per bot: puts pools with equal backlogs into an order.
@@ -181,7 +181,7 @@ class Dispatcher:
         tasks: How many are to be spread before the next `refresh` (count): over a quarter as many pools.
     """
 
-    def __init__(self, client: redis.Redis | None, settings: Settings, *, tasks: int = 1) -> None:
+    def __init__(self, client: Anywhere | None, settings: Settings, *, tasks: int = 1) -> None:
         self._most = max(tasks // TASKS_A_POOL, LOOKED_AT)
         self._client = client
         self._settings = settings
@@ -283,25 +283,70 @@ def _class_of(task: BotTask, taking: list[str]) -> Hashable:
     return task.priority, tuple(taking) if asks_of_pools(task) else (task.pool, task.kind)
 
 
-def _ask(client: redis.Redis, questions: Questions) -> None:
+def _ask(client: Anywhere, questions: Questions) -> None:
     """Ask Redis through a plain client."""
     replies: Sequence[Any] | None = None
+    shut = set[str]()
     with suppress(StopIteration):
         while True:
             commands = next(questions) if replies is None else questions.send(replies)
-            with client.pipeline(transaction=False) as pipe:
-                for command in commands:
-                    pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-                replies = pipe.execute()
+            replies = [0] * len(commands)
+            for name, places in _by_broker(client, commands).items():
+                one = client.of_name(name) if isinstance(client, Brokers) else client
+                try:
+                    with one.pipeline(transaction=False) as pipe:
+                        for at in places:
+                            pipe.execute_command(*commands[at])  # type: ignore[no-untyped-call]
+                        for at, reply in zip(places, pipe.execute(), strict=True):
+                            replies[at] = reply
+                except (redis.ConnectionError, redis.TimeoutError):
+                    if name == MAIN:
+                        raise
+                    shut.update(commands[at][1] for at in places)
+            _shut(commands, replies, shut)
 
 
-async def ask_patiently(store: Store, questions: Questions) -> None:
-    """Ask Redis from a loop, and wait while it is away."""
+async def ask_patiently(where: AnyStore, questions: Questions) -> None:
+    """Ask Redis from a loop, and wait while the main broker is away."""
     replies: Sequence[Any] | None = None
+    shut = set[str]()
     with suppress(StopIteration):
         while True:
             commands = next(questions) if replies is None else questions.send(replies)
-            replies = await asyncio.gather(*(patiently(partial(store.command, *command)) for command in commands))
+            replies = await asyncio.gather(*(_answer(where, command, shut) for command in commands))
+            _shut(commands, replies, shut)
+
+
+async def _answer(where: AnyStore, command: tuple[Any, ...], shut: set[str]) -> Any:
+    if not isinstance(where, Brokers) or command[0] != "LLEN" or (name := _broker_of(where, command)) == MAIN:
+        return await patiently(partial(main_of(where).command, *command))
+    try:
+        return await where.of_name(name).command(*command)
+    except StoreUnavailable:
+        shut.add(command[1])
+        return 0
+
+
+def _by_broker(where: Anywhere, commands: Sequence[tuple[Any, ...]]) -> dict[str, list[int]]:
+    """Return the places of commands by the name of the broker that is to answer: that of a list, else the main one."""
+    found: dict[str, list[int]] = {}
+    for at, command in enumerate(commands):
+        is_spread = isinstance(where, Brokers) and command[0] == "LLEN"
+        found.setdefault(_broker_of(where, command) if is_spread else MAIN, []).append(at)
+    return found
+
+
+def _broker_of(where: Anywhere | AnyStore, command: tuple[Any, ...]) -> str:
+    return where.homes.get(queues.queue_of(command[1])[0], MAIN) if isinstance(where, Brokers) else MAIN
+
+
+def _shut(commands: Sequence[tuple[Any, ...]], replies: Any, shut: Collection[str]) -> None:
+    """Have the pools of lists whose broker is away look as if no worker served them: others are chosen."""
+    pools = {queues.pool_of(queues.queue_of(key)[0]) for key in shut}
+    for at, command in enumerate(commands) if pools else ():
+        if command[0] == "MGET" and command[1] == keys.unserved():
+            known = json.loads(replies[at][0]) if replies[at][0] else []
+            replies[at] = [json.dumps(sorted({*known, *filter(None, pools)})).encode(), *replies[at][1:]]
 
 
 def choose_pool(task: BotTask) -> str:

@@ -31,6 +31,7 @@ from fleet.signals.ahead.budget_view import AmountView, BudgetScopeView, amount_
 from fleet.signals.series import rate_now
 from fleet.signals.view import WaitLine
 from fleet.store import keys
+from fleet.store.running.brokers import Anywhere
 
 #: Seconds until every worker has heard that a budget was changed.
 HEARD_S = LOOK_EVERY_S + 0.2
@@ -115,7 +116,7 @@ def set_budget(
     return change_budget(state, scope, amounts, configured=settings.budgets, when_full=when_full)
 
 
-def let_go(broker: redis.Redis, settings: Settings, scope: str) -> None:
+def let_go(broker: Anywhere, settings: Settings, scope: str) -> None:
     """Open what waits because of a budget that was changed, as soon as no worker believes the old one any more.
 
     What stands for many opens all that waits for money: what still has none goes back to where it was. A bot opens its

@@ -13,6 +13,7 @@ from fleet.signals.ahead.dead_view import DeadGroup
 from fleet.signals.picture import PoolWindows
 from fleet.signals.series import cost_of_answer, series_of
 from fleet.store import keys
+from fleet.store.running.brokers import Anywhere
 
 
 def priced(groups: Iterable[Group], cost_of: Callable[[str], float | None]) -> tuple[DeadGroup, ...]:
@@ -24,7 +25,7 @@ def priced(groups: Iterable[Group], cost_of: Callable[[str], float | None]) -> t
 
 
 def read_dead_of(
-    state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Mapping[str, PoolWindows]
+    state: redis.Redis, broker: Anywhere, settings: Settings, pools: Mapping[str, PoolWindows]
 ) -> tuple[DeadGroup, ...]:
     """Return all letters by pool and reason; `pools` tells what answers have cost. One round trip."""
     groups = DeadLetterOffice(state, broker, settings).groups()

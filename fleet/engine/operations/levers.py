@@ -27,6 +27,7 @@ from fleet.signals import catalogue
 from fleet.signals.events import record_deed
 from fleet.signals.unusual.alarms import RESUMED, alarm_in, field_of, swap
 from fleet.store import keys, vault_keys
+from fleet.store.running.brokers import Anywhere
 from fleet.waits import CAUSES, Cause
 
 #: What is shown where an operator gave no reason for a quarantine.
@@ -35,15 +36,13 @@ NO_REASON = "no reason given"
 NAMED = 8
 
 
-def pause_pool(
-    state: redis.Redis, broker: redis.Redis, pool: str, *, lowest: int, for_s: float | None, by: str
-) -> Gate:
+def pause_pool(state: redis.Redis, broker: Anywhere, pool: str, *, lowest: int, for_s: float | None, by: str) -> Gate:
     """Let workers take only tasks of priority `lowest` and above (`CLOSED`: none) of a pool, and return its gate."""
     return pause_pools(state, broker, [pool], lowest=lowest, for_s=for_s, by=by)
 
 
 def pause_pools(
-    state: redis.Redis, broker: redis.Redis, pools: Sequence[str], *, lowest: int, for_s: float | None, by: str
+    state: redis.Redis, broker: Anywhere, pools: Sequence[str], *, lowest: int, for_s: float | None, by: str
 ) -> Gate:
     """Do as `pause_pool` to pools. One event, however many they are."""
     set_gates(broker, map(keys.queue, pools), lowest=lowest, for_s=for_s)
@@ -52,12 +51,12 @@ def pause_pools(
     return gate
 
 
-def resume_pool(state: redis.Redis, broker: redis.Redis, pool: str, *, by: str) -> bool:
+def resume_pool(state: redis.Redis, broker: Anywhere, pool: str, *, by: str) -> bool:
     """Let workers take all tasks of a pool; False when its gate was open."""
     return bool(resume_pools(state, broker, [pool], by=by))
 
 
-def resume_pools(state: redis.Redis, broker: redis.Redis, pools: Sequence[str], *, by: str) -> list[str]:
+def resume_pools(state: redis.Redis, broker: Anywhere, pools: Sequence[str], *, by: str) -> list[str]:
     """Let workers take all tasks of pools, and return those whose gate was closed. One event, however many they are."""
     were_closed = open_gates(broker, map(keys.queue, pools))
     opened = [pool for pool, was_closed in zip(pools, were_closed, strict=True) if was_closed]
@@ -159,7 +158,7 @@ def relearn_class(state: redis.Redis, settings: Settings, pool: str, kind: str, 
 
 
 def resume_use(
-    state: redis.Redis, broker: redis.Redis, settings: Settings, kind: Literal["key", "bot"], name: str, *, by: str
+    state: redis.Redis, broker: Anywhere, settings: Settings, kind: Literal["key", "bot"], name: str, *, by: str
 ) -> bool:
     """End an alarm about unusual use and what was done about it: what a key or bot does from now on is its usual.
 
@@ -182,7 +181,7 @@ def resume_use(
     return False
 
 
-def let_go(broker: redis.Redis, settings: Settings, limits: Collection[str], causes: tuple[Cause, ...]) -> None:
+def let_go(broker: Anywhere, settings: Settings, limits: Collection[str], causes: tuple[Cause, ...]) -> None:
     """Open what waits because of limits that were changed, as soon as no worker tells of the old reason any more."""
     if limits:
         time.sleep(FRESH_S)
@@ -192,7 +191,7 @@ def let_go(broker: redis.Redis, settings: Settings, limits: Collection[str], cau
 
 
 def cancel_task(
-    state: redis.Redis, broker: redis.Redis, settings: Settings, task_id: str, *, is_running: bool, by: str
+    state: redis.Redis, broker: Anywhere, settings: Settings, task_id: str, *, is_running: bool, by: str
 ) -> str:
     """Keep a task from starting, and return one line about it; `is_running`: stop it while it runs, too.
 

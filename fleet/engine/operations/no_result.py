@@ -13,6 +13,7 @@ from fleet.errors import FleetError, StoreRefused
 from fleet.quoting import brief
 from fleet.store.client import store_errors
 from fleet.store.private.two_redis import two_redis
+from fleet.store.running.brokers import Anywhere
 
 #: Waiting messages looked at (count): thousands of callers may give up at the same moment.
 SEARCH_MOST = 2000
@@ -40,7 +41,7 @@ def why_no_result(task_id: str, settings: Settings) -> str:
     return brief(f"it is {where}: {'; '.join(lines)}")
 
 
-def _of_pools(state: redis.Redis, broker: redis.Redis, settings: Settings) -> str:
+def _of_pools(state: redis.Redis, broker: Anywhere, settings: Settings) -> str:
     """Return what tasks of the pools wait for that this user of Redis may look at."""
     seen = look(state, broker, settings)
     waits = headline([line for line in seen.lines if line.tasks], seen.now_s)

@@ -17,6 +17,7 @@ import redis
 
 from fleet.config import KEY_LABEL, TOOLS, Settings, models_among
 from fleet.diversity import ClassState, classes_of
+from fleet.engine.admission.spread import read_brokers
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
 from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.budgets import read_budget_views, scopes_of
@@ -37,6 +38,7 @@ from fleet.engine.operations.task_search import Finder, TaskSearch, Wish
 from fleet.engine.operations.tenants.board import TenantBoard
 from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+from fleet.engine.transport.suspicion import count_suspects
 from fleet.models import Priority, bot_name
 from fleet.money import micros_of, whole_micros
 from fleet.roster import HealthRows, health_rows_of, read_bots, read_reasons
@@ -68,6 +70,7 @@ from fleet.signals.view import (
 )
 from fleet.store import keys
 from fleet.store.private.two_redis import two_redis
+from fleet.store.running.brokers import Anywhere, each
 
 #: Events in one view, newest first; the charts' marks are made of all that are kept.
 EVENTS_SHOWN = 50
@@ -104,7 +107,7 @@ class Overview:
         broker: Plain client of the broker; the same when there is one Redis.
     """
 
-    def __init__(self, settings: Settings, *, state: redis.Redis, broker: redis.Redis) -> None:
+    def __init__(self, settings: Settings, *, state: redis.Redis, broker: Anywhere) -> None:
         self._settings = settings
         self._state = state
         self._broker = broker
@@ -192,14 +195,14 @@ class Overview:
             resources=picture.resources_view(
                 living, speaking, troubles_of(speaking, settings, now_s=now_s), reading.redis_bytes
             ),
-            neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
+            neighbour=look_for_strangers({self._state, *each(self._broker)}, settings) or "",
             health=fleet_health(bots, readings, settings, now_s=now_s),
             diversity=diversity_views(reading.classes),
             dead=read_dead_of(self._state, self._broker, settings, pools),
             jobs=read_jobs(self._state, now_s),
             rollouts=rollout_views(self._state, now_s),
             tenants=self._tenants.read(self._broker, settings),
-            suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in speaking),
+            suspects=count_suspects(self._broker) + sum(worker.apart for worker in speaking),
         )
         symptoms = read_symptoms(
             self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,
@@ -213,6 +216,7 @@ class Overview:
             "headline": headline(left, now_s, are_others=others),
             "outlook": outlook(view),
             "scaling": scaling_view(self._state, now_s),
+            "brokers": read_brokers(self._broker, settings),
         }
         return view.model_copy(update={"diagnoses": found, "verdict": judge(view, symptoms), **said})
 

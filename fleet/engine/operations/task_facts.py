@@ -56,6 +56,7 @@ from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.view import WaitLine
 from fleet.store import answer_keys, keys
+from fleet.store.running.brokers import Anywhere, at_each, total
 from fleet.waits import Wait
 
 if TYPE_CHECKING:
@@ -139,11 +140,23 @@ class _Marks(NamedTuple):
     over: int
 
 
+def _any_marks(parts: Sequence[_Marks]) -> _Marks:
+    """Put together what several brokers say; the time is that of the first."""
+    return _Marks(
+        parts[0].now_s,
+        any(one.is_revoked for one in parts),
+        any(one.passed_on for one in parts),
+        any(one.has_key for one in parts),
+        sum(one.poison for one in parts),
+        sum(one.over for one in parts),
+    )
+
+
 def gather(
     task_id: str,
     *,
     state: redis.Redis,
-    broker: redis.Redis,
+    broker: Anywhere,
     settings: Settings,
     limit_of: Callable[[str], LimitSnapshot | None] = lambda pool: None,
     search_most: int = SEARCH_MOST,
@@ -241,6 +254,7 @@ def _told_batch(state: redis.Redis, task_id: str) -> str:
     return f"in a batch of {job.count:,} since {stamp(job.made_at)}, {job.done:,} of them answered"
 
 
+@at_each(_any_marks)
 def _read_marks(broker: redis.Redis, task_id: str) -> _Marks:
     with broker.pipeline(transaction=False) as pipe:
         pipe.time()
@@ -276,7 +290,7 @@ def _told_grades(grades: Sequence[bytes | None]) -> str:
 
 
 def _standing(
-    queue: str, state: redis.Redis, broker: redis.Redis, settings: Settings, crew: Crew, limit: LimitSnapshot | None
+    queue: str, state: redis.Redis, broker: Anywhere, settings: Settings, crew: Crew, limit: LimitSnapshot | None
 ) -> PoolStanding:
     """Return how a queue stands: a pool's, the inbox, or one that is nobody's."""
     pool = queues.pool_of(queue)
@@ -332,6 +346,7 @@ def _bot_lease(state: redis.Redis, pool: str, tag: str, now_s: float) -> BotLeas
     return None if until_us is None else BotLease(bot.decode(), until_us / 1e6 - now_s)
 
 
+@at_each(total)
 def _more_urgent(broker: redis.Redis, search: Search) -> int:
     if search.found is None:
         return 0
@@ -342,6 +357,7 @@ def _more_urgent(broker: redis.Redis, search: Search) -> int:
         return sum(map(int, pipe.execute()))
 
 
+@at_each(any)
 def _is_suspect(broker: redis.Redis, held: Held | None, message: bytes) -> bool:
     """While it waits a mark tells; while it is held, its tag."""
     if held is not None:

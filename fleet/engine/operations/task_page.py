@@ -17,6 +17,7 @@ from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.frozen import Frozen
 from fleet.quoting import brief
 from fleet.store import keys
+from fleet.store.running.brokers import Anywhere
 
 #: Bytes of a prompt or an answer that are shown.
 MOST_TEXT = 20_000
@@ -44,7 +45,7 @@ class TaskPage(Frozen):
 
 
 def read_task(
-    task_id: str, state: redis.Redis, broker: redis.Redis, settings: Settings, *, is_thorough: bool, with_texts: bool
+    task_id: str, state: redis.Redis, broker: Anywhere, settings: Settings, *, is_thorough: bool, with_texts: bool
 ) -> TaskPage:
     """Return one task. About ten round trips at most, however much waits, unless `is_thorough`.
 

@@ -28,6 +28,7 @@ from fleet.models import BotResult
 from fleet.quoting import brief
 from fleet.signals import windows
 from fleet.store import keys
+from fleet.store.running.brokers import Anywhere, each
 
 FoundState = Literal["waiting", "held", "failed", "degraded", "ok"]
 #: All of them, in the order in which they are searched: what an operator can still change comes first.
@@ -109,7 +110,7 @@ class Finder:
         settings: Pools and the inbox.
     """
 
-    def __init__(self, state: redis.Redis, broker: redis.Redis, settings: Settings) -> None:
+    def __init__(self, state: redis.Redis, broker: Anywhere, settings: Settings) -> None:
         self._state, self._broker, self._settings = state, broker, settings
         self._office = DeadLetterOffice(state, broker, settings)
         self._unreadable = 0
@@ -146,19 +147,24 @@ class Finder:
         yield from self._ended(wish)
 
     def _waiting(self, wish: Wish) -> Iterator[Looked]:
-        lists = waiting_lists(self._broker, self._settings, wish.chosen.pool)
-        read = [(queue, read_list(self._broker, key)) for queue, (key, _) in lists]
-        queues = waiting_queues(self._broker, self._settings, wish.chosen.pool)
-        read += [(queue, read_parked(self._broker, queue)) for queue in queues]
-        for queue, stretches in read:
-            for message in chain.from_iterable(stretches):
-                yield _of_message(message, self._pool_of(queue), "waiting", wish), len(message)
+        for client in each(self._broker):
+            lists = waiting_lists(client, self._settings, wish.chosen.pool)
+            read = [(queue, read_list(client, key)) for queue, (key, _) in lists]
+            queues = waiting_queues(client, self._settings, wish.chosen.pool)
+            read += [(queue, read_parked(client, queue)) for queue in queues]
+            for queue, stretches in read:
+                for message in chain.from_iterable(stretches):
+                    yield _of_message(message, self._pool_of(queue), "waiting", wish), len(message)
 
     def _held(self, wish: Wish) -> Iterator[Looked]:
+        for client in each(self._broker):
+            yield from self._held_at(client, wish)
+
+    def _held_at(self, client: redis.Redis, wish: Wish) -> Iterator[Looked]:
         cursor, stride = 0, Stride()
         while True:
             cursor, entries = cast(
-                "tuple[int, dict[bytes, bytes]]", self._broker.hscan(keys.unacked(), cursor, count=stride.count)
+                "tuple[int, dict[bytes, bytes]]", client.hscan(keys.unacked(), cursor, count=stride.count)
             )
             stride.read(list(entries.values()))
             for entry in entries.values():

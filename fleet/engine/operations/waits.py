@@ -26,6 +26,7 @@ from fleet.resilience import BreakerView
 from fleet.resilience.scripts import SHOW as SHOW_BREAKER
 from fleet.resilience.view import view_of
 from fleet.roster import PoolBots, read_bots
+from fleet.signals.ahead.brokers_view import BrokerView
 from fleet.signals.ahead.scaling_view import ScalingView
 from fleet.signals.crew import takers, unserved_queue_line, why_shut
 from fleet.signals.recorder import WorkerReport, speaking_of, split_reports
@@ -34,6 +35,7 @@ from fleet.signals.unusual.alarms import read_alarms
 from fleet.signals.view import WaitLine
 from fleet.store import keys
 from fleet.store.client import Script, run_script_each
+from fleet.store.running.brokers import Anywhere, at_each
 from fleet.waits import CAUSES, Wait
 
 SAMPLE = Script.beside(__file__, "sample_parked.lua", keys="parked orders*", argv="samples")
@@ -135,9 +137,21 @@ def _read_breakers(state: redis.Redis, names: Collection[str]) -> dict[str, Brea
     return {name: view_of(name, reply) for name, reply in zip(names, replies, strict=True)}
 
 
+def _together(parts: Sequence[list[ParkedSample]]) -> list[ParkedSample]:
+    """Put together what is parked beside the same queues at several brokers."""
+    return [
+        ParkedSample(
+            sum(one.count for one in of_queue),
+            min((one.next_at for one in of_queue if one.next_at is not None), default=None),
+            tuple(wait for one in of_queue for wait in one.waits),
+        )
+        for of_queue in zip(*parts, strict=True)
+    ]
+
+
 def read_standings(
     state: redis.Redis,
-    broker: redis.Redis,
+    broker: Anywhere,
     settings: Settings,
     pools: Sequence[str],
     *,
@@ -222,6 +236,7 @@ class Standings:
         otherwise: Budgets that were set while the fleet runs, on demand: scope, what fleet.toml says, what holds.
         board: What is in batches, on demand.
         scaling: How many slots are wanted, on demand; None: nobody decides.
+        brokers: Each of several, on demand.
         lost_places: Tasks of tenants that their queues' lists do not tell of, by queue, on demand.
         tenants: Who waits, on demand.
     """
@@ -235,6 +250,7 @@ class Standings:
     scaling: ScalingView | None = None
     lost_places: Mapping[str, int] = field(default_factory=dict)
     tenants: TenantsView = field(default_factory=TenantsView)
+    brokers: tuple[BrokerView, ...] = ()
 
     @property
     def now_s(self) -> float:
@@ -242,7 +258,7 @@ class Standings:
         return self.crew.now_s
 
 
-def look(state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Iterable[str] | None = None) -> Standings:
+def look(state: redis.Redis, broker: Anywhere, settings: Settings, pools: Iterable[str] | None = None) -> Standings:
     """Return how pools (None: all) stand, and why their tasks wait. Some round trips, O(pools)."""
     names = list(settings.pools) if pools is None else [pool for pool in pools if pool in settings.pools]
     crew, apis = read_crew(state), read_apis(state, settings, names)
@@ -250,12 +266,12 @@ def look(state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Ite
     return Standings(crew, tuple(standings), lines_in_order(standings, crew.now_s))
 
 
-def look_at_inbox(broker: redis.Redis, settings: Settings, seen: Standings) -> PoolStanding:
+def look_at_inbox(broker: Anywhere, settings: Settings, seen: Standings) -> PoolStanding:
     """Return how the inbox stands, which has no bots and no limit."""
     return standing_of_queue(broker, settings.worker.inbox, seen.crew)
 
 
-def standing_of_queue(broker: redis.Redis, queue: str, crew: Crew, *, unserved: str = "") -> PoolStanding:
+def standing_of_queue(broker: Anywhere, queue: str, crew: Crew, *, unserved: str = "") -> PoolStanding:
     """Return how a queue stands that is no pool's: the inbox, or one that nobody takes from.
 
     Args:
@@ -274,6 +290,7 @@ def standing_of_queue(broker: redis.Redis, queue: str, crew: Crew, *, unserved: 
     )
 
 
+@at_each(_together)
 def read_parked_sample(broker: redis.Redis, queues: Sequence[str]) -> list[ParkedSample]:
     """Return what is parked beside queues. One round trip, O(queues), in steps that hold Redis up for a moment only."""
     if not queues:

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import pydantic_core
@@ -39,6 +40,7 @@ from fleet.outcome import NOTHING_BEFORE
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.private.embedded import state_url
+from fleet.store.running.brokers import Anywhere, each
 
 logger = logging.getLogger("fleet.cancel")
 
@@ -159,7 +161,7 @@ class Canceller:
         follow_ups: Tells canvases.
     """
 
-    def __init__(self, broker: redis.Redis, state: redis.Redis, settings: Settings, follow_ups: FollowUps) -> None:
+    def __init__(self, broker: Anywhere, state: redis.Redis, settings: Settings, follow_ups: FollowUps) -> None:
         self._broker = broker
         self._state = state
         self._settings = settings
@@ -222,7 +224,8 @@ class Canceller:
 
     def _held(self, selection: Selection) -> Iterator[str]:
         """Yield the ids of the tasks that are meant and whose messages workers hold."""
-        for _, entry in self._broker.hscan_iter(keys.unacked(), count=STRETCH):
+        found = (client.hscan_iter(keys.unacked(), count=STRETCH) for client in each(self._broker))
+        for _, entry in chain.from_iterable(found):
             place, _, message = bytes(entry).partition(b"\n")
             queue = place.decode().removeprefix(keys.lists("")).partition("\x06\x16")[0]
             if selection.matches(message, queue):

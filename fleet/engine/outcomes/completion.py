@@ -29,6 +29,7 @@ from fleet.signals.money.cached import OTHERS, counters_of
 from fleet.signals.windows import Share
 from fleet.store import keys
 from fleet.store.client import Script, Store
+from fleet.store.running.brokers import AnyStore, each
 from fleet.store.wire import Together
 
 logger = logging.getLogger("fleet.worker")
@@ -146,7 +147,7 @@ class Finisher:
     Args:
         store: State Redis, the one that Celery's `result_backend` names.
         settings: Pools, and how long results stay.
-        broker: Where the marks of idempotency keys are, when that is another Redis.
+        broker: Where the marks of idempotency keys are; None: in the same Redis.
         on_suspect: Called with the pool and name of a bot that may be bad.
 
     Attributes:
@@ -158,12 +159,14 @@ class Finisher:
         store: Store,
         settings: Settings,
         *,
-        broker: Store | None = None,
+        broker: AnyStore | None = None,
         on_suspect: Callable[[str, str], None] = lambda pool, bot: None,
     ) -> None:
         self.health = Health(settings.health, on_suspect)
         self._store = store
-        self._broker = broker
+        at = () if broker is None else each(broker)
+        #: Stores with marks of idempotency keys that are not the state's, and whether the state's has some.
+        self._marks_at, self._has_marks = tuple(one for one in at if one is not store), broker is None or store in at
         self._settings = settings
         self._apis = settings.limits_in_use.keys()
         self._ladders = {name for name, pool in settings.pools.items() if pool.fallback}
@@ -201,7 +204,7 @@ class Finisher:
             return stands
         if len(reply) > 1:
             self.health.heard(pool, end.kind, reply[1:])
-        if self._broker is not None and reply[:1] != _FENCED:
+        if self._marks_at and reply[:1] != _FENCED:
             self.close_mark(end.result.task_id)
         return bytes(reply[:1]) == _STANDS
 
@@ -266,7 +269,9 @@ class Finisher:
         Should that be lost, whoever submits the key again has its message delivered once more, and nothing is paid.
         """
         if mark_of(task_id):
-            (self._broker or self._store).send(CLOSE, *close_call(task_id, self._settings))
+            call = close_call(task_id, self._settings)
+            for store in (*self._marks_at, *((self._store,) if self._has_marks else ())):
+                store.send(CLOSE, *call)
 
     def _in_common(self, pool: str, kind: str) -> Callable[..., tuple[list[Any], list[Any]]]:
         """Return what takes the KEYS and ARGV of one task by name; what all tasks of its class share, it knows."""
@@ -309,7 +314,7 @@ class Finisher:
             "checkouts": "\n".join([one.member for one in (end.checkout, *end.others) if one]),
             "later_counter": (catalogue.DUPLICATES if end.revoked is None else catalogue.REVOKED).name,
             "fence": end.fence or "",
-            "mark": "" if self._broker else mark_of(end.result.task_id),
+            "mark": mark_of(end.result.task_id) if self._has_marks else "",
             **windows.record_arguments(
                 end.result, bot=bot, pool=pool, api=api, calls_failed=end.provider_errors,
                 is_buried=end.burial is not None, has_ladder=pool in self._ladders,

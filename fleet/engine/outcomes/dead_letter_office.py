@@ -26,6 +26,7 @@ from fleet.errors import Expired
 from fleet.jobs import reopen_member
 from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script
+from fleet.store.running.brokers import Anywhere, are_known, home, others
 
 OPEN = Script.beside(__file__, "open_dead_letter.lua", keys="result letters bodies", argv="task_id")
 GROUP = Script.beside(__file__, "group_dead_letters.lua", keys="order", argv="oldest most under after")
@@ -94,7 +95,7 @@ class DeadLetterOffice:
         settings: Pools, and how long letters and results live.
     """
 
-    def __init__(self, state: redis.Redis, broker: redis.Redis, settings: Settings) -> None:
+    def __init__(self, state: redis.Redis, broker: Anywhere, settings: Settings) -> None:
         self._state = state
         self._broker = broker
         self._settings = settings
@@ -246,9 +247,12 @@ class DeadLetterOffice:
             fair=flow_keys.stem(),
             mark_prefix=keys.submitted(""),
         )
-        is_queued = bool(run_script(self._broker, REQUEUE, *call))
+        broker = home(self._broker, queue)
+        if are_known(others(self._broker, queue), [keys.replayed(letter.task_id, filed.died_us)]):
+            return False
+        is_queued = bool(run_script(broker, REQUEUE, *call))
         if is_queued and end is not None:
-            self._broker.execute_command("ZADD", keys.ends(), "LT", end, queue)  # type: ignore[no-untyped-call]
+            broker.execute_command("ZADD", keys.ends(), "LT", end, queue)  # type: ignore[no-untyped-call]
         return is_queued
 
     def _queue_of(self, letter: DeadLetter) -> str:

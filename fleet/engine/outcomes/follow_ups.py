@@ -32,6 +32,7 @@ from fleet.models import BotResult
 from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.client import store_errors
+from fleet.store.running.brokers import main_of
 
 logger = logging.getLogger("fleet.worker")
 
@@ -98,13 +99,14 @@ class FollowUps:
         where = broker()
         mark = keys.followed(task_id)
         with store_errors(where.url):
-            if is_repeat and where.client.exists(mark):
+            marks = main_of(where.client)
+            if is_repeat and marks.exists(mark):
                 return
             try:
                 self._send(task_id, request, ending)
             except OperationalError as error:  # kombu's, after all of its retries
                 raise StoreUnavailable(f"what follows task {task_id} was not queued: {quote(error)}") from error
-            where.client.set(mark, 1, ex=config.current().results.expires_s)
+            marks.set(mark, 1, ex=config.current().results.expires_s)
 
     def _send(self, task_id: str, request: Mapping[str, Any], ending: Ending) -> None:
         if TASK_NAME not in self._celery.tasks:  # a child process for suspects: it works for no Celery worker

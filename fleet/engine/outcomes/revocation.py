@@ -26,6 +26,7 @@ from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.clock import CLOCK
 from fleet.store.private.embedded import state_url
+from fleet.store.running.brokers import Anywhere, main_of
 
 #: Results stored in one round trip (count).
 AT_ONCE = 500
@@ -51,7 +52,7 @@ class Revocation:
 def revoke(
     task_ids: Iterable[str],
     *,
-    broker: redis.Redis,
+    broker: Anywhere,
     state: redis.Redis,
     settings: Settings,
     find: Callable[[Sequence[str]], Collection[str]] | None = None,
@@ -135,7 +136,7 @@ def results_here() -> Results:
     settings, where = config.current(), broker()
     if _results is None or _results.settings is not settings:
         url = state_url(settings)
-        client = where.client if url == where.url else connect(url, timeout_s=settings.redis.socket_timeout_s)
+        client = main_of(where.client) if url == where.url else connect(url, timeout_s=settings.redis.socket_timeout_s)
         _results = Results(settings, url, client)
     return _results
 

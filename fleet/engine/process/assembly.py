@@ -77,7 +77,9 @@ from fleet.roster import Checkout, Roster
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
+from fleet.store.private.branches import broker_stores
 from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.running.brokers import AnyStore, each, main_of
 from fleet.vault.key_scopes import KeyScopes
 from fleet.vault.keyring import Keyring
 from fleet.waits import Wait
@@ -105,7 +107,7 @@ class Assembly:
 
     plane: DataPlane
     state: Store
-    broker: Store
+    broker: AnyStore
     roster: Roster
     routes: Sequence[Route]
     shut: Mapping[str, Wait]
@@ -154,7 +156,8 @@ class Assembly:
             await self.tools.close()
         await self.bill.close()
         await self.state.close()
-        await self.broker.close()
+        for store in each(self.broker):
+            await store.close()
         await asyncio.to_thread(self.telemetry.close)
 
 
@@ -182,7 +185,9 @@ async def assemble(
     """
     state = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
     same = broker_url(settings) == state_url(settings)
-    broker = state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
+    broker = broker_stores(
+        settings, state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
+    )
     spending = Spending(state, settings, process=process or leases.process_id(), broker=broker)
     delegations = Delegations(settings)
     scopes = KeyScopes(settings, delegations.scope_of)
@@ -247,8 +252,7 @@ async def assemble(
     )  # fmt: skip
     bots = Bots(lambda name: worker_bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
-    other = None if same else broker
-    completion = Finisher(state, settings, broker=other, on_suspect=lambda *who: canaries.suspect(*who))
+    completion = Finisher(state, settings, broker=broker, on_suspect=lambda *who: canaries.suspect(*who))
     canaries = Canaries(state, settings, agent, completion.health, bot_of=bots.of)
     held: dict[str, Checkout] = {}
     rollouts = Rollouts(state, partial(_tried, settings))
@@ -365,7 +369,8 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.run(patiently(partial(assembly.scopes.load, assembly.state)))
         runtime.run(patiently(partial(assembly.spending.load, assembly.broker)))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
-        runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
+        main = main_of(assembly.broker)
+        runtime.run(patiently(lambda: main.command(*bind_pools(settings))))
         runtime.run(patiently(partial(weigh, assembly.broker, settings)))
     except BaseException:
         runtime.stop()
@@ -373,10 +378,10 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
     return runtime, assembly
 
 
-async def _hear_time(broker: Store) -> None:
+async def _hear_time(broker: AnyStore) -> None:
     """Know the clock of Redis before the first task comes."""
     asked_s = time.monotonic()
-    seconds, micros = await broker.command("TIME")
+    seconds, micros = await main_of(broker).command("TIME")
     CLOCK.hear(int(seconds) + int(micros) / 1e6, asked_s=asked_s)
 
 

@@ -8,8 +8,7 @@ import random
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-
-import redis
+from functools import partial
 
 from fleet import config
 from fleet.config import ProviderSettings, Settings
@@ -28,6 +27,7 @@ from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.running.brokers import AnyStore, Anywhere, ask_each, main_of
 from fleet.vault.keyring import HeldKey, about_key
 from fleet.waits import CAUSES, Wait
 
@@ -46,7 +46,7 @@ LATE_S = 15.0
 def make_breakers(
     settings: Settings,
     state: Store,
-    broker: Store,
+    broker: AnyStore,
     secrets: Mapping[str, str],
     *,
     calm: Callable[[str], None],
@@ -82,7 +82,7 @@ def make_breakers(
     return Breakers(state, prints, on_closed=open_gates, on_turn=told, on_trouble=calm, key_wait=key_wait)
 
 
-async def take_up(breakers: Breakers, settings: Settings, broker: Store, held: HeldKey) -> None:
+async def take_up(breakers: Breakers, settings: Settings, broker: AnyStore, held: HeldKey) -> None:
     """Let calls go with another key, or with one that may be used again: breakers and gates that it closed open.
 
     Args:
@@ -102,7 +102,7 @@ async def take_up(breakers: Breakers, settings: Settings, broker: Store, held: H
             await lift(broker, queues, about=about, causes=("key",), parked_too=True)
 
 
-async def open_scoped(settings: Settings, broker: Store, provider: str) -> None:
+async def open_scoped(settings: Settings, broker: AnyStore, provider: str) -> None:
     """Let what waits for the scope of a key ask again: it is another one now.
 
     Args:
@@ -137,15 +137,18 @@ def behind(limit: str, settings: Settings) -> dict[str, list[str]]:
     return found
 
 
-async def lift(broker: Store, queues: Iterable[str], *, about: str, causes: Collection[str], parked_too: bool) -> None:
+async def lift(
+    broker: AnyStore, queues: Iterable[str], *, about: str, causes: Collection[str], parked_too: bool
+) -> None:
     """Open what waits for one limit: the queues that it holds, and what is parked beside them."""
     names = list(queues)
-    await broker.run(LIFT, *lift_call(names, about=about, cause=" ".join(causes)))
+    call = lift_call(names, about=about, cause=" ".join(causes))
+    await ask_each(broker, lambda store: store.run(LIFT, *call))
     for name in names if parked_too else ():
         await open_early(broker, name, about=about, causes=causes)
 
 
-async def open_mended(broker: Store, settings: Settings, pools: Iterable[str], limits: Collection[str]) -> None:
+async def open_mended(broker: AnyStore, settings: Settings, pools: Iterable[str], limits: Collection[str]) -> None:
     """Open pools that a process was the one to hold that lacked a key, or their code, or had other code.
 
     Args:
@@ -160,14 +163,21 @@ async def open_mended(broker: Store, settings: Settings, pools: Iterable[str], l
             await lift(broker, [keys.queue(pool)], about=about, causes=("key", "configuration"), parked_too=False)
 
 
-async def _held(broker: Store, pools: Sequence[str]) -> list[str]:
+async def _held(broker: AnyStore, pools: Sequence[str]) -> list[str]:
     """Return those pools that are held: hardly ever more than a few, whatever their number."""
-    places = [keys.hold(keys.queue(pool)) for pool in pools]
-    found = [hold for some in batched(places, HOLDS_AT_ONCE) for hold in await broker.command("MGET", *some)]
-    return [pool for pool, hold in zip(pools, found, strict=True) if hold is not None]
+    places, are_held = [keys.hold(keys.queue(pool)) for pool in pools], set[str]()
+    for some in batched(places, HOLDS_AT_ONCE):
+        for found in await ask_each(broker, partial(_read, some)):
+            are_held.update(place for place, hold in zip(some, found, strict=True) if hold is not None)
+    return [pool for pool, place in zip(pools, places, strict=True) if place in are_held]
 
 
-def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str, causes: Collection[str] = BREAKING) -> None:
+async def _read(names: Sequence[str], store: Store) -> list[bytes | None]:
+    found: list[bytes | None] = await store.command("MGET", *names)
+    return found
+
+
+def lift_now(client: Anywhere, queues: Iterable[str], *, about: str, causes: Collection[str] = BREAKING) -> None:
     """`lift` through a plain client, for commands; also what waits for other causes than a breaker's."""
     names = list(queues)
     holds.lift(client, names, about=about, cause=" ".join(causes))
@@ -203,7 +213,7 @@ class StaleHolds:
         limits: Those under which this process can call: a key that it lacks is none of a breaker's reasons.
     """
 
-    def __init__(self, settings: Settings, state: Store, broker: Store, limits: Iterable[str]) -> None:
+    def __init__(self, settings: Settings, state: Store, broker: AnyStore, limits: Iterable[str]) -> None:
         self._state = state
         self._broker = broker
         self._callable = frozenset(limits)
@@ -255,16 +265,17 @@ class StaleHolds:
 
     async def _is_our_turn(self) -> bool:
         life_ms = round(LOOK_EVERY_S * 900)
-        return await self._broker.command("SET", keys.turn("holds"), "1", "NX", "PX", life_ms) is not None
+        return await main_of(self._broker).command("SET", keys.turn("holds"), "1", "NX", "PX", life_ms) is not None
 
     async def _holds(self) -> dict[str, Wait]:
         """Return the pools that are held, and why."""
-        texts = await self._broker.command("MGET", *(keys.hold(keys.queue(pool)) for pool in self._limits))
+        names = [keys.hold(keys.queue(pool)) for pool in self._limits]
         found = {}
-        for pool, text in zip(self._limits, texts, strict=True):
-            with suppress(ValueError):  # an operator sees to what cannot be read
-                if text:
-                    found[pool] = Wait.from_json(text)
+        for texts in await ask_each(self._broker, lambda store: store.command("MGET", *names)):
+            for pool, text in zip(self._limits, texts, strict=True):
+                with suppress(ValueError):  # an operator sees to what cannot be read
+                    if text:
+                        found[pool] = Wait.from_json(text)
         return found
 
     async def _has_bots(self, pool: str) -> bool:

@@ -60,6 +60,7 @@ from fleet.signals.events import record_event
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
+from fleet.store.running.brokers import AnyStore
 from fleet.waits import MOST_TOLD, Wait
 
 logger = logging.getLogger("fleet.worker")
@@ -91,7 +92,7 @@ class DataPlane:
         telemetry: Telemetry,
         *,
         state: Store,
-        broker: Store,
+        broker: AnyStore,
         checkouts: Checkouts,
         panel: Panel,
         completion: Finisher,

@@ -25,12 +25,14 @@ from fleet.engine.outcomes.results import (
 from fleet.engine.outcomes.stored import read_result
 from fleet.engine.process.delivery import Delivery
 from fleet.engine.telemetry.taps import Telemetry
+from fleet.engine.transport.several import sharing
 from fleet.errors import FleetError, InvalidTask
 from fleet.models import BotResult, BotTask
 from fleet.outcome import NOTHING_BEFORE, Before
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.patience import at_last, patiently
+from fleet.store.running.brokers import AnyStore
 
 logger = logging.getLogger("fleet.worker")
 
@@ -45,7 +47,7 @@ class Endings:
         completion: Finishes a task in one atomic step.
     """
 
-    def __init__(self, telemetry: Telemetry, *, state: Store, broker: Store, completion: Finisher) -> None:
+    def __init__(self, telemetry: Telemetry, *, state: Store, broker: AnyStore, completion: Finisher) -> None:
         self._telemetry, self._state, self._broker, self._completion = telemetry, state, broker, completion
 
     async def finish(
@@ -110,9 +112,10 @@ class Endings:
         it, and between the two only `finish` itself keeps a task at one result.
         """
         tag = delivery.tag
-        if self._broker is self._state or not tag:
+        broker = await patiently(lambda: sharing.store_of(self._broker, tag))
+        if broker is self._state or not tag:
             return tag
-        if await self._broker.command("ZSCORE", keys.unacked_index(), tag) is not None:
+        if await broker.command("ZSCORE", keys.unacked_index(), tag) is not None:
             return None
         logger.warning("lease lost task=%s: its result is discarded", delivery.task_id)
         return tag  # the state Redis knows no leases: there this result is fenced, what it cost is counted

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import redis
@@ -24,6 +25,7 @@ from fleet.engine.outcomes.revocation import ids_of, revoke_here
 from fleet.engine.transport.parking.parked import Parked, next_parked
 from fleet.errors import FleetError
 from fleet.quoting import quote
+from fleet.store.running.brokers import each
 
 logger = logging.getLogger("fleet.worker")
 
@@ -88,8 +90,8 @@ def terminate_command(state: Any, signal: str, task_id: Any, **_: Any) -> Any:
 
 def scheduled_command(state: Any, **_: Any) -> list[dict[str, Any]]:
     """List the ETA and countdown tasks of this worker's queues. They wait in Redis: every worker lists the same."""
-    client, left, found = broker().client, LISTED, list[dict[str, Any]]()
-    for queue in sorted(state.consumer.app.amqp.queues.consume_from):
+    left, found, clients = LISTED, list[dict[str, Any]](), each(broker().client)
+    for queue, client in product(sorted(state.consumer.app.amqp.queues.consume_from), clients):
         found += (_scheduled(parked) for parked in next_parked(client, queue, left))
         left = LISTED - len(found)
         if left <= 0:

@@ -27,8 +27,8 @@ from fleet.errors import DocumentsTooLarge, FleetError, NotSoon
 from fleet.models import BotTask
 from fleet.roster import WantedBot
 from fleet.store import keys
-from fleet.store.client import Store
 from fleet.store.patience import patiently
+from fleet.store.running.brokers import AnyStore
 from fleet.usage import Usage
 from fleet.waits import Wait
 
@@ -84,7 +84,7 @@ class SharedContexts:
         models: Mapping[str, str],
         reads: ReadCounter,
         price: Price,
-        broker: Store,
+        broker: AnyStore,
         has_left: Callable[[str], Coroutine[Any, Any, bool]],
     ) -> None:
         self._pools = settings.pools

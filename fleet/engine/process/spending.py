@@ -45,6 +45,7 @@ from fleet.signals.recorder import split_reports
 from fleet.store import bill_keys, keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.running.brokers import AnyStore
 from fleet.vault.key_scopes import configured_scopes
 from fleet.waits import Wait
 
@@ -77,7 +78,7 @@ class Spending:
         keeper: Reserves and settles for its calls.
     """
 
-    def __init__(self, store: Store, settings: Settings, *, process: str, broker: Store | None = None) -> None:
+    def __init__(self, store: Store, settings: Settings, *, process: str, broker: AnyStore | None = None) -> None:
         self._waking = Waking(broker or store, settings.pools)
         self.on_reached = partial(_tell_of, store)
         self.keeper = BudgetKeeper(
@@ -144,7 +145,7 @@ class Spending:
         look_at = min([*known, CLOCK.now_s() + LOOK_AGAIN_S])
         return Wait("money", look_at, about_bots(pool), told, probe_every_s=1.0, lowest=lowest)
 
-    async def load(self, broker: Store) -> None:
+    async def load(self, broker: AnyStore) -> None:
         """Hear of the budgets; let what waits for money ask again, when fleet.toml says something else than before.
 
         Args:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,7 @@ from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.patience import patiently
+from fleet.store.running.brokers import AnyStore, home, others
 from fleet.waits import Cause, Wait
 
 logger = logging.getLogger("fleet.worker")
@@ -80,7 +82,7 @@ class WaitingRoom:
 
     def __init__(
         self,
-        broker: Store,
+        broker: AnyStore,
         state: Store,
         roster: Roster,
         *,
@@ -106,7 +108,11 @@ class WaitingRoom:
         """Let all tasks of a pool wait; said once a while, however many meet the same. Patient while Redis is away."""
         at, known = due_at(wait), self._held.get(pool)
         found = self._held[pool] = replace(wait, opens_at=at)
-        held = await patiently(lambda: self._broker.run(PUT_HOLD, *hold_call(keys.queue(pool), found)))
+        queue = keys.queue(pool)
+        call = hold_call(queue, found)
+        held = await patiently(lambda: home(self._broker, queue).run(PUT_HOLD, *call))
+        for store in others(self._broker, queue):  # what it may have left there waits too
+            self._do(_leniently(store.run(PUT_HOLD, *call)))
         if held and (known is None or known.cause != wait.cause or at - (known.opens_at or 0) > QUIET_S):
             until = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
             logger.warning("hold_put pool=%s cause=%s opens_at=%s: %s", pool, wait.cause, until, wait)
@@ -135,7 +141,9 @@ class WaitingRoom:
 
     async def _lift(self, pool: str, wait: Wait) -> None:
         call = lift_call([keys.queue(pool)], about=wait.about, cause=wait.cause)
-        if await patiently(lambda: self._broker.run(LIFT, *call)):
+        for store in others(self._broker, keys.queue(pool)):
+            self._do(_leniently(store.run(LIFT, *call)))
+        if await patiently(lambda: home(self._broker, keys.queue(pool)).run(LIFT, *call)):
             logger.info("hold_lifted pool=%s cause=%s", pool, wait.cause)
             record_event(
                 self._state, catalogue.HOLD_LIFTED, quiet_s=QUIET_S, about=f"{pool}:{wait.cause}", pool=pool,
@@ -175,3 +183,9 @@ class WaitingRoom:
                 await self._roster.give_back(checkouts)
         except FleetError as error:
             logger.warning("bots not given back task=%s error=%s: their leases run out", checkouts[0].task_id, error)
+
+
+async def _leniently(asked: Awaitable[object]) -> None:
+    """Have a broker do something about what a pool may have left there; one that is away serves nothing of it."""
+    with suppress(FleetError):
+        await asked

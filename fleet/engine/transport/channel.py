@@ -22,7 +22,6 @@ import hiredis
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 from kombu.transport import redis as kombu_redis
-from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import NoScriptError
 
@@ -33,83 +32,20 @@ from fleet.engine.transport.message import LazyMessage, decoded, plainly
 from fleet.engine.transport.parking import parked
 from fleet.engine.transport.publishing import Publishing
 from fleet.engine.transport.rota import LOOK, LOOK_AGAIN_S, LOOK_EVERY_S, MORE, Rota
-from fleet.engine.transport.waker import Waker
+from fleet.engine.transport.several import branches, sharing
+from fleet.engine.transport.several.branches import Branches
+from fleet.engine.transport.several.poller import Poller
+from fleet.engine.transport.several.qos import TAKE_AT_MOST, QoS
+from fleet.engine.transport.waker import waker_of_loop
 from fleet.errors import FleetError
 from fleet.store import keys
 from fleet.store.client import Script, run_script
+from fleet.store.running.brokers import MAIN
 
 logger = get_logger("fleet.transport")
 
-#: Most messages taken in one round trip: bounds the time the script holds Redis and the size of a reply.
-TAKE_AT_MOST = 64
 #: Seconds between two tries, and between two log lines, while Redis answers a script with an error.
 REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
-
-
-class QoS(kombu_redis.QoS):
-    """Counts what the process holds, over reconnects; the take script has already recorded each message."""
-
-    restore_at_shutdown = True
-    #: True when nothing may be taken before the next ack.
-    _starved = False
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        virtual.QoS.append(self, message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        self.channel.holdings.ack(delivery_tag)
-        virtual.QoS.ack(self, delivery_tag)
-        if self._starved:  # the loop may sleep, and acks come from any thread
-            self._starved = False
-            wake_loop()
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        if requeue and delivery_tag in self.channel.holdings.held:
-            self.channel.restore([delivery_tag])
-            virtual.QoS.ack(self, delivery_tag)
-        else:
-            self.ack(delivery_tag)
-
-    def can_consume(self) -> bool:
-        if self.channel.holdings.closed:
-            return False
-        if self.free():
-            return True
-        self._starved = True
-        return bool(self.free())  # once more: an ack right before that line did not wake the loop
-
-    def free(self) -> int:
-        """Number of messages that may be taken now."""
-        return self.room()[0]
-
-    def room(self) -> tuple[int, frozenset[str]]:
-        """Return how many messages may be taken now, and the queues from which none of them may come."""
-        if not self.prefetch_count:
-            return TAKE_AT_MOST, frozenset()
-        holdings, shut = self.channel.holdings, frozenset[str]()
-        own = self.prefetch_count + holdings.extra(self.prefetch_count) - len(holdings.held)
-        if own <= 0:
-            lent, shut = holdings.lent(self.prefetch_count)
-            own += lent
-        return max(0, int(min(TAKE_AT_MOST, own, holdings.room()))), shut | holdings.shunned()
-
-    def restore_unacked(self, client: Any = None) -> None:
-        """Hand back what was taken and has not started; what runs stays leased and is acknowledged later."""
-        channel = self.channel
-        running = {r._message.delivery_tag for r in tuple(worker_state.active_requests)}
-        waiting = [tag for tag in self._delivered if tag in channel.holdings.held and tag not in running]
-        self._delivered.clear()
-        try:
-            channel.flush_acks()
-            if waiting:
-                channel.restore(waiting)
-        except channel.connection_errors:
-            for tag in waiting:  # Redis is away: their leases run out and the sweep brings them back
-                channel.holdings.held.pop(tag, None)
-
-    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
-        """Put back messages whose worker stopped renewing. Called by kombu every `unacked_restore_interval`."""
-        self.channel.sweep()
 
 
 class Channel(Publishing):
@@ -136,10 +72,57 @@ class Channel(Publishing):
     _turns = 0
     _refused_at_s = -math.inf
 
-    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+    #: Of a main channel that takes tasks: its channels to other brokers, if there are any.
+    branches: Branches | None = None
+    _pauses_until_s = -math.inf
+
+    @property
+    def broker(self) -> str:
+        """Name of the broker that this leads to."""
+        return str(self.connection.broker)
+
+    @property
+    def trunk(self) -> Branches | None:
+        """What this is one of; None: it leads to the main broker."""
+        found: Branches | None = self.connection.trunk
+        return found
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
         if no_ack:  # replies of remote control: nobody will acknowledge them
             self._no_ack_queues.add(queue)
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
+        elif branches.known() and self.trunk is None and queue not in self._fanout_queues:
+            self.branches = self.branches or Branches(self)
+            self.branches.consume(queue, no_ack, callback, consumer_tag)
+        return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+
+    def basic_cancel(self, consumer_tag: str) -> Any:
+        if self.branches is not None:
+            self.branches.cancel(consumer_tag)
+        return super().basic_cancel(consumer_tag)
+
+    def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
+        super().basic_qos(prefetch_size, prefetch_count, apply_global)
+        if self.branches is not None:
+            self.branches.limit(prefetch_count)
+
+    def close(self) -> None:
+        if self.branches is not None:
+            self.branches.close()
+        super().close()
+
+    def abandon(self) -> None:
+        """Leave a broker that does not answer, without a word to it: acknowledgements and lost takes are kept."""
+        self.holdings.return_acks(self._sent_acks or [])
+        self._sent_acks, self.holdings.is_idle = None, True
+        self._reply_lost()
+        self._in_poll = None
+        self.connection.cycle.discard(self)
+        self._disconnect_pools()
+        self._close_clients()
+
+    def pauses(self) -> bool:
+        """True for a moment after another broker than the main one has refused its scripts."""
+        return monotonic() < self._pauses_until_s
 
     @cached_property
     def _no_ack_queues(self) -> set[str]:
@@ -177,6 +160,7 @@ class Channel(Publishing):
         else:
             self._sent_acks = acks = self.holdings.take_acks()
             wanted, shut = self.qos.room()
+            self.holdings.asked = wanted = sharing.share_of(self.holdings, wanted)
             self._sent_prefix = prefix = self.holdings.next_prefix()
             take = self._rota.take(wanted=wanted, guarded=self._guarded(wanted), prefix=prefix, acks=acks, shut=shut)
             self._send(connection, leases.TAKE, take)
@@ -214,12 +198,14 @@ class Channel(Publishing):
             self._refused(error)
             raise Empty from None
         finally:
+            self.holdings.asked = 0
             self._in_poll = self._sent_prefix = None
             self._flush_brpop_reauth()
         if asked is LOOK and reply == MORE:
             self._looked_s += LOOK_AGAIN_S - LOOK_EVERY_S
         if asked is not leases.TAKE:
             raise Empty
+        self.holdings.is_idle = len(reply) < 3
         if len(reply) < 3:
             self._bell_id, self._opens_in_ms = (bytes_to_str(reply[0]), reply[1]) if reply else (None, -1)
             raise Empty
@@ -228,6 +214,7 @@ class Channel(Publishing):
 
     def _reply_lost(self) -> None:
         """Note a take whose reply will not come: Redis may have run it, and nobody knows its messages."""
+        self.holdings.asked = 0
         if self._sent_prefix is not None:
             self.holdings.lost_takes.append(self._sent_prefix)
             self._sent_prefix = None
@@ -241,8 +228,11 @@ class Channel(Publishing):
     def _refused(self, error: Exception) -> None:
         """Wait a little while Redis refuses our scripts, and say so now and then: nothing is lost meanwhile."""
         if self._is_time_to_say():
-            logger.error("Redis refuses to serve the queues, trying again: %s", error)
-        sleep(REFUSAL_PAUSE_S)
+            logger.error("Redis refuses to serve the queues, trying again broker=%s: %s", self.broker, error)
+        if self.trunk is None:
+            sleep(REFUSAL_PAUSE_S)
+        else:
+            self._pauses_until_s = monotonic() + REFUSAL_PAUSE_S
 
     def _is_time_to_say(self) -> bool:
         """True now and then: what Redis refuses is refused every second."""
@@ -363,27 +353,22 @@ class Channel(Publishing):
             logger.warning("swept restored=%d suspects=%d: their workers stopped renewing", restored, suspected)
 
 
-#: What wakes the worker's loop; None: this process has none. One for all connections it will have.
-_waker: Waker | None = None
-
-
-def wake_loop() -> None:
-    """Let the worker's loop look again whether it may take messages. From any thread."""
-    if _waker is not None:
-        _waker.wake()
-
-
 class Transport(kombu_redis.Transport):
     """`broker_transport` of the Celery app."""
 
     Channel = Channel
+    #: Name of the broker that it leads to; and what its channels are of, unless that is the main one.
+    broker = MAIN
+    trunk: Branches | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        global _waker
         super().register_with_event_loop(connection, loop)
-        if _waker is None:
-            _waker = Waker()
-        loop.add_reader(_waker.fileno(), _waker.drain)
+        waker = waker_of_loop()
+        loop.add_reader(waker.fileno(), waker.drain)
         old = getattr(self.cycle, "_renew_tref", None)
         if old is not None:
             old.cancel()
@@ -395,5 +380,4 @@ class Transport(kombu_redis.Transport):
                 try:
                     channel.renew()
                 except (*channel.connection_errors, channel.ResponseError) as error:
-                    logger.warning("lease renewal failed error=%s", type(error).__name__)
-                return
+                    logger.warning("lease renewal failed broker=%s error=%s", channel.broker, type(error).__name__)

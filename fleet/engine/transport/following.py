@@ -8,7 +8,7 @@ Celery, a message with the id of an earlier one is a new run.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -27,6 +27,7 @@ from fleet.engine.messages.fair.flows import flow_in, routed
 from fleet.errors import NotDelegated
 from fleet.store import keys
 from fleet.store.client import run_script
+from fleet.store.running.brokers import are_known
 
 #: Where a script met an error of Redis, as Redis puts it behind; what a pipeline puts before one, with the message.
 _PLACE = re.compile(r"\.? ?script: [0-9a-f]{40}, on .*$", re.DOTALL)
@@ -55,13 +56,16 @@ def current_request() -> Any:
     return None if task is None else task.request
 
 
-def put_once(client: redis.Redis, place: str, message: dict[str, Any]) -> bool:
+def put_once(
+    client: redis.Redis, place: str, message: dict[str, Any], *, elsewhere: Sequence[redis.Redis] = ()
+) -> bool:
     """Queue a bot task that follows another task, unless that was done before. One round trip.
 
     Args:
         client: Of the broker.
         place: List that it goes into.
         message: As kombu makes it.
+        elsewhere: Clients of other brokers, where that may have been done before.
 
     Returns:
         False, and nothing is done, when the message is another one.
@@ -74,6 +78,8 @@ def put_once(client: redis.Redis, place: str, message: dict[str, Any]) -> bool:
         return False
     marker = keys.follows(headers["id"])
     try:
+        if are_known(elsewhere, [marker]):
+            return True
         settings = config.current()
         parts = [marker, routed(place, headers.get(FLOW)), dumps(message)]
         call = enqueue_call(parts, settings, marker_life_s=settings.results.expires_s)

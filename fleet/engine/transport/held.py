@@ -12,6 +12,7 @@ from fleet.engine.messages.envelope import task_id_in
 from fleet.engine.messages.queues import queue_of
 from fleet.store import keys
 from fleet.store.client import Script, run_script
+from fleet.store.running.brokers import at_each, first, united
 
 FIND_HELD = Script.beside(__file__, "find_held.lua", keys="unacked index", argv="cursor count texts*")
 
@@ -52,6 +53,7 @@ class Held:
     message: bytes
 
 
+@at_each(first)
 def find_held(broker: redis.Redis, task_id: str) -> Held | None:
     """Return the message of a task that a worker holds. O(messages held)."""
     cursor = b"0"
@@ -68,6 +70,7 @@ def find_held(broker: redis.Redis, task_id: str) -> Held | None:
             return None
 
 
+@at_each(united)
 def held_of(broker: redis.Redis, task_ids: Sequence[str]) -> set[str]:
     """Return those of the tasks whose message a worker holds. O(messages held), a few tasks one by one."""
     if len(task_ids) <= ONE_BY_ONE:

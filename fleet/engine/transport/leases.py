@@ -27,6 +27,7 @@ from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.engine.transport.parking.parked import OPEN
 from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script
+from fleet.store.running.brokers import MAIN
 
 TAKE = Script.beside(
     __file__,
@@ -37,7 +38,6 @@ TAKE = Script.beside(
     using=[OPEN, ISO_TIME, NEXT],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
-LAPSED = Script.beside(__file__, "lapsed.lua", keys="index unacked swept", argv="lease_s most quiet_s")
 RESTORE = Script.beside(
     __file__,
     "restore.lua",
@@ -51,11 +51,6 @@ RESTORE = Script.beside(
 LEASE_S = 10
 #: Seconds between two renewals, and between two sweeps: three may fail before a lease runs out.
 RENEW_EVERY_S = LEASE_S / 4
-#: Leases for which nothing is swept after a time without sweeps. A worker that lives renews within 2.5 s plus at most
-#: 1.25 s to connect again; a longer period would hold up tasks whose workers all died, past 15 s in all.
-QUIET_LEASES = 0.6
-#: Most messages put back by one sweep (count).
-SWEEP_MOST = 5000
 #: Seconds after which a process whose machine was full tries to hold one message more.
 WIDEN_EVERY_S = 2.0
 #: Slots that tasks of one pool may wait in after they have begun, or whose calls hang: one in so many. Those beyond are
@@ -123,6 +118,10 @@ class Holdings:
         #: Prefixes of takes whose reply was lost: Redis may have filed messages under them.
         self.lost_takes: list[str] = []
         self.held: dict[str, None] = {}
+        #: Name of the broker, as `redis.brokers` has it.
+        self.broker = MAIN
+        #: Messages that the take under way may bring (count); and whether nothing waited at the last one.
+        self.asked, self.is_idle = 0, True
         #: Any client of this broker, for the last acks of a shutdown.
         self.client: redis.Redis | None = None
         #: True when this process stops: nothing more is taken.
@@ -264,7 +263,7 @@ def unwatch(slots: Slots) -> None:
         _watched.remove(slots)
 
 
-#: Holdings by broker address. A process has one broker, but many connections to it over its life.
+#: Holdings by broker address: a process has many connections to each over its life.
 _HOLDINGS: dict[str, Holdings] = {}
 
 
@@ -274,7 +273,7 @@ def holdings_of(address: str) -> Holdings:
 
 
 def all_holdings() -> list[Holdings]:
-    """Return this process's holdings at all brokers: one in a worker."""
+    """Return this process's holdings, one for each broker."""
     return list(_HOLDINGS.values())
 
 
@@ -367,14 +366,6 @@ def take_call(
 def renew_call(tags: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `renew_messages.lua`."""
     return RENEW.call(index=keys.unacked_index(), tags=tags)
-
-
-def lapsed_call(lease_s: float = LEASE_S) -> tuple[list[Any], list[Any]]:
-    """Return KEYS and ARGV of `lapsed.lua`."""
-    return LAPSED.call(
-        index=keys.unacked_index(), unacked=keys.unacked(), swept=keys.swept(),
-        lease_s=lease_s, most=SWEEP_MOST, quiet_s=lease_s * QUIET_LEASES,
-    )  # fmt: skip
 
 
 def restore_call(

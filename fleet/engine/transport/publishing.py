@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from time import monotonic
 from typing import Any
 
+import redis
 from kombu.utils.json import dumps
 
 from fleet import config
-from fleet.engine.messages.broker import ENQUEUE, enqueue_call
+from fleet.engine.messages.broker import ENQUEUE, broker, enqueue_call
 from fleet.engine.messages.envelope import EXPIRES, FLOW
 from fleet.engine.messages.fair.flows import routed
 from fleet.engine.transport import leases, suspicion
@@ -18,12 +20,18 @@ from fleet.engine.transport.following import put_once, refused
 from fleet.engine.transport.parking import parked
 from fleet.engine.transport.prefixed import PrefixedChannel
 from fleet.engine.transport.purge import purge
+from fleet.engine.transport.several import branches
 from fleet.store import keys
 from fleet.store.client import run_script
 from fleet.store.clock import CLOCK
+from fleet.store.running.brokers import each, home, main_of, others
 
 #: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
 REPLIES = ".reply.celery.pidbox"
+
+
+#: Seconds for which a broker that did not answer is not asked what waits there.
+SILENT_S = 5.0
 
 
 def _end(queue: str, over: float) -> tuple[Any, ...]:
@@ -61,7 +69,9 @@ class Publishing(PrefixedChannel):
     def holdings(self) -> leases.Holdings:
         """What this process holds at this broker; kept here, so that a closed channel can still acknowledge."""
         info = self.connection.client
-        return leases.holdings_of(f"{info.hostname}:{info.port}/{info.virtual_host}")
+        found = leases.holdings_of(f"{info.hostname}:{info.port}/{info.virtual_host}")
+        found.broker = self.connection.broker
+        return found
 
     @cached_property
     def resident(self) -> Any:
@@ -96,13 +106,16 @@ class Publishing(PrefixedChannel):
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         step = self.priority(self._get_message_priority(message, reverse=False))
         place, headers = self._q_for_pri(queue, step), message.get("headers") or {}
-        if put_once(self.resident, place, message):
+        client, elsewhere = self._homes(queue)
+        if put_once(client, place, message, elsewhere=elsewhere):
             return
         batch, later = kwargs.get("_publish_batch"), parked.time_of(message)
         if later is not None:
-            self._put_later(queue, step, message, later, batch)
+            self._put_later(client, queue, step, message, later, batch if client is self.resident else None)
             if isinstance(headers.get(EXPIRES), float):
-                self.resident.execute_command(*_end(queue, headers[EXPIRES]))
+                client.execute_command(*_end(queue, headers[EXPIRES]))
+        elif client is not self.resident:
+            self._put_now(client, place, message, None)
         elif batch is not None and not headers.get(FLOW):
             super()._put(queue, message, **kwargs)
             for command in _announced(queue, step, headers.get(EXPIRES)):
@@ -111,19 +124,33 @@ class Publishing(PrefixedChannel):
             super()._put(queue, message, **kwargs)
             self.resident.execute_command(*_announced(queue, step, None)[-1])
         else:
-            self._put_now(place, message, batch)
+            self._put_now(client, place, message, batch)
 
-    def _put_now(self, place: str, message: dict[str, Any], batch: Any) -> None:
+    def _homes(self, queue: str) -> tuple[Any, Sequence[Any]]:
+        """Return the client of a queue's broker, and those of the others, where the queue may have been before."""
+        if branches.known():
+            where = broker().client
+            client = home(where, queue)
+            if client is not main_of(where):
+                return client, others(where, queue)
+            return self.resident, others(where, queue)
+        return self.resident, ()
+
+    def _put_now(self, client: Any, place: str, message: dict[str, Any], batch: Any) -> None:
         """Queue a message in one step: all or nothing, for a refused publish is repeated."""
         flow = (message.get("headers") or {}).get(FLOW)
-        call = enqueue_call(["", routed(place, flow), dumps(message)], config.current())
+        call = enqueue_call(
+            ["", routed(place, flow), dumps(message)], config.current(), has_results=client is self.resident
+        )
         if batch is not None:
             batch.add("eval", ENQUEUE.text, len(call[0]), *call[0], *call[1])
             return
         with self._repeated_when_refused():
-            run_script(self.resident, ENQUEUE, *call)
+            run_script(client, ENQUEUE, *call)
 
-    def _put_later(self, queue: str, step: int, message: dict[str, Any], later: tuple[str, float], batch: Any) -> None:
+    def _put_later(
+        self, client: Any, queue: str, step: int, message: dict[str, Any], later: tuple[str, float], batch: Any
+    ) -> None:
         """Park a message until its time: no worker holds it meanwhile, and none need ask for its time again.
 
         What a worker publishes is `countdown` or reckoned from its now: where its clock is off, so is that time.
@@ -135,7 +162,7 @@ class Publishing(PrefixedChannel):
             batch.add("eval", parked.PUBLISH_LATER.text, len(call[0]), *call[0], *call[1])
             return
         with self._repeated_when_refused():
-            run_script(self.resident, parked.PUBLISH_LATER, *call)
+            run_script(client, parked.PUBLISH_LATER, *call)
 
     @contextmanager
     def _repeated_when_refused(self) -> Iterator[None]:
@@ -148,12 +175,33 @@ class Publishing(PrefixedChannel):
     def _size(self, queue: str) -> int:
         if self._bindings is not None:
             return 0
-        return purge(self.resident, queue, is_meant=False) + sum(
-            waits.count for waits in parked.read_parked(self.resident, [queue])
-        )
+        return sum(_waiting_at(client, queue, may_be_away=client is not self.resident) for client in self._all())
 
     def _purge(self, queue: str) -> int:
         """Remove what waits in a queue, also under other clients' priority steps, and suspicions of it."""
-        purged = purge(self.resident, queue, is_meant=True) + parked.purge_parked(self.resident, queue)
-        run_script(self.resident, suspicion.ABSOLVE, *suspicion.forget_call(queue))
+        purged = 0
+        for client in self._all():
+            purged += purge(client, queue, is_meant=True) + parked.purge_parked(client, queue)
+            run_script(client, suspicion.ABSOLVE, *suspicion.forget_call(queue))
         return purged
+
+    def _all(self) -> Sequence[Any]:
+        return each(broker().client) if branches.known() else (self.resident,)
+
+
+#: Clients of brokers beside the main one that did not answer -> until when they are left out (monotonic).
+_silent: dict[int, float] = {}
+
+
+def _waiting_at(client: Any, queue: str, *, may_be_away: bool) -> int:
+    """Count what waits in a queue at one broker. Celery asks for each queue as a worker starts: nobody may hang it."""
+    if may_be_away and _silent.get(id(client), 0.0) > monotonic():
+        return 0
+    try:
+        waiting = purge(client, queue, is_meant=False)
+        return waiting + sum(waits.count for waits in parked.read_parked(client, [queue]))
+    except (redis.ConnectionError, redis.TimeoutError):
+        if not may_be_away:
+            raise
+        _silent[id(client)] = monotonic() + SILENT_S
+        return 0

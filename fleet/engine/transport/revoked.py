@@ -17,6 +17,7 @@ from fleet.engine.messages.fair.flows import ENTER
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script
+from fleet.store.running.brokers import at_each, joined
 
 REVOKE = Script.beside(
     __file__,
@@ -32,6 +33,7 @@ MARK_LIFE_S = 365 * 24 * 3600
 AT_ONCE = 500
 
 
+@at_each(joined)
 def mark_revoked(broker: redis.Redis, task_ids: Iterable[str]) -> list[str]:
     """Keep tasks from starting, and return those that were parked: nobody works on them."""
     parked: list[str] = []
@@ -48,6 +50,7 @@ def mark_revoked(broker: redis.Redis, task_ids: Iterable[str]) -> list[str]:
     return parked
 
 
+@at_each(any)
 def is_revoked(broker: redis.Redis, task_id: str) -> bool:
     """True while the task must not start."""
     return broker.zscore(keys.revoked(), task_id) is not None

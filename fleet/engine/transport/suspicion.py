@@ -18,16 +18,31 @@ from fleet.engine.transport.held import Tag
 from fleet.signals.recorder import split_reports
 from fleet.store import flow_keys, keys
 from fleet.store.client import Script, connect, run_script, run_script_each, store_errors
+from fleet.store.running.brokers import at_each, total
 
+LAPSED = Script.beside(__file__, "lapsed.lua", keys="index unacked swept", argv="lease_s most quiet_s")
 BEGUN = Script.beside(__file__, "begun.lua", keys="reaped claims", argv="tokens*")
 ABSOLVE = Script.beside(__file__, "absolve.lua", keys="suspects parked", argv="process queue separator fair")
 
+#: Leases for which nothing is swept after a time without sweeps. A worker that lives renews within 2.5 s plus at most
+#: 1.25 s to connect again; a longer period would hold up tasks whose workers all died, past 15 s in all.
+QUIET_LEASES = 0.6
+#: Most messages put back by one sweep (count).
+SWEEP_MOST = 5000
 #: Tokens looked for in one step (count): bounds the time that the script holds Redis.
 ASKED_AT_ONCE = 500
 #: Seconds that a sweep waits for the state Redis: the consumer's thread stands still for so long.
 ASK_S = 1.0
 #: Seconds for which a report shows that its process lives.
 HEARD_S = leases.LEASE_S
+
+
+def lapsed_call(lease_s: float = leases.LEASE_S) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `lapsed.lua`."""
+    return LAPSED.call(
+        index=keys.unacked_index(), unacked=keys.unacked(), swept=keys.swept(),
+        lease_s=lease_s, most=SWEEP_MOST, quiet_s=lease_s * QUIET_LEASES,
+    )  # fmt: skip
 
 
 class Witness:
@@ -114,7 +129,7 @@ def sweep(client: redis.Redis, lease_s: float) -> tuple[int, int]:
         StoreUnavailable: When the state Redis does not answer: they wait until it does.
         redis.RedisError: When the broker does not.
     """
-    found = [part.decode() for part in run_script(client, leases.LAPSED, *leases.lapsed_call(lease_s))]
+    found = [part.decode() for part in run_script(client, LAPSED, *lapsed_call(lease_s))]
     lapsed = dict(zip(found[::2], found[1::2], strict=True))
     if not lapsed:
         return 0, 0
@@ -152,3 +167,9 @@ def forget_call(queue: str) -> tuple[list[Any], list[Any]]:
         separator=PRIORITY_SEPARATOR,
         fair="",
     )
+
+
+@at_each(total)
+def count_suspects(client: redis.Redis) -> int:
+    """Return how many messages that wait are suspect."""
+    return int(client.hlen(keys.suspects()))

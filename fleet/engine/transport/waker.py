@@ -35,3 +35,21 @@ class Waker:
             return bool(os.read(self._read_fd, PIPE_BYTES))
         except BlockingIOError:
             return False
+
+
+#: What wakes the worker's loop; None: this process has none. One for all connections it will have.
+_of_loop: Waker | None = None
+
+
+def waker_of_loop() -> Waker:
+    """Return what wakes the worker's loop; made by the first who asks, which is the loop."""
+    global _of_loop
+    if _of_loop is None:
+        _of_loop = Waker()
+    return _of_loop
+
+
+def wake_loop() -> None:
+    """Let the worker's loop look again whether it may take messages. From any thread."""
+    if _of_loop is not None:
+        _of_loop.wake()

@@ -163,7 +163,7 @@ def _shut_down(state: ServiceState) -> None:
 
 
 def _answering(setting: str, secret: SecretStr, options: RedisSettings) -> str:
-    url = _completed(secret.get_secret_value(), options)
+    url = completed(secret.get_secret_value(), options)
     try:
         connect(url, timeout_s=options.socket_timeout_s).close()
     except ConfigurationError as error:
@@ -177,7 +177,7 @@ def _answering(setting: str, secret: SecretStr, options: RedisSettings) -> str:
     return url
 
 
-def _completed(url: str, options: RedisSettings) -> str:
+def completed(url: str, options: RedisSettings) -> str:
     """Return a sentinel:// URL with the master's name and the Sentinels' password in it; others as they are."""
     if not url.startswith(f"{SENTINEL}://"):
         return url

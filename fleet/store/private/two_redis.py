@@ -9,15 +9,18 @@ from typing import NamedTuple
 import redis
 
 from fleet.config import Settings
+from fleet.errors import FleetError
 from fleet.store.client import connect, store_errors
+from fleet.store.private.branches import branch_urls, homes_of
 from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.running.brokers import MAIN, Anywhere, Brokers
 
 
 class TwoRedis(NamedTuple):
     """Plain clients, and the URL of the state Redis."""
 
     state: redis.Redis
-    broker: redis.Redis
+    broker: Anywhere
     state_url: str
 
 
@@ -39,7 +42,20 @@ def two_redis(settings: Settings, *, timeout_s: float | None = None) -> Iterator
         for url in dict.fromkeys(urls):
             stack.enter_context(store_errors(url))
             clients[url] = stack.enter_context(connect(url, timeout_s=timeout_s or settings.redis.socket_timeout_s))
-        yield TwoRedis(clients[urls[0]], clients[urls[1]], urls[0])
+        yield TwoRedis(clients[urls[0]], _with_branches(clients[urls[1]], settings, stack, timeout_s), urls[0])
+
+
+def _with_branches(main: redis.Redis, settings: Settings, stack: ExitStack, timeout_s: float | None) -> Anywhere:
+    """Return clients of all brokers that answer; what does not, and why, is told by them."""
+    clients, away = {MAIN: main}, {}
+    for name, url in branch_urls(settings).items():
+        try:
+            client = connect(url, timeout_s=timeout_s or settings.redis.socket_timeout_s)
+        except FleetError as error:
+            away[name] = str(error)
+        else:
+            clients[name] = stack.enter_context(client)
+    return Brokers(clients, homes_of(settings), away) if settings.redis.brokers else main
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from fleet.cli.main import main
 from fleet.cli.setup import checks
 from fleet.cli.setup.check import Check
 from fleet.cli.setup.checks import check_all
-from fleet.cli.setup.findings import FileFacts, Findings, HostFacts, RedisFacts, host_facts, redis_facts
+from fleet.cli.setup.findings import FileFacts, Findings, HostFacts, host_facts
+from fleet.cli.setup.redis_facts import RedisFacts, redis_facts
 from fleet.cli.setup.reference import config_text, reference_text, tables
 from fleet.cli.setup.user_code import code_of
 from fleet.config import Settings, load

@@ -9,8 +9,8 @@ from typing import Any
 import redis
 from celery import Celery
 
-from fleet.cli.setup.findings import redis_facts
 from fleet.cli.setup.redis_checks import worker_clocks
+from fleet.cli.setup.redis_facts import redis_facts
 from fleet.signals import catalogue
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys

@@ -14,7 +14,7 @@ from kombu.asynchronous import Hub
 from redis.exceptions import ConnectionError
 
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
-from fleet.engine.transport import channel, leases
+from fleet.engine.transport import channel, leases, waker
 from fleet.store import keys
 from fleet.store.client import connect
 
@@ -141,12 +141,12 @@ def test_an_ack_wakes_the_loop_of_a_worker_that_had_no_room(broker: Connection, 
     first, second = take(broker, 2)
     broker.register_with_event_loop(hub)
     first.ack()
-    assert channel._waker is not None
-    assert not select.select([channel._waker], [], [], 0)[0]  # there was room: nobody waits for it
+    assert waker._of_loop is not None
+    assert not select.select([waker._of_loop], [], [], 0)[0]  # there was room: nobody waits for it
     second.channel.basic_qos(0, 1, False)
     assert not second.channel.qos.can_consume()
     threading.Thread(target=second.ack).start()
-    assert select.select([channel._waker], [], [], 5)[0]
+    assert select.select([waker._of_loop], [], [], 5)[0]
     hub.close()
 
 

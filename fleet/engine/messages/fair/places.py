@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import cast
 
@@ -19,6 +20,7 @@ from fleet.errors import FleetError
 from fleet.quoting import counted, quote
 from fleet.store import flow_keys, keys
 from fleet.store.client import Script, Store, run_script_each
+from fleet.store.running.brokers import AnyStore, ask_each, at_each, main_of
 
 logger = logging.getLogger("fleet.worker")
 
@@ -30,19 +32,23 @@ FILL_EVERY_S = 30.0
 FLOWS_MOST = 2000
 
 
-async def keep_places(broker: Store, settings: Settings) -> None:
+async def keep_places(broker: AnyStore, settings: Settings) -> None:
     """Put back the places that lists have lost, for ever: a look now and then, by one worker of all."""
     while True:
         await asyncio.sleep(FILL_EVERY_S)
         try:
-            if await broker.command("SET", keys.turn("places"), "1", "NX", "PX", round(FILL_EVERY_S * 900)):
+            if await main_of(broker).command("SET", keys.turn("places"), "1", "NX", "PX", round(FILL_EVERY_S * 900)):
                 await fill_places(broker, settings)
         except FleetError as error:
             logger.warning("places not looked at error=%s", error)
 
 
-async def fill_places(broker: Store, settings: Settings) -> int:
+async def fill_places(broker: AnyStore, settings: Settings) -> int:
     """Put back the places that lists of the settings' queues have lost; return how many."""
+    return sum(await ask_each(broker, lambda store: _fill_places(store, settings)))
+
+
+async def _fill_places(broker: Store, settings: Settings) -> int:
     names = [queue.name for queue in task_queues(settings)]
     flags = await broker.command("MGET", *(flow_keys.has(list_key(name, 0)) for name in names))
     put = 0
@@ -56,6 +62,7 @@ async def fill_places(broker: Store, settings: Settings) -> int:
     return put
 
 
+@at_each(lambda parts: dict(sum(map(Counter, parts), Counter[str]())))
 def lost_places(client: redis.Redis, settings: Settings) -> dict[str, int]:
     """Return how many places the lists of each queue lack, if any do. One round trip where no queue has flows."""
     names = [queue.name for queue in task_queues(settings)]

@@ -6,13 +6,15 @@ from fleet.config import Settings
 from fleet.engine.messages.fair.flows import flow_of
 from fleet.engine.messages.queues import list_key, task_queues
 from fleet.store import flow_keys
-from fleet.store.client import Script, Store
+from fleet.store.client import Script
+from fleet.store.running.brokers import AnyStore, ask_each
 
 WEIGH = Script.beside(__file__, "weigh.lua", keys="weights flags*", argv="table*")
 
 
-async def weigh(broker: Store, settings: Settings) -> None:
+async def weigh(broker: AnyStore, settings: Settings) -> None:
     """Let takes go by the weights in [tenants.NAME] from now on; all other tenants weigh 1."""
     table = [part for name, tenant in settings.tenants.items() for part in (flow_of(name), repr(tenant.weight))]
     flags = [flow_keys.has(list_key(queue.name, 0)) for queue in task_queues(settings)]
-    await broker.run(WEIGH, *WEIGH.call(weights=flow_keys.weights(), flags=flags, table=table))
+    call = WEIGH.call(weights=flow_keys.weights(), flags=flags, table=table)
+    await ask_each(broker, lambda store: store.run(WEIGH, *call))

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
@@ -30,8 +30,12 @@ _SIZE = struct.Struct("<I")
 #: Bytes of a key's name or of a part at most: what is longer is no frame of ours.
 MOST_BYTES = 600_000_000
 
-Role = Literal["broker", "state"]
-_ROLES: dict[Role, bytes] = {"broker": b"b", "state": b"s"}
+#: What a server does: `broker` (the main one, and the state's where that is no other), `state`, `broker NAME`.
+Role = str
+BROKER, STATE = "broker", "state"
+_ROLES: dict[Role, bytes] = {BROKER: b"b", STATE: b"s"}
+#: How the role of a broker beside the main one begins; in a frame these are numbered from here on.
+BRANCH, _FIRST_BRANCH = "broker ", ord("A")
 #: `t`: a string. `l`, `h`, `z`, `s`, `x`: a slice of a list (from its head), hash, sorted set, set or stream. `d`: a
 #: DUMP, in layout 1 only.
 KINDS = "tlhzsxd"
@@ -71,13 +75,14 @@ class BackupWriter:
 
     def __init__(self, out: gzip.GzipFile, head: BackupHead) -> None:
         self._out = out
+        self._roles = _marks_of(head)
         self.count = 0
         out.write(MAGIC)
         self._text(asdict(head))
 
     def add(self, entry: KeyEntry) -> None:
         self._out.write(
-            _FRAME.pack(_ROLES[entry.role], entry.kind.encode(), entry.left_ms, len(entry.key), len(entry.parts))
+            _FRAME.pack(self._roles[entry.role], entry.kind.encode(), entry.left_ms, len(entry.key), len(entry.parts))
         )
         self._out.write(entry.key)
         for part in entry.parts:
@@ -122,11 +127,18 @@ def reading(path: Path) -> Iterator[tuple[BackupHead, Iterator[KeyEntry]]]:
     """
     try:
         with gzip.open(path) as file:
-            yield _head(file, path), _entries(file, path)
+            head = _head(file, path)
+            yield head, _entries(file, path, head)
     except (EOFError, gzip.BadGzipFile, struct.error) as error:
         raise ConfigurationError(
             f"{path}: expected a whole backup of Fleet, got one that ends early or is none; make another"
         ) from error
+
+
+def _marks_of(head: BackupHead) -> dict[Role, bytes]:
+    """Return what stands in frames for each role."""
+    branches = [role for role in head.servers if role.startswith(BRANCH)]
+    return {**_ROLES, **{role: bytes([_FIRST_BRANCH + at]) for at, role in enumerate(branches)}}
 
 
 def _head(file: gzip.GzipFile, path: Path) -> BackupHead:
@@ -141,8 +153,8 @@ def _head(file: gzip.GzipFile, path: Path) -> BackupHead:
     return BackupHead(**told)
 
 
-def _entries(file: gzip.GzipFile, path: Path) -> Iterator[KeyEntry]:
-    roles: dict[bytes, Role] = {mark: role for role, mark in _ROLES.items()}
+def _entries(file: gzip.GzipFile, path: Path, head: BackupHead) -> Iterator[KeyEntry]:
+    roles: dict[bytes, Role] = {mark: role for role, mark in _marks_of(head).items()}
     count = 0
     while True:
         role, kind, left_ms, key_bytes, parts = _FRAME.unpack(_read(file, _FRAME.size))

@@ -19,7 +19,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from fleet.config import Settings
-from fleet.engine.operations.backup.file import BackupHead, KeyEntry, reading
+from fleet.engine.operations.backup.file import BRANCH, STATE, BackupHead, KeyEntry, reading
 from fleet.engine.operations.backup.servers import BackedServer, check, own_keys
 from fleet.engine.transport import leases
 from fleet.errors import ConfigurationError, StoreError
@@ -78,7 +78,7 @@ def restore(
         for server in servers:
             _remove(server, settings)
         _put(servers, path)
-        requeued = _put_back(servers[0].client)
+        requeued = sum(_put_back(server.client) for server in servers if server.role != STATE)
     return Restored(head, counts, sum(there.values()), requeued)
 
 
@@ -96,7 +96,13 @@ def _checked(servers: list[BackedServer], settings: Settings, path: Path) -> tup
             raise ConfigurationError(
                 f"expected Fleet {head.fleet} or newer, as the backup is of, got {version('celery-fleet')}; upgrade it"
             )
-        if len(head.servers) == 1 and len(servers) == 2:
+        missing = [role for role in head.servers if role.startswith(BRANCH) and role not in known]
+        if missing:
+            raise ConfigurationError(
+                f"expected a server for each broker that the backup was made of, got none for {quote(missing[0])}; "
+                "name it in fleet.toml ([redis.brokers.NAME])"
+            )
+        if STATE not in head.servers and STATE in known:
             raise ConfigurationError(
                 "expected one Redis, as the backup was made of, got two: set redis.state_url to the same server"
             )

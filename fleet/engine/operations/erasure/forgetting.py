@@ -24,6 +24,7 @@ from fleet.errors import ConfigurationError
 from fleet.signals import catalogue
 from fleet.signals.events import record_deed
 from fleet.store import keys
+from fleet.store.running.brokers import Anywhere, each
 
 #: Looks at what is stored, at most (count): what ends or is billed during one is met by the next.
 LOOKS_MOST = 5
@@ -67,7 +68,7 @@ class Eraser:
         canceller: Ends what waits.
     """
 
-    def __init__(self, broker: redis.Redis, state: redis.Redis, settings: Settings, canceller: Canceller) -> None:
+    def __init__(self, broker: Anywhere, state: redis.Redis, settings: Settings, canceller: Canceller) -> None:
         self._broker = broker
         self._state = state
         self._settings = settings
@@ -104,7 +105,9 @@ class Eraser:
             if not new.total():
                 break
         meanwhile = self._canceller.count(chosen).waiting
-        done = Erasure(pseudonym, messages, found, unreadable, meanwhile, empty_slow_logs(self._state, self._broker))
+        done = Erasure(
+            pseudonym, messages, found, unreadable, meanwhile, empty_slow_logs(self._state, *each(self._broker))
+        )
         self._note(done, chosen, by)
         found["exported lines"] = self._export(chosen, pseudonym, is_meant=True)
         return done
@@ -122,7 +125,9 @@ class Eraser:
 
     def _letters(self, chosen: Selection, walk: StateWalk, is_meant: bool) -> Counter[str]:
         """Erase dead letters, each after its result: by the letter alone it is known whose a refused one is."""
-        unreadable = Counter({"messages that are none": self._broker.llen(keys.unreadable())})
+        unreadable = Counter(
+            {"messages that are none": sum(client.llen(keys.unreadable()) for client in each(self._broker))}
+        )
         page = list[Filed]()
         for filed in self._office.walk():
             page.append(filed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 
 import redis
@@ -20,6 +21,7 @@ from fleet.engine.transport.leases import LEASE_S
 from fleet.engine.transport.withdrawal.reading import read_list
 from fleet.store import keys
 from fleet.store.client import Script, run_script
+from fleet.store.running.brokers import Anywhere, each
 
 RELEASE_HELD = Script.beside(__file__, "release_held.lua", keys="unacked index", argv="tag lease_s")
 
@@ -58,7 +60,7 @@ class MessageEraser:
         canceller: Ends what waits.
     """
 
-    def __init__(self, broker: redis.Redis, state: redis.Redis, settings: Settings, canceller: Canceller) -> None:
+    def __init__(self, broker: Anywhere, state: redis.Redis, settings: Settings, canceller: Canceller) -> None:
         self._broker = broker
         self._state = state
         self._settings = settings
@@ -95,7 +97,8 @@ class MessageEraser:
 
     def _held(self, chosen: Selection) -> Iterator[tuple[str, str]]:
         """Yield tag and task of the messages that are meant and that workers hold."""
-        for tag, entry in self._broker.hscan_iter(keys.unacked(), count=STRETCH):
+        found = (client.hscan_iter(keys.unacked(), count=STRETCH) for client in each(self._broker))
+        for tag, entry in chain.from_iterable(found):
             place, _, message = bytes(entry).partition(b"\n")
             asked = asked_in(message)
             queue = place.decode().removeprefix(keys.lists("")).partition("\x06\x16")[0]
@@ -108,7 +111,7 @@ class MessageEraser:
             call = RELEASE_HELD.call(
                 unacked=keys.unacked(), index=keys.unacked_index(), tag=tag, lease_s=LEFT_LEASES * LEASE_S
             )
-            if run_script(self._broker, RELEASE_HELD, *call):
+            if any(run_script(client, RELEASE_HELD, *call) for client in each(self._broker)):
                 released.append(task_id)
         store_revoked(self._state, released, self._settings)
         return len(released)
@@ -116,7 +119,7 @@ class MessageEraser:
     def _aside(self, chosen: Selection) -> Iterator[tuple[str, bytes, str]]:
         """Yield list, message and task of what is meant among the messages that were put aside."""
         for place in (keys.over(), keys.poison()):
-            for messages in read_list(self._broker, place):
+            for messages in chain.from_iterable(read_list(client, place) for client in each(self._broker)):
                 for message in messages:
                     asked = asked_in(message)
                     if asked is not None and chosen.applies(asked, ""):
@@ -125,7 +128,7 @@ class MessageEraser:
     def _erase_aside(self, chosen: Selection) -> int:
         erased = list[str]()
         for place, message, task_id in list(self._aside(chosen)):
-            if self._broker.lrem(place, 1, cast("str", message)):
+            if any(client.lrem(place, 1, cast("str", message)) for client in each(self._broker)):
                 erased.append(task_id)
         store_revoked(self._state, erased, self._settings)
         return len(erased)

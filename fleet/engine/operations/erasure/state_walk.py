@@ -21,6 +21,7 @@ from fleet.engine.outcomes.cancelling import AskedFor, Selection
 from fleet.roster.grading import ENDS
 from fleet.store import answer_keys, cache_keys, erasure_keys, job_keys, keys, lane_keys
 from fleet.store.client import Script, run_script
+from fleet.store.running.brokers import Anywhere, each
 
 REPLACE_FIELD = Script.beside(__file__, "replace_field.lua", keys="rows", argv="field before after")
 
@@ -40,7 +41,7 @@ class StateWalk:
     """
 
     def __init__(
-        self, state: redis.Redis, broker: redis.Redis, chosen: Selection, pseudonym: str, *, is_meant: bool
+        self, state: redis.Redis, broker: Anywhere, chosen: Selection, pseudonym: str, *, is_meant: bool
     ) -> None:
         self._state = state
         self._broker = broker
@@ -71,11 +72,12 @@ class StateWalk:
         """Remove results and marks of tasks by their ids, and return how many results there were."""
         if not task_ids or not self._is_meant:
             return 0
-        with self._broker.pipeline(transaction=False) as pipe:
-            for task_id in task_ids:
-                for key in (keys.submitted, keys.passed_on, keys.followed, keys.follows):
-                    pipe.unlink(key(task_id))
-            pipe.execute()
+        for client in each(self._broker):
+            with client.pipeline(transaction=False) as pipe:
+                for task_id in task_ids:
+                    for key in (keys.submitted, keys.passed_on, keys.followed, keys.follows):
+                        pipe.unlink(key(task_id))
+                pipe.execute()
         with self._state.pipeline(transaction=False) as pipe:
             for task_id in task_ids:
                 pipe.unlink(keys.result(task_id))

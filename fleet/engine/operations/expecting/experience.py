@@ -41,6 +41,7 @@ from fleet.roster.health import norm_of
 from fleet.signals.recorder import split_reports
 from fleet.signals.series import last_hour
 from fleet.store import keys
+from fleet.store.running.brokers import Anywhere, at_each
 
 #: Answers that a kind's shares are taken to come from where nobody has counted them, such as cut ones.
 UNCOUNTED = 8.0
@@ -99,7 +100,7 @@ def unlearnt(
 
 def read_experience(
     state: redis.Redis,
-    broker: redis.Redis,
+    broker: Anywhere,
     settings: Settings,
     asked: Collection[tuple[str, str]],
     *,
@@ -202,6 +203,7 @@ def _room(limit: LimitSnapshot, bare: Capacity | None) -> Capacity:
     )
 
 
+@at_each(lambda parts: list(map(sum, zip(*parts, strict=True))))
 def _read_parked(broker: redis.Redis, queues: list[str], now_s: float) -> list[int]:
     """Return how many tasks that are parked beside each queue will open soon."""
     with broker.pipeline(transaction=False) as pipe:

@@ -21,6 +21,7 @@ from fleet.scaling import Bounds, decide
 from fleet.scaling.wanted import WantedSlots, share
 from fleet.store import schedule_keys
 from fleet.store.private.two_redis import two_redis
+from fleet.store.running.brokers import Anywhere
 
 #: Seconds between two decisions, and for which a published one lives.
 DECIDE_EVERY_S, LIFE_S = 5.0, 3600
@@ -30,7 +31,7 @@ TIMEOUT_S = 2.0
 MOST_SLOTS = 1_000_000
 
 
-def decide_now(state: redis.Redis, broker: redis.Redis, settings: Settings, *, publish: bool) -> WantedSlots:
+def decide_now(state: redis.Redis, broker: Anywhere, settings: Settings, *, publish: bool) -> WantedSlots:
     """Return what is wanted; a decision of a moment ago stands.
 
     Args:
@@ -68,7 +69,7 @@ def decide_now(state: redis.Redis, broker: redis.Redis, settings: Settings, *, p
     return wanted
 
 
-def look(state: redis.Redis, broker: redis.Redis, settings: Settings) -> tuple[WantedSlots, bool]:
+def look(state: redis.Redis, broker: Anywhere, settings: Settings) -> tuple[WantedSlots, bool]:
     """Return what is wanted, and whether it was published, so that others go by it; else it is worked out here."""
     found = read_wanted(state)
     if found is not None and found.is_fresh(int(state.time()[0])):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from fleet.scaling import Demand, LimitRoom, PoolDemand
 from fleet.signals.series import hours_in, last_minutes, minutes_in
 from fleet.signals.windows import HOURS
 from fleet.store import keys
+from fleet.store.running.brokers import Anywhere, at_each
 from fleet.waits import TRIED, Cause, Wait
 
 #: Whole minutes that are looked at, and those over which a task's seconds and calls are taken.
@@ -41,7 +43,7 @@ class Read(NamedTuple):
     crew: Crew
 
 
-def read_demand(state: redis.Redis, broker: redis.Redis, settings: Settings) -> Read:
+def read_demand(state: redis.Redis, broker: Anywhere, settings: Settings) -> Read:
     """Return what pools ask for. About ten round trips, O(pools)."""
     pools = list(settings.pools)
     crew, apis = read_crew(state), read_apis(state, settings, pools)
@@ -150,6 +152,7 @@ def _room(name: str, apis: Apis, now_s: float, lead_s: float) -> LimitRoom:
     return LimitRoom(limit=name, per_s=per_s, in_flight=found.most_in_flight)
 
 
+@at_each(lambda parts: dict(sum(map(Counter, parts), Counter[str]())))
 def _due(broker: redis.Redis, pools: Iterable[str], until_s: float) -> dict[str, int]:
     names = list(pools)
     with broker.pipeline(transaction=False) as pipe:

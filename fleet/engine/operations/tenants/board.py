@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import redis
 
@@ -28,6 +28,7 @@ from fleet.engine.messages.fair.waiting import (
 from fleet.signals.tenants.view import NOBODY, TenantsView, TenantView
 from fleet.store import keys
 from fleet.store.private.two_redis import TwoRedis
+from fleet.store.running.brokers import Anywhere, at_each
 
 #: Tenants told one by one (count), and flows looked at to know which: on the page, by `fleet tenants`.
 SHOWN, SHOWN_OF = 10, FLOWS_MOST
@@ -39,12 +40,12 @@ BILLED_S = 35 * 86_400.0
 
 
 class TenantBoard:
-    """Who waits, for a page. Belongs to one broker; safe to use from several threads."""
+    """Who waits, for a page. Belongs to one fleet; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._kept: tuple[float, TenantsView] | None = None
 
-    def read(self, broker: redis.Redis, settings: Settings) -> TenantsView:
+    def read(self, broker: Anywhere, settings: Settings) -> TenantsView:
         """Return who waits, the first `SHOWN`; for `KEPT_S` what was read last, if that was much."""
         now_s, kept = time.monotonic(), self._kept
         if kept is not None and now_s - kept[0] < KEPT_S:
@@ -54,11 +55,11 @@ class TenantBoard:
         return view
 
 
-def tenants_view(broker: redis.Redis, settings: Settings, pools: Iterable[str] | None = None) -> TenantsView:
+def tenants_view(broker: Anywhere, settings: Settings, pools: Iterable[str] | None = None) -> TenantsView:
     """Return who waits, the first `LISTED`. One round trip where nobody does.
 
     Args:
-        broker: Plain client of the broker.
+        broker: Plain client of the broker, or of several.
         settings: Which tenants have weights there.
         pools: Whose queues; None: all.
 
@@ -84,6 +85,28 @@ def read_tenants(both: TwoRedis, settings: Settings) -> TenantsView:
     return view.model_copy(update={"unused": tuple(name for name in weighted if name not in known)})
 
 
+def _together(parts: Sequence[tuple[TenantsView, bool]]) -> tuple[TenantsView, bool]:
+    """Put together who waits at several brokers: a tenant of a pool that has moved may wait at two."""
+    views = [view for view, _ in parts]
+    rows: dict[tuple[str, str], TenantView] = {}
+    for one in (row for view in views for row in view.rows):
+        before = rows.get((one.pool, one.flow))
+        rows[one.pool, one.flow] = (
+            one if before is None else before.model_copy(update={"waiting": before.waiting + one.waiting})
+        )
+    by_pool: dict[str, int] = {}
+    for pool, count in (item for view in views for item in view.by_pool.items()):
+        by_pool[pool] = max(by_pool.get(pool, 0), count)
+    whole = TenantsView(
+        rows=tuple(sorted(rows.values(), key=lambda one: -one.waiting)),
+        others=sum(view.others for view in views),
+        others_waiting=sum(view.others_waiting for view in views),
+        by_pool=by_pool,
+    )
+    return whole, any(is_much for _, is_much in parts)
+
+
+@at_each(_together)
 def _look(broker: redis.Redis, settings: Settings, names: Iterable[str], *, is_page: bool) -> tuple[TenantsView, bool]:
     """Return who waits in pools, the most tasks first, and whether it took more than a step to know it."""
     pools, most = {keys.queue(pool): pool for pool in names}, SHOWN if is_page else LISTED

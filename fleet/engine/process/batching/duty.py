@@ -28,6 +28,7 @@ from fleet.quoting import brief
 from fleet.store import keys, lane_keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.running.brokers import AnyStore
 from fleet.store.running.turns import has_turn
 
 logger = logging.getLogger("fleet.batches")
@@ -67,7 +68,7 @@ class BatchDuty:
     def __init__(
         self,
         state: Store,
-        broker: Store,
+        broker: AnyStore,
         settings: Settings,
         price: Price,
         *,
@@ -184,7 +185,7 @@ class BatchDuty:
 
     async def _parked(self, waiting: list[tuple[str, float]], limit: str) -> list[tuple[str, float]]:
         """Return the tasks that are parked; those that were and are no more were cancelled, and are forgotten."""
-        found = await asyncio.gather(*(self._broker.command("HEXISTS", keys.parked(), task) for task, _ in waiting))
+        found = await asyncio.gather(*(self._jobs.is_parked(task) for task, _ in waiting))
         gone = [task for (task, _), is_parked in zip(waiting, found, strict=True) if not is_parked]
         for task, enrolled in zip(gone, await self._jobs.enrolled(gone), strict=True):
             if enrolled is None or enrolled.at < self._now_s() - GONE_S:

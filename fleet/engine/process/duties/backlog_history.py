@@ -16,6 +16,7 @@ from fleet.errors import FleetError
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.running.brokers import AnyStore, each
 
 logger = logging.getLogger("fleet.worker")
 
@@ -34,7 +35,7 @@ class BacklogHistory:
         broker: Where tasks wait.
     """
 
-    def __init__(self, settings: Settings, state: Store, broker: Store) -> None:
+    def __init__(self, settings: Settings, state: Store, broker: AnyStore) -> None:
         self._pools = tuple(settings.pools)
         self._state = state
         self._broker = broker
@@ -70,5 +71,10 @@ class BacklogHistory:
 
     async def _waiting(self) -> dict[str, int]:
         calls = waiting_calls(map(keys.queue, self._pools))
-        found = waiting_in([await self._broker.run(BACKLOG, *call) for call in calls])
-        return {pool: waiting.total for pool, waiting in zip(self._pools, found, strict=True)}
+        waiting = dict.fromkeys(self._pools, 0)
+        for store in each(self._broker):
+            for pool, found in zip(
+                self._pools, waiting_in([await store.run(BACKLOG, *call) for call in calls]), strict=True
+            ):
+                waiting[pool] += found.total
+        return waiting

@@ -13,12 +13,13 @@ import logging
 from typing import cast
 
 from fleet.config import Settings
-from fleet.engine.messages.broker import ENQUEUE, enqueue_call
+from fleet.engine.messages.broker import enqueue_each
 from fleet.engine.messages.follower import Follower
 from fleet.errors import FleetError
 from fleet.jobs.book import SETTLE, settle_call
 from fleet.store import job_keys
 from fleet.store.client import Store
+from fleet.store.running.brokers import AnyStore
 
 logger = logging.getLogger("fleet.worker")
 
@@ -37,7 +38,7 @@ class Followers:
         broker: Where messages are.
     """
 
-    def __init__(self, settings: Settings, state: Store, broker: Store) -> None:
+    def __init__(self, settings: Settings, state: Store, broker: AnyStore) -> None:
         self._settings, self._state, self._broker = settings, state, broker
         #: Jobs of which it was said that they cannot be followed here.
         self._said: set[str] = set()
@@ -76,6 +77,6 @@ class Followers:
         text = cast("bytes | None", await self._state.command("GET", job_keys.then(job_id)))
         if text is not None:  # else it was erased, or another worker was first
             parts = Follower.from_json(text).parts(job_id)
-            await self._broker.run(ENQUEUE, *enqueue_call(parts, self._settings))
+            await enqueue_each(self._broker, parts, self._settings)
             logger.info("job_followed job=%s", job_id)
         await self._state.run(SETTLE, *settle_call(job_id))

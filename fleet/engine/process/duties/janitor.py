@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fleet.config import Settings
@@ -31,6 +32,7 @@ from fleet.signals.recorder import CLEAN_EVERY_S, HeldKeyReport, Recorder
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK, told
+from fleet.store.running.brokers import AnyStore, ask_each, each, main_of
 from fleet.waits import Wait
 
 logger = logging.getLogger("fleet.worker")
@@ -82,7 +84,7 @@ class Janitor:
 
     def __init__(
         self,
-        broker: Store,
+        broker: AnyStore,
         state: Store,
         refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[Done]],
         unanswered: Callable[[], Mapping[str, tuple[int, float]]] = dict,
@@ -116,8 +118,9 @@ class Janitor:
         while True:
             await asyncio.sleep(leases.RENEW_EVERY_S)
             try:
-                for message in await self._broker.command("LRANGE", keys.poison(), 0, BURY_AT_ONCE - 1):
-                    await self._bury(message)
+                for store in each(self._broker):
+                    for message in await store.command("LRANGE", keys.poison(), 0, BURY_AT_ONCE - 1):
+                        await self._bury(store, message)
             except Exception as error:  # noqa: BLE001 - the task boundary: no message may end this duty, however odd
                 logger.warning("poison not buried error=%s: %s", type(error).__name__, quote(error))
 
@@ -137,36 +140,35 @@ class Janitor:
         while True:
             await asyncio.sleep(marks.SWEEP_EVERY_S)
             try:
-                removed = await self._broker.run(marks.SWEEP, *marks.sweep_call(settings))
-                await self._broker.run(suspicion.ABSOLVE, *suspicion.stale_call())
+                removed = sum(map(int, await ask_each(self._broker, partial(self._sweep, settings))))
             except FleetError as error:
                 logger.warning("marks not swept error=%s", error)
             else:
                 if removed:
                     logger.info("swept marks=%d: their tasks were purged or forgotten", removed)
 
-    async def _bury(self, message: bytes) -> None:
+    async def _sweep(self, settings: Settings, store: Store) -> int:
+        has_results = store is main_of(self._broker)
+        removed = int(await store.run(marks.SWEEP, *marks.sweep_call(settings, has_results=has_results)))
+        await store.run(suspicion.ABSOLVE, *suspicion.stale_call())
+        return removed
+
+    async def _bury(self, store: Store, message: bytes) -> None:
         task_id = task_id_in(message)
         try:
             if is_usable(task_id):
                 assert task_id is not None
                 await self.bury(task_id, Poison(LEFT_BY_EARLIER), *parts_of(message))
             else:
-                await self._put_aside(message)
+                await _put_aside(store, message)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the task boundary: no letter may block those behind it
             logger.error("poison put aside task=%s error=%s kept_in=%s",
                 quote(task_id), type(error).__name__, keys.unreadable(),
             )  # fmt: skip
-            await self._put_aside(message)
-        await self._broker.command("LREM", keys.poison(), 1, message)
-
-    async def _put_aside(self, message: bytes) -> None:
-        """Keep a message for an operator to look at."""
-        await self._broker.command("LPUSH", keys.unreadable(), weight.cut(message))
-        await self._broker.command("LTRIM", keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
-        await self._broker.command("EXPIRE", keys.unreadable(), keys.STATE_TTL_S)
+            await _put_aside(store, message)
+        await store.command("LREM", keys.poison(), 1, message)
 
     async def report(
         self, occupancy: Occupancy, apart: Callable[[], int], settings: Settings, shut: Mapping[str, Wait]
@@ -210,14 +212,14 @@ class Janitor:
             return
         pools = unserved(recorder.living, settings)
         if pools:
-            await self._broker.command("SET", keys.unserved(), json.dumps(pools), "EX", UNSERVED_LIFE_S)
+            await main_of(self._broker).command("SET", keys.unserved(), json.dumps(pools), "EX", UNSERVED_LIFE_S)
         elif self._tells_unserved:
-            await self._broker.command("DEL", keys.unserved())
+            await main_of(self._broker).command("DEL", keys.unserved())
         self._looked_at, self._tells_unserved = recorder.looked_at, bool(pools)
 
     async def watch_neighbours(self, settings: Settings) -> None:
         """Leave this fleet's mark in Redis, and log if there is another one's, for ever."""
-        self._settings, told = settings, dict.fromkeys((self._broker, self._state), "")
+        self._settings, told = settings, dict.fromkeys((*each(self._broker), self._state), "")
         while True:
             for store, before in told.items():
                 try:
@@ -233,8 +235,17 @@ class Janitor:
         if self._settings is not None:
             with suppress(FleetError, TimeoutError):
                 async with asyncio.timeout(LEAVE_S):
-                    await asyncio.gather(*(lift_mark(store, self._settings) for store in {self._broker, self._state}))
+                    await asyncio.gather(
+                        *(lift_mark(store, self._settings) for store in {*each(self._broker), self._state})
+                    )
         if self._recorder is not None:
             with suppress(FleetError, TimeoutError):
                 async with asyncio.timeout(LEAVE_S):
                     await self._recorder.leave()
+
+
+async def _put_aside(store: Store, message: bytes) -> None:
+    """Keep a message for an operator to look at."""
+    await store.command("LPUSH", keys.unreadable(), weight.cut(message))
+    await store.command("LTRIM", keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
+    await store.command("EXPIRE", keys.unreadable(), keys.STATE_TTL_S)

@@ -45,6 +45,7 @@ from fleet.errors import FleetError
 from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.clock import CLOCK
+from fleet.store.running.brokers import each, main_of
 
 logger = logging.getLogger("fleet.worker")
 
@@ -90,28 +91,37 @@ class Overdue:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
-                if time.monotonic() >= seek_at_s:
+                is_due = time.monotonic() >= seek_at_s
+                if is_due:
                     seek_at_s = time.monotonic() + SEEK_EVERY_S
-                    await asyncio.to_thread(self._seek)
-                await self._end_put_aside()
-                while (claimed := await asyncio.to_thread(claim, broker().client)) is not None:
-                    await self._walk(claimed)
-            except (FleetError, redis.RedisError) as error:
+                for client in each(broker().client):
+                    await self._look(client, seeks=is_due)
+            except FleetError as error:
                 logger.warning("overdue tasks not ended error=%s: %s; in a minute again", type(error).__name__, error)
 
-    async def _end_put_aside(self) -> None:
+    async def _look(self, client: redis.Redis, *, seeks: bool) -> None:
+        """Look at one broker; one that is away keeps nobody from looking at the others."""
+        try:
+            if seeks:
+                await asyncio.to_thread(self._seek, client)
+            await self._end_put_aside(client)
+            while (claimed := await asyncio.to_thread(claim, client)) is not None:
+                await self._walk(client, claimed)
+        except (FleetError, redis.RedisError) as error:
+            logger.warning("overdue tasks not ended error=%s: %s; in a minute again", type(error).__name__, error)
+
+    async def _end_put_aside(self, client: redis.Redis) -> None:
         """End what takes have met that was over, and put aside; all workers do."""
-        client, ended = broker().client, 0
+        ended = 0
         steps = withdraw_over(client)
         while (stretch := await asyncio.to_thread(_next, steps)) is not None:
             ended += await self._end(client, stretch.found)
         if ended:
             logger.info("ended expired tasks=%d: their end had passed before their turn came", ended)
 
-    async def _walk(self, claimed: tuple[str, str]) -> None:
+    async def _walk(self, client: redis.Redis, claimed: tuple[str, str]) -> None:
         """Walk through a queue once."""
-        client = broker().client
-        queues = await asyncio.to_thread(self._closed) if claimed[0] == EVERYWHERE else [claimed[0]]
+        queues = await asyncio.to_thread(self._closed, client) if claimed[0] == EVERYWHERE else [claimed[0]]
         ended, next_end, walked_s, renewed_s = 0, None, 0.0, time.monotonic()
         for queue in queues:
             walk = withdraw(client, queue, "over")
@@ -133,13 +143,12 @@ class Overdue:
                 "ended overdue queue=%s tasks=%d: their end had passed, or they were revoked", claimed[0], ended
             )
 
-    def _seek(self) -> None:
+    def _seek(self, client: redis.Redis) -> None:
         """Have closed queues walked through in which tasks of plain clients with an end are seen. One worker of all."""
-        client = broker().client
         if not client.set(keys.turn("ends"), "1", nx=True, px=round(SEEK_EVERY_S * 900)):
             return
         place = keys.turn("ends:place")
-        shut, last = sorted(self._closed(wholly=True)), cast("bytes | None", client.get(place))
+        shut, last = sorted(self._closed(client, wholly=True)), cast("bytes | None", client.get(place))
         behind = bisect_right(shut, last.decode()) if last else 0
         queue, until_s = None, time.monotonic() + SEEK_FOR_S
         for queue in [*shut[behind:], *shut[:behind]]:
@@ -151,19 +160,19 @@ class Overdue:
         if queue is not None:
             client.set(place, queue, ex=round(PLACE_LIFE_S))
 
-    def _closed(self, *, wholly: bool = False) -> list[str]:
+    def _closed(self, client: redis.Redis, *, wholly: bool = False) -> list[str]:
         """Return the queues that nothing, or not everything, is taken from now, or that no worker serves.
 
         Those that only wait for room in a limit, or have parked tasks, are left out if `wholly`: what lies in their
         lists is met by takes.
         """
         names = [*map(keys.queue, self._settings.pools), self._settings.worker.inbox]
-        with broker().client.pipeline(transaction=False) as pipe:
+        with client.pipeline(transaction=False) as pipe:
             for name in names:
                 beside = () if wholly else (keys.room(name), keys.parked_order(name))
                 pipe.exists(keys.gate(name), keys.hold(name), *beside)
-            pipe.get(keys.unserved())
-            *closed, text = pipe.execute()
+            closed = pipe.execute()
+        text = cast("bytes | None", main_of(broker().client).get(keys.unserved()))
         unserved = {keys.queue(pool) for pool in (json.loads(text) if text else ())}
         return [name for name, is_closed in zip(names, closed, strict=True) if is_closed or name in unserved]
 

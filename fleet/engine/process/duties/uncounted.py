@@ -25,6 +25,7 @@ from fleet.signals.events import record_event
 from fleet.store import job_keys, keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.running.brokers import AnyStore, each
 
 logger = logging.getLogger("fleet.worker")
 
@@ -50,7 +51,7 @@ class Uncounted:
         broker: Where messages are.
     """
 
-    def __init__(self, settings: Settings, state: Store, broker: Store) -> None:
+    def __init__(self, settings: Settings, state: Store, broker: AnyStore) -> None:
         self._settings, self._state, self._broker = settings, state, broker
         #: Job -> the member at which its next look begins.
         self._places: dict[str, int] = {}
@@ -125,7 +126,9 @@ class Uncounted:
         Since when is kept in Redis: the next look may be another worker's. Whoever dies in between leaves it there.
         """
         task_ids = [member_id(job_id, position) for position in pending]
-        numbers = cast("list[int]", await self._broker.run(NOWHERE, *nowhere_call(task_ids)))
+        call = nowhere_call(task_ids)
+        answers = [set(await store.run(NOWHERE, *call)) for store in each(self._broker)]
+        numbers = sorted(cast("set[int]", set.intersection(*answers)))
         lost, now_s = {task_ids[number]: pending[number] for number in numbers}, CLOCK.now_s()
         found = [task_id for task_id in task_ids if task_id not in lost]
         if found:

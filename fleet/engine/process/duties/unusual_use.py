@@ -34,6 +34,7 @@ from fleet.signals.windows import bot_index
 from fleet.store import bill_keys, keys, vault_keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.running.brokers import AnyStore, each
 from fleet.store.running.turns import has_turn
 
 logger = logging.getLogger("fleet.worker")
@@ -69,7 +70,7 @@ class UnusualUse:
     """
 
     def __init__(
-        self, settings: Settings, state: Store, broker: Store, client: Callable[[], redis.Redis] = state_here
+        self, settings: Settings, state: Store, broker: AnyStore, client: Callable[[], redis.Redis] = state_here
     ) -> None:
         self._settings = settings
         self._state, self._broker, self._client = state, broker, client
@@ -138,11 +139,13 @@ class UnusualUse:
     async def _waiting(self) -> dict[str, int]:
         """Return how many tasks wait in each pool, those that are parked among them."""
         queues = list(map(keys.queue, self._settings.pools))
-        lists = waiting_in([await self._broker.run(BACKLOG, *call) for call in waiting_calls(queues)])
-        parked = await asyncio.gather(*(self._broker.command("ZCARD", keys.parked_order(one)) for one in queues))
-        return {
-            pool: one.total + int(more) for pool, one, more in zip(self._settings.pools, lists, parked, strict=True)
-        }
+        waiting = dict.fromkeys(self._settings.pools, 0)
+        for store in each(self._broker):
+            lists = waiting_in([await store.run(BACKLOG, *call) for call in waiting_calls(queues)])
+            parked = await asyncio.gather(*(store.command("ZCARD", keys.parked_order(one)) for one in queues))
+            for pool, one, more in zip(waiting, lists, parked, strict=True):
+                waiting[pool] += one.total + int(more)
+        return waiting
 
     def _weigh(self, watch: UseWatch, before: _Look, now: _Look) -> list[Overuse]:
         """Return who is under alarm. Asked for is what came, done or not: what drains from a backlog came before."""

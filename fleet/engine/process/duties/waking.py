@@ -11,12 +11,13 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable
+from itertools import chain
 
 from fleet.economy.budgets import Freed, about
 from fleet.engine.transport.parking.opening import open_some
 from fleet.errors import FleetError
 from fleet.store import keys
-from fleet.store.client import Store
+from fleet.store.running.brokers import AnyStore, ask_each
 
 #: Seconds for which ends of calls are collected before tasks are woken for them.
 COLLECTED_S = 0.1
@@ -34,7 +35,7 @@ class Waking:
         pools: Whose.
     """
 
-    def __init__(self, broker: Store, pools: Collection[str]) -> None:
+    def __init__(self, broker: AnyStore, pools: Collection[str]) -> None:
         self._broker = broker
         self._queues = {keys.queue(pool).encode() for pool in pools}
         self._freed: Counter[str] = Counter()
@@ -58,8 +59,8 @@ class Waking:
             await asyncio.sleep(COLLECTED_S)
             freed, self._freed = self._freed, Counter()
             try:
-                queues = [queue for queue in await self._broker.command("ZRANGE", keys.openings(), 0, -1)
-                          if queue in self._queues]  # fmt: skip
+                found = await ask_each(self._broker, lambda store: store.command("ZRANGE", keys.openings(), 0, -1))
+                queues = [queue for queue in dict.fromkeys(chain.from_iterable(found)) if queue in self._queues]
                 some = random.sample(queues, min(MOST_QUEUES, len(queues)))
                 for told, calls in freed.items():
                     await self._wake_some([queue.decode() for queue in some], told, calls + 1)

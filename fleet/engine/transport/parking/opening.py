@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import redis
 
 from fleet.store import keys
 from fleet.store.client import Script, Store, run_script
+from fleet.store.running.brokers import AnyStore, ask_each, at_each, total
 
 OPEN_EARLY = Script.beside(
     __file__,
@@ -33,7 +35,7 @@ EVERY_S = 0.001
 Call = tuple[list[Any], list[Any]]
 
 
-async def open_early(broker: Store, queue: str, *, about: str = "", causes: Iterable[str] = ()) -> int:
+async def open_early(broker: AnyStore, queue: str, *, about: str = "", causes: Iterable[str] = ()) -> int:
     """Open what is parked beside a queue for these reasons, over the next seconds; return how much it is.
 
     Args:
@@ -42,7 +44,11 @@ async def open_early(broker: Store, queue: str, *, about: str = "", causes: Iter
         about: Only what waits because of this `provider/model/key`, pool or setting; "": of anything.
         causes: Only for these causes; none: for any.
     """
-    steps = _steps(queue, about, " ".join(causes))
+    named = " ".join(causes)
+    return sum(await ask_each(broker, lambda store: _open(store, _steps(queue, about, named))))
+
+
+async def _open(broker: Store, steps: Generator[Call, list[int], int]) -> int:
     call = next(steps)
     try:
         while True:
@@ -51,18 +57,22 @@ async def open_early(broker: Store, queue: str, *, about: str = "", causes: Iter
         return int(end.value)
 
 
-async def open_some(broker: Store, queue: str, *, about: str, causes: Iterable[str], most: int) -> int:
+async def open_some(broker: AnyStore, queue: str, *, about: str, causes: Iterable[str], most: int) -> int:
     """`open_early` for the next `most` of them, among the next 1,024 of all that is parked there; return how many."""
-    steps = _steps(queue, about, " ".join(causes), most_opened=most, most_looked_at=MOST_LOOKED_AT)
-    call = next(steps)
-    try:
-        while True:
-            call = steps.send(await broker.run(OPEN_EARLY, *call))
-    except StopIteration as end:
-        return int(end.value)
+    named, left = " ".join(causes), most
+
+    async def open_at(store: Store) -> int:
+        nonlocal left
+        if left <= 0:
+            return 0
+        opened = await _open(store, _steps(queue, about, named, most_opened=left, most_looked_at=MOST_LOOKED_AT))
+        left -= opened
+        return opened
+
+    return sum(await ask_each(broker, open_at))
 
 
-async def open_these(broker: Store, queue: str, task_ids: Sequence[str]) -> int:
+async def open_these(broker: AnyStore, queue: str, task_ids: Sequence[str]) -> int:
     """Open what is parked of these tasks beside a queue, over the next seconds; return how many."""
     opened = 0
     for start in range(0, len(task_ids), AT_ONCE):
@@ -70,10 +80,15 @@ async def open_these(broker: Store, queue: str, task_ids: Sequence[str]) -> int:
             parked=keys.parked(), openings=keys.openings(), order=keys.parked_order(queue), bell=keys.bell(),
             queue=queue, every_s=EVERY_S, ids=task_ids[start : start + AT_ONCE],
         )  # fmt: skip
-        opened += int(await broker.run(OPEN_THESE, *call))
+        opened += sum(await ask_each(broker, partial(_run_open, call)))
     return opened
 
 
+async def _run_open(call: Call, broker: Store) -> int:
+    return int(await broker.run(OPEN_THESE, *call))
+
+
+@at_each(total)
 def open_early_now(broker: redis.Redis, queue: str, *, about: str = "", causes: Iterable[str] = ()) -> int:
     """`open_early` through a plain client, for commands."""
     steps = _steps(queue, about, " ".join(causes))

@@ -18,6 +18,7 @@ from fleet.engine.messages.fair.flows import ENTER
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR, queue_of
 from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script
+from fleet.store.running.brokers import at_each, first
 
 PARK = Script.beside(__file__, "park.lua", keys="parked openings order", argv="queue id at entry mark_prefix")
 OPEN = Script.beside(
@@ -121,6 +122,7 @@ def purge_parked(client: redis.Redis, queue: str) -> int:
     return thrown
 
 
+@at_each(first)
 def find_parked(client: redis.Redis, task_id: str) -> Parked | None:
     """Return what is parked of a task. O(1)."""
     entry = cast("bytes | None", client.hget(keys.parked(), task_id))

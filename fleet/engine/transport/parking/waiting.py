@@ -15,10 +15,12 @@ from fleet.engine.messages.fair.flows import ENTER
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR, queue_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.parking.parked import PARK
+from fleet.engine.transport.several import sharing
 from fleet.outcome import Before
 from fleet.store import flow_keys, keys
-from fleet.store.client import Script, Store
+from fleet.store.client import Script
 from fleet.store.patience import patiently
+from fleet.store.running.brokers import AnyStore
 from fleet.waits import Wait
 
 PUT_BACK = Script.beside(
@@ -54,7 +56,7 @@ class PutBack:
     before: Before | None = None
 
 
-async def put_back(broker: Store, gone: PutBack) -> bool:
+async def put_back(broker: AnyStore, gone: PutBack) -> bool:
     """Put a message back, and forget that this process held it. Safe to repeat.
 
     Returns:
@@ -63,7 +65,8 @@ async def put_back(broker: Store, gone: PutBack) -> bool:
     Raises:
         StoreError: When Redis refuses it.
     """
-    entry: bytes | None = await patiently(lambda: broker.command("HGET", keys.unacked(), gone.tag))
+    store = await patiently(lambda: sharing.store_of(broker, gone.tag))
+    entry: bytes | None = await patiently(lambda: store.command("HGET", keys.unacked(), gone.tag))
     place, _, message = (entry or b"").partition(b"\n")
     if not place:
         leases.let_go(gone.tag)
@@ -78,7 +81,7 @@ async def put_back(broker: Store, gone: PutBack) -> bool:
         mark=leases.SUSPECT, mark_prefix=keys.submitted(""), life_s=keys.STATE_TTL_S, separator=PRIORITY_SEPARATOR,
         fair=flow_keys.stem(),
     )  # fmt: skip
-    is_put: int = await patiently(lambda: broker.run(PUT_BACK, *call))
+    is_put: int = await patiently(lambda: store.run(PUT_BACK, *call))
     leases.let_go(gone.tag)
     return bool(is_put)
 

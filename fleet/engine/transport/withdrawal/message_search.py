@@ -22,6 +22,7 @@ from fleet.engine.transport.held import id_texts
 from fleet.engine.transport.withdrawal.reading import read_list
 from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script, run_script_each
+from fleet.store.running.brokers import at_each, united
 
 FIND_QUEUED = Script.beside(__file__, "find_queued.lua", keys="list", argv="skip count texts*")
 
@@ -74,6 +75,18 @@ class Search:
 NOT_SEARCHED = Search()
 
 
+def _best(searches: Sequence[Search]) -> Search:
+    """Put what was found at several brokers together: a task is at one of them."""
+    found = next((search.found for search in searches if search.found is not None), None)
+    looked_at = sum(search.looked_at for search in searches)
+    return Search(found, looked_at, found is not None or all(search.complete for search in searches))
+
+
+def _merged(names: Sequence[list[str]]) -> list[str]:
+    return list(dict.fromkeys(chain.from_iterable(names)))
+
+
+@at_each(_best)
 def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: int = SEARCH_MOST) -> Search:
     """Return where a task waits, the most urgent queues first, or how far the search went.
 
@@ -92,6 +105,7 @@ def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: 
     return Search(looked_at=most - left)
 
 
+@at_each(_best)
 def find_at_heads(broker: redis.Redis, task_id: str, settings: Settings, *, most: int = HEADS_MOST) -> Search:
     """Return where a task waits, if it is among the next to go. Three round trips, however much waits behind them.
 
@@ -118,6 +132,7 @@ def find_at_heads(broker: redis.Redis, task_id: str, settings: Settings, *, most
     return Search(None, looked, is_complete)
 
 
+@at_each(united)
 def may_wait(broker: redis.Redis, task_ids: Sequence[str], settings: Settings, *, most: int = SEARCH_MOST) -> set[str]:
     """Return those of some tasks that wait in a queue; all of them where more waits than is looked at. O(waiting).
 
@@ -144,12 +159,14 @@ def may_wait(broker: redis.Redis, task_ids: Sequence[str], settings: Settings, *
     return found
 
 
+@at_each(any)
 def find_poison(broker: redis.Redis, task_id: str) -> bool:
     """True when the task's message waits to be buried because its workers died."""
     messages = cast(list[bytes], broker.lrange(keys.poison(), 0, LONGEST_STRETCH))
     return any(task_id_in(message) == task_id for message in messages)
 
 
+@at_each(any)
 def find_over(broker: redis.Redis, task_id: str, *, most: int = SEARCH_MOST) -> bool:
     """True when the task's message was put aside because its end had passed. O(what was put aside)."""
     return _search_list(broker, keys.over(), Queued("", 0, 0, b""), task_id, most).found is not None
@@ -177,6 +194,7 @@ def waiting_lists(
     return sorted([*flows, *there], key=lambda found: found[1][1])
 
 
+@at_each(_merged)
 def waiting_queues(broker: redis.Redis, settings: Settings, pool: str | None = None) -> list[str]:
     """Return the queues in which bot tasks wait or are parked, as `waiting_lists` has them; two round trips.
 
@@ -198,6 +216,7 @@ def _queues_of(broker: redis.Redis, settings: Settings, pool: str | None) -> lis
     return list(dict.fromkeys([settings.worker.inbox, *map(keys.queue, pools), *pools]))
 
 
+@at_each(_merged)
 def former_pools(broker: redis.Redis, settings: Settings) -> list[str]:
     """Return pools that aren't in the settings, but have queues that workers have served or producers have filled."""
     with broker.pipeline(transaction=False) as pipe:

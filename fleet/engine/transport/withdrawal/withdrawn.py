@@ -23,6 +23,7 @@ from fleet.engine.transport import leases
 from fleet.engine.transport.withdrawal.reading import Stride, peek, peek_parked
 from fleet.store import keys
 from fleet.store.client import Script, run_script, run_script_each
+from fleet.store.running.brokers import Anywhere, at_each, each, in_turn
 
 WITHDRAW = Script.beside(
     __file__,
@@ -89,6 +90,7 @@ class Stretch:
     left: int = 0
 
 
+@at_each(in_turn)
 def withdraw(client: redis.Redis, queue: str, wanted: Wanted, ids: Collection[str] = ()) -> Iterator[Stretch]:
     """Withdraw what is wanted of a queue, step by step, its lists first, then what is parked. O(messages) in all.
 
@@ -112,6 +114,7 @@ def withdraw(client: redis.Redis, queue: str, wanted: Wanted, ids: Collection[st
     yield from _walk(client, parked, wanted, ids)
 
 
+@at_each(in_turn)
 def withdraw_matching(
     client: redis.Redis, queue: str, matches: Callable[[bytes], bool], *, is_meant: bool = True
 ) -> Iterator[Stretch]:
@@ -295,11 +298,12 @@ def _stretch_in(reply: Any) -> tuple[Stretch, int]:
     return Stretch(found, int(looked_at), float(soonest) if soonest else None, int(left)), int(size)
 
 
-def acknowledge(client: redis.Redis, withdrawn: Sequence[Withdrawn]) -> None:
-    """Forget messages whose tasks have ended."""
+def acknowledge(where: Anywhere, withdrawn: Sequence[Withdrawn]) -> None:
+    """Forget messages whose tasks have ended, at the broker that has them; the others know nothing of their tags."""
     if withdrawn:
         call = leases.take_call("", (), wanted=0, acks=[one.tag for one in withdrawn])
-        run_script(client, leases.TAKE, *call)
+        for client in each(where):
+            run_script(client, leases.TAKE, *call)
 
 
 def seek_end(client: redis.Redis, queue: str) -> Iterator[bool]:

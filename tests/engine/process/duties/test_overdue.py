@@ -156,8 +156,8 @@ def test_ends_are_sought_in_shut_queues_for_a_moment_and_the_next_worker_goes_on
     monkeypatch.setattr(overdue, "seek_end", look)
     monkeypatch.setattr(overdue, "SEEK_FOR_S", 0.0)
     for _ in range(6):
-        Overdue(settings, refuse)._seek()
-        Overdue(settings, refuse)._seek()  # not its turn
+        Overdue(settings, refuse)._seek(client)
+        Overdue(settings, refuse)._seek(client)  # not its turn
         client.delete(keys.turn("ends"))
     assert sought == [keys.queue(pool) for pool in ("gated", "held", "unserved")] * 2, "one step each, in turn"
     assert client.ttl(keys.turn("ends:place")) > 0
