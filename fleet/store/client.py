@@ -16,11 +16,11 @@ from typing import Any
 
 import hiredis
 import redis
-from redis.exceptions import NoPermissionError
 
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
 from fleet.store import wire
 from fleet.store.address import Address, masked
+from fleet.store.running.blame import told_by
 from fleet.store.running.sentinel import find_master, plain_client
 from fleet.store.scripts import Script
 from fleet.store.wire import Connection, GrowingCommand, PendingCommand, Receiver, Together, refused, translate
@@ -33,7 +33,7 @@ FIRST_BACKOFF_S = 0.05
 BACKOFF_CAP_S = 2.0
 
 #: redis-py's classes whose text has lost the code that `translate` goes by.
-_REFUSALS = (redis.AuthenticationError, NoPermissionError)
+_REFUSALS = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
 _PASSING = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
 
 _log = logging.getLogger("fleet.store")
@@ -41,15 +41,15 @@ _log = logging.getLogger("fleet.store")
 
 @contextmanager
 def store_errors(url: str) -> Iterator[None]:
-    """Translate redis-py's exceptions inside the block into Fleet's own."""
+    """Translate redis-py's exceptions inside the block into Fleet's own. Clients of other brokers tell theirs."""
     try:
         yield
     except _REFUSALS as error:
-        raise refused(str(error), url) from error
+        raise refused(*told_by(error, url)) from error
     except _PASSING as error:
-        raise wire.unanswered(str(error), url) from error
+        raise wire.unanswered(*told_by(error, url)) from error
     except redis.ResponseError as error:
-        raise translate(str(error), url) from error
+        raise translate(*told_by(error, url)) from error
 
 
 def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:

@@ -12,6 +12,7 @@ from fleet.store import keys
 from fleet.store.address import Address
 from fleet.store.client import Store
 from fleet.store.private.embedded import completed
+from fleet.store.running.blame import blame
 from fleet.store.running.brokers import MAIN, AnyStore, Anywhere, Brokers
 from fleet.store.running.sentinel import plain_client
 
@@ -29,7 +30,8 @@ def homes_of(settings: Settings) -> dict[str, str]:
 def broker_clients(settings: Settings, main: redis.Redis) -> Anywhere:
     """Return clients of all brokers: the main one's alone where there are no others."""
     urls = branch_urls(settings)
-    branches = {name: plain_client(Address.parse(url), settings.redis.socket_timeout_s) for name, url in urls.items()}
+    timeout_s = settings.redis.socket_timeout_s
+    branches = {name: blame(plain_client(Address.parse(url), timeout_s), name, url) for name, url in urls.items()}
     return Brokers({MAIN: main, **branches}, homes_of(settings), urls=urls) if branches else main
 
 
