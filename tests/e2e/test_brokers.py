@@ -157,6 +157,27 @@ def test_a_rule_that_changes_loses_and_doubles_nothing_that_waits_is_parked_or_i
         second.kill()
 
 
+def test_slots_full_of_tasks_whose_broker_is_away_are_free_for_others_once_their_calls_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = TwoBrokers(tmp_path, monkeypatch, latency_ms=3000)
+    first = submit(8, "sales-eu", "sales-us")
+    worker = WorkerProcess(tmp_path, app=QUICK_LEASES).wait_ready()
+    try:
+        wait_until(lambda: both.held() == 8, WAIT_S, "all slots have tasks of the broker that is killed")
+        both.west.kill()
+        both.wait_done(submit(2, "research"), "the other broker's tasks are done meanwhile")
+        both.wait_done(first, "what was at work has ended, and has its results")
+        both.west.start()
+        late = submit(2, "sales-us")
+        both.wait_done(late)
+        wait_until(lambda: both.held() == 0, WAIT_S, "everything is acknowledged")
+        assert both.attempts(first) == 8 and worker.alive, "what came back with its lease was not called again"
+    finally:
+        worker.kill()
+        both.stop()
+
+
 def test_urgent_tasks_come_first_at_each_broker(brokers: TwoBrokers, tmp_path: Path) -> None:
     bulk = submit(60, *POOLS, priority="bulk")
     urgent = submit(30, *POOLS, priority="critical")

@@ -26,15 +26,18 @@ from fleet.engine.outcomes.stored import read_result
 from fleet.engine.process.delivery import Delivery
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.engine.transport.several import sharing
-from fleet.errors import FleetError, InvalidTask
+from fleet.errors import FleetError, InvalidTask, StoreRefused, StoreUnavailable
 from fleet.models import BotResult, BotTask
 from fleet.outcome import NOTHING_BEFORE, Before
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.patience import at_last, patiently
-from fleet.store.running.brokers import AnyStore
+from fleet.store.running.brokers import AnyStore, Brokers
 
 logger = logging.getLogger("fleet.worker")
+
+#: Seconds for which one of several brokers is asked whether a lease stands: less than a stopping worker has left.
+FENCE_S = 1.0
 
 
 class Endings:
@@ -76,7 +79,8 @@ class Endings:
             result: As it is delivered.
             saved_picos: What the answer has cost once, in 10^-12 dollars.
         """
-        end = Finish(result, kind=kind, fence=await self._fence(delivery), saved_picos=saved_picos)
+        fence = await patiently(lambda: self._fence(delivery))
+        end = Finish(result, kind=kind, fence=fence, saved_picos=saved_picos)
         if not await patiently(lambda: self._completion.finish(end)):
             return Done("discarded: not the first", ended_before=True)
         self._telemetry.finished(result)
@@ -109,14 +113,21 @@ class Endings:
         """Return the tag that the finishing script fences the result with; None: there is nothing to fence.
 
         With one Redis the script itself looks whether the lease still stands. With two the look comes right before
-        it, and between the two only `finish` itself keeps a task at one result.
+        it, and between the two only `finish` itself keeps a task at one result. That is all, too, when one of several
+        brokers does not answer: a task that waited for it would keep its slot from the tasks of the others.
         """
         tag = delivery.tag
-        broker = await patiently(lambda: sharing.store_of(self._broker, tag))
-        if broker is self._state or not tag:
-            return tag
-        if await broker.command("ZSCORE", keys.unacked_index(), tag) is not None:
-            return None
+        try:
+            async with asyncio.timeout(FENCE_S if isinstance(self._broker, Brokers) else None):
+                broker = await sharing.store_of(self._broker, tag)
+                if broker is self._state or not tag:
+                    return tag
+                if await broker.command("ZSCORE", keys.unacked_index(), tag) is not None:
+                    return None
+        except (StoreUnavailable, StoreRefused, TimeoutError):
+            if isinstance(self._broker, Brokers):
+                return None
+            raise
         logger.warning("lease lost task=%s: its result is discarded", delivery.task_id)
         return tag  # the state Redis knows no leases: there this result is fenced, what it cost is counted
 
