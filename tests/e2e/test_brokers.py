@@ -133,13 +133,13 @@ def test_a_rule_that_changes_loses_and_doubles_nothing_that_waits_is_parked_or_i
     keyed = [f"k{n}" for n in range(30)]
     tasks = [{"prompt": f"What is {n}+2?", "pool": POOLS[n % 3]} for n in range(30)]
     first = WorkerProcess(tmp_path, app=QUICK_LEASES).wait_ready()
-    ids = submit(120, *POOLS)
     later = subprocess.run(
         [sys.executable, "-c", "from fleet import submit_task\n"
          "for pool in ('research', 'sales-eu'): print(submit_task.apply_async(('What is 5+5?',),"
          " {'pool': pool}, countdown=6).id)"],
         capture_output=True, text=True, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(REPO)},
     ).stdout.split()  # fmt: skip
+    ids = submit(120, *POOLS)
     wait_until(lambda: brokers.held() > 2, WAIT_S, "work is under way")
     first.kill()
     again = list(submit_many(tasks, idempotency_keys=keyed))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,10 +17,10 @@ from fleet.engine.messages.fair.flows import BEGIN
 from fleet.errors import StoreUnavailable
 from fleet.quoting import counted
 from fleet.store import flow_keys, keys
-from fleet.store.client import Script, connect, run_script, store_errors
+from fleet.store.client import Script, Store, connect, run_script
 from fleet.store.private.branches import broker_clients
 from fleet.store.private.embedded import broker_url
-from fleet.store.running.brokers import MAIN, AnyStore, Anywhere, Brokers, each, named
+from fleet.store.running.brokers import MAIN, AnyStore, Anywhere, Brokers, each, main_of, named
 
 ENQUEUE = Script.beside(
     __file__,
@@ -97,81 +96,154 @@ def enqueue_call(
     )
 
 
-def enqueue(where: Anywhere, parts: list[Any], settings: Settings) -> int:
+def enqueue(where: Anywhere, parts: list[Any], settings: Settings, *, marker_life_s: int | None = None) -> int:
     """Queue what is new among messages and ring the bell, in one script; return how many were new.
 
-    Of several brokers each gets its own. What is marked is not queued if another broker has its task: the pool may have
-    been there when it was submitted first.
+    Of several brokers each gets its own; those that get some are asked whether they answer before any has one.
 
     Args:
         where: The broker, or all of them.
         parts: Marker key (or ''), place (`flows.routed`) and message of each.
         settings: Where results are, and how many replicas must confirm.
+        marker_life_s: As of `enqueue_call`; such need no replicas.
 
     Raises:
-        StoreUnavailable: When too few replicas confirmed; some messages may be queued.
+        StoreUnavailable: When too few replicas confirmed; some messages may be queued. When one of several brokers
+            stopped in between: it says where some are queued.
     """
     if not isinstance(where, Brokers):
-        return _enqueue(where, parts, settings, has_results=True)
-    queued = 0
-    for name, some in _by_broker(where, parts).items():
-        client, marked = where.of_name(name), _marks_in(some)
-        for other in where.clients.values() if marked else ():
-            if other is not client:
-                nowhere = run_script(other, marks.NOWHERE, *marks.nowhere_among(marked))
-                some, marked = _unknown(some, marked, nowhere)
-        with store_errors(where.urls.get(name, "")) if name in where.urls else nullcontext():
-            queued += _enqueue(client, some, settings, has_results=name == MAIN) if some else 0
+        call = enqueue_call(parts, settings, marker_life_s=marker_life_s)
+        return int(_written(where, ENQUEUE, call, settings, is_kept=marker_life_s is None))
+    homes: Mapping[str, str] = {}
+    if pairs := _pairs(where, parts):
+        call = marks.home_call(pairs, _others(where), settings, marker_life_s)
+        homes = _homes_in(pairs, _written(where.main, marks.HOME, call, settings, is_kept=marker_life_s is None))
+    groups = _by_broker(where, parts, homes)
+    for name in groups if len(groups) > 1 else ():
+        where.of_name(name).ping()
+    queued, done = 0, list[str]()
+    for name, some in groups.items():
+        call = enqueue_call(some, settings, marker_life_s=marker_life_s, has_results=name == MAIN)
+        try:
+            queued += int(_written(where.of_name(name), ENQUEUE, call, settings, is_kept=marker_life_s is None))
+        except (redis.RedisError, StoreUnavailable) as error:
+            if not done:
+                raise
+            raise StoreUnavailable(
+                f"expected each broker to take its pools' tasks, got them queued at {', '.join(done)}, and perhaps not "
+                f"at {name}: {error}; submit those of the other pools again, or all if they have idempotency keys"
+            ) from error
+        done.append(name)
     return queued
+
+
+async def by_broker(
+    where: AnyStore, parts: list[Any], settings: Settings, *, marker_life_s: int | None = None
+) -> dict[str, list[Any]]:
+    """Return messages by the name of the broker that each is to be queued at. Safe to repeat."""
+    if not isinstance(where, Brokers):
+        return {MAIN: parts}
+    homes: Mapping[str, str] = {}
+    if pairs := _pairs(where, parts):
+        call = marks.home_call(pairs, _others(where), settings, marker_life_s)
+        homes = _homes_in(pairs, await where.main.run(marks.HOME, *call))
+        if settings.redis.replicas and marker_life_s is None:
+            await confirm(where.main, settings)
+    return _by_broker(where, parts, homes)
+
+
+async def enqueue_at(
+    where: AnyStore, name: str, parts: list[Any], settings: Settings, *, marker_life_s: int | None = None
+) -> None:
+    """Queue at one broker what is new among messages of its own (`by_broker`), without waiting for replicas."""
+    call = enqueue_call(parts, settings, marker_life_s=marker_life_s, has_results=name == MAIN)
+    await named(where, name).run(ENQUEUE, *call)
 
 
 async def enqueue_each(
     where: AnyStore, parts: list[Any], settings: Settings, *, marker_life_s: int | None = None
 ) -> None:
-    """Do as `enqueue` from asyncio, also with markers that have a life; without waiting for replicas."""
-    for name, some in _by_broker(where, parts).items() if isinstance(where, Brokers) else ((MAIN, parts),):
-        store, marked = named(where, name), _marks_in(some) if isinstance(where, Brokers) else []
-        for other in each(where) if marked else ():
-            if other is not store:
-                if marker_life_s is None:
-                    nowhere = await other.run(marks.NOWHERE, *marks.nowhere_among(marked))
-                else:
-                    there = await asyncio.gather(*(other.command("EXISTS", mark) for mark in marked))
-                    nowhere = [at for at, is_there in enumerate(there) if not is_there]
-                some, marked = _unknown(some, marked, nowhere)
-        if some:
-            call = enqueue_call(some, settings, marker_life_s=marker_life_s, has_results=name == MAIN)
-            await store.run(ENQUEUE, *call)
+    """Do as `enqueue` from asyncio with messages that all have markers, so that it is safe to repeat."""
+    for name, some in (await by_broker(where, parts, settings, marker_life_s=marker_life_s)).items():
+        await enqueue_at(where, name, some, settings, marker_life_s=marker_life_s)
 
 
-def _by_broker(where: Brokers[Any], parts: list[Any]) -> dict[str, list[Any]]:
-    """Return messages with their markers and places, by the name of the broker that they go to."""
-    found: dict[str, list[Any]] = {}
+def home_of(where: Brokers[redis.Redis], marker: str, wanted: str, settings: Settings, *, life_s: int | None) -> str:
+    """Return the name of the broker that has what a marker stands for; else the one that it is to go to, noting that.
+
+    Args:
+        where: The brokers.
+        marker: The key.
+        wanted: Name of the broker that it is to go to.
+        settings: Where results are.
+        life_s: Life of the marker, s; None: it is the mark of an idempotency key.
+    """
+    pairs = [marker, "" if wanted == MAIN else wanted]
+    names = run_script(where.main, marks.HOME, *marks.home_call(pairs, _others(where), settings, life_s))
+    return _homes_in(pairs, names)[marker]
+
+
+async def lapse(where: AnyStore, notes: Sequence[bytes]) -> None:
+    """Give an end to notes of brokers whose tasks are nowhere any more.
+
+    Args:
+        where: The brokers.
+        notes: Mark and value of each, as `sweep_marks.lua` returns them.
+    """
+    values, over, by_name = dict(zip(notes[::2], notes[1::2], strict=True)), list[bytes](), dict[str, list[bytes]]()
+    for mark, value in values.items():
+        by_name.setdefault(value.removeprefix(marks.NOTE).decode(), []).append(mark)
+    for name, noted in by_name.items():
+        if not isinstance(where, Brokers) or name not in _others(where):
+            over += noted  # that broker is gone
+        elif name in where.clients:
+            with suppress(StoreUnavailable):  # the walk comes again
+                call = marks.nowhere_among([mark.decode() for mark in noted])
+                over += [noted[at] for at in await where.of_name(name).run(marks.NOWHERE, *call)]
+    if over:
+        pairs = [part for mark in over for part in (mark, values[mark])]
+        await main_of(where).run(marks.LAPSE, *marks.LAPSE.call(life_s=marks.NOTE_LIFE_S, pairs=pairs))
+
+
+def _others(where: Brokers[Any]) -> set[str]:
+    return {*where.clients, *where.away} - {MAIN}
+
+
+def _rows(parts: list[Any]) -> Iterator[tuple[str, str, list[Any]]]:
+    """Yield marker, queue and part of each message."""
     for at in range(0, len(parts), 3):
         queue, _ = queues.queue_of(parts[at + 1].partition("\n")[0])
-        found.setdefault(where.homes.get(queue, MAIN), []).extend(parts[at : at + 3])
+        yield parts[at], queue, parts[at : at + 3]
+
+
+def _pairs(where: Brokers[Any], parts: list[Any]) -> list[str]:
+    """Return each marker, and the name of the broker of its message's queue ('': the main one)."""
+    return [part for marker, queue, _ in _rows(parts) if marker for part in (marker, where.homes.get(queue, ""))]
+
+
+def _homes_in(pairs: Sequence[str], names: Sequence[bytes]) -> dict[str, str]:
+    """Return marker -> name of its broker, from the reply of `home.lua`."""
+    return {marker: name.decode() or MAIN for marker, name in zip(pairs[::2], names, strict=True)}
+
+
+def _by_broker(where: Brokers[Any], parts: list[Any], homes: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Return messages with their markers and places, by the name of the broker that they go to."""
+    found: dict[str, list[Any]] = {}
+    for marker, queue, row in _rows(parts):
+        found.setdefault(homes.get(marker) or where.homes.get(queue, MAIN), []).extend(row)
     return found
 
 
-def _marks_in(parts: list[Any]) -> list[str]:
-    return [mark for mark in parts[::3] if mark]
-
-
-def _unknown(parts: list[Any], marked: list[str], nowhere: Iterable[int]) -> tuple[list[Any], list[str]]:
-    """Return what is not known to another broker of some messages and their marks, by the numbers of those marks."""
-    left = {marked[number] for number in nowhere}
-    rows = [parts[at : at + 3] for at in range(0, len(parts), 3) if not parts[at] or parts[at] in left]
-    return [part for row in rows for part in row], [mark for mark in marked if mark in left]
-
-
-def _enqueue(client: redis.Redis, parts: list[Any], settings: Settings, *, has_results: bool) -> int:
-    call = enqueue_call(parts, settings, has_results=has_results)
-    if not settings.redis.replicas:
-        return int(run_script(client, ENQUEUE, *call))
+def _written(
+    client: redis.Redis, script: Script, call: tuple[list[Any], list[Any]], settings: Settings, *, is_kept: bool = True
+) -> Any:
+    """Run a script that writes; if it is to be kept, wait until enough replicas have it: no failover loses it then."""
+    if not (settings.redis.replicas and is_kept):
+        return run_script(client, script, *call)
     with cast(Any, client).client() as connection:  # WAIT asks for what its own connection has written
-        queued = int(run_script(connection, ENQUEUE, *call))
-        _confirm(connection, settings)
-        return queued
+        reply = run_script(connection, script, *call)
+        check_confirmed(connection.wait(settings.redis.replicas, confirm_ms(settings)), settings)
+        return reply
 
 
 def free_key(task_id: str) -> None:
@@ -180,14 +252,14 @@ def free_key(task_id: str) -> None:
     While Redis is away nothing happens: once the result is gone, `sweep_marks.lua` does the same.
     """
     if mark := marks.mark_of(task_id):
-        with suppress(redis.RedisError):
-            for client in each(broker().client):
+        for client in each(broker().client):
+            with suppress(redis.RedisError):
                 client.delete(mark)
 
 
-def _confirm(connection: redis.Redis, settings: Settings) -> None:
-    """Wait until enough replicas have what this connection wrote: then a failover does not lose it."""
-    check_confirmed(connection.wait(settings.redis.replicas, confirm_ms(settings)), settings)
+async def confirm(store: Store, settings: Settings) -> None:
+    """Wait until enough replicas have what this store wrote; raises as `check_confirmed`."""
+    check_confirmed(await store.command("WAIT", settings.redis.replicas, confirm_ms(settings)), settings)
 
 
 def confirm_ms(settings: Settings) -> int:

@@ -12,13 +12,13 @@ import os
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from functools import partial
-from itertools import islice, repeat
+from itertools import islice, repeat, starmap
 from typing import Any
 
 from celery.states import READY_STATES
 
 from fleet.config import Settings
-from fleet.engine.messages.broker import broker, check_confirmed, confirm_ms, enqueue_each
+from fleet.engine.messages.broker import broker, by_broker, confirm, enqueue_at
 from fleet.engine.messages.pool_choice import Dispatcher, ask_patiently
 from fleet.engine.messages.producer import chosen, message_of
 from fleet.errors import StoreUnavailable
@@ -28,7 +28,7 @@ from fleet.store.client import Store
 from fleet.store.patience import patiently
 from fleet.store.private.branches import broker_stores
 from fleet.store.private.embedded import state_url
-from fleet.store.running.brokers import ask_each, each
+from fleet.store.running.brokers import ask_each, each, named
 from fleet.store.running.listening import Ear
 
 #: Tasks that are checked and queued before the loop gets its turn again (count): about 2 ms of Python.
@@ -95,15 +95,23 @@ class Desk:
         return [task_id for task_id, _ in made]
 
     async def queue(self, parts: list[Any]) -> None:
-        """Queue messages, as `broker.enqueue`; while Redis is away it waits.
+        """Queue messages, as `broker.enqueue`; while Redis is away it waits, at each of several brokers by itself.
 
         Raises:
             StoreUnavailable: When too few replicas confirmed.
         """
-        await patiently(partial(enqueue_each, self._broker, parts, self.settings))
-        wanted = self.settings.redis.replicas
-        for store in each(self._broker) if wanted else ():
-            check_confirmed(await store.command("WAIT", wanted, confirm_ms(self.settings)), self.settings)
+        groups = await patiently(partial(by_broker, self._broker, parts, self.settings))
+        if len(groups) == 1:
+            await self._queue_at(*groups.popitem())
+            return
+        for failure in await asyncio.gather(*starmap(self._queue_at, groups.items()), return_exceptions=True):
+            if failure is not None:
+                raise failure
+
+    async def _queue_at(self, name: str, parts: list[Any]) -> None:
+        await patiently(partial(enqueue_at, self._broker, name, parts, self.settings))
+        if self.settings.redis.replicas:
+            await confirm(named(self._broker, name), self.settings)
 
     async def is_parked(self, task_id: str) -> bool:
         """True while a task waits in Redis behind a gate of its own."""

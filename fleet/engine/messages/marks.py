@@ -3,12 +3,13 @@
 A mark is set without a clock when its task is queued, says where the message is as that moves (`orphan_mark.lua`), and
 gets the life of the result in the step that stores it. So it lives as long as its task may run. A mark whose task is
 nowhere any more (the queue was purged, the result forgotten) is taken over by whoever submits the key again, and
-removed by a walk over the keys. Marks and messages are both on the broker; setting them is `enqueue.lua`.
+removed by a walk over the keys. Marks and messages are both on the broker; setting them is `enqueue.lua`. Where there
+are several brokers, the main one knows which has a key (`home.lua`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fleet.config import Settings
@@ -25,6 +26,14 @@ SWEEP = Script.beside(
     using=[ORPHAN],
 )
 NOWHERE = Script.beside(__file__, "nowhere.lua", keys="epochs unacked parked", argv="marks*", using=[ORPHAN])
+HOME = Script.beside(
+    __file__,
+    "home.lua",
+    keys="epochs unacked parked",
+    argv="life_s known mark_prefix result_prefix pairs*",
+    using=[ORPHAN],
+)
+LAPSE = Script.beside(__file__, "lapse.lua", argv="life_s pairs*")
 CLOSE = Script.beside(__file__, "close_mark.lua", keys="mark", argv="life_s")
 
 #: Seconds between two steps of the walk, of all workers together.
@@ -33,6 +42,10 @@ SWEEP_EVERY_S = 2.5
 SWEEP_COUNT = 1000
 #: Life of the walk's place, in seconds: a walk that nobody goes on with starts over.
 WALK_LIFE_S = 3600
+#: Seconds that a note of a broker lives on whose task was found nowhere: more than it takes to queue what was noted.
+NOTE_LIFE_S = 3600
+#: What the note of a broker begins with, in place of a mark (home.lua).
+NOTE = b"b|"
 
 #: How the message of a task with a mark begins: scripts that move it find the mark without reading JSON.
 _HEAD = b'{"mark":"'
@@ -80,6 +93,24 @@ def nowhere_call(task_ids: Sequence[str]) -> tuple[list[Any], list[Any]]:
 def nowhere_among(marks: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `nowhere.lua` for marks."""
     return NOWHERE.call(epochs=keys.epochs(), unacked=keys.unacked(), parked=keys.parked(), marks=marks)
+
+
+def home_call(
+    pairs: Sequence[str], others: Iterable[str], settings: Settings, life_s: int | None
+) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `home.lua`.
+
+    Args:
+        pairs: Marker, and name of the broker that its message is to go to ('': the main one), of each.
+        others: Names of the brokers beside the main one.
+        settings: Where results are.
+        life_s: Life of the markers, s; None: they are marks of idempotency keys.
+    """
+    return HOME.call(
+        epochs=keys.epochs(), unacked=keys.unacked(), parked=keys.parked(), life_s="" if life_s is None else life_s,
+        known=f"|{'|'.join(others)}|", mark_prefix=keys.submitted(""), result_prefix=result_prefix(settings),
+        pairs=pairs,
+    )  # fmt: skip
 
 
 def close_call(task_id: str, settings: Settings) -> tuple[list[Any], list[Any]]:

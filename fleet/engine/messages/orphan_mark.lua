@@ -3,7 +3,7 @@
 --
 -- A mark tells where its message is; who moves the message writes it. `q|epoch|list`: in that list, as long as the list
 -- has not been empty since; `q|epoch|ring`: in a flow of a list, likewise (enter.lua). `t|tag`: taken by a worker under
--- that tag. `p|id`: parked under that id. `done`: finished. Anything else: not to be judged.
+-- that tag. `p|id`: parked under that id. `done`: finished. Anything else, as a note of another broker (home.lua): not to be judged.
 -- What it cannot see: a list deleted by hand and filled again by plain publishes only, before anything else is queued.
 --
 -- KEYS  mark     string; TTL only once its task is finished

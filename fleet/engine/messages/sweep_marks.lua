@@ -9,22 +9,28 @@
 --       count       keys to look at
 --       mark_prefix    of the keys of marks
 --       result_prefix  of the keys of results ('': they are on another Redis)
--- Reply number of marks removed
+-- Reply number of marks removed; behind it, of each that only notes another broker (home.lua), key and value
 --
 -- The marks are named by the walk, not declared: the broker is one Redis, never a cluster.
 local walk, turn, epochs, unacked, parked = unpack(KEYS)
 local pause_ms, life_s, count, mark_prefix, result_prefix = unpack(ARGV)
-if not redis.call('SET', turn, '1', 'NX', 'PX', pause_ms) then return 0 end
+if not redis.call('SET', turn, '1', 'NX', 'PX', pause_ms) then return { 0 } end
 
 local cursor, found = unpack(redis.call('SCAN', redis.call('GET', walk) or '0', 'MATCH', mark_prefix .. '*', 'COUNT', count))
-local removed = 0
+local removed, notes = 0, {}
 for _, mark in ipairs(found) do
   if redis.call('TTL', mark) == -1 then
     local result = result_prefix ~= '' and result_prefix .. string.sub(mark, #mark_prefix + 1) or ''
     if orphan_mark({ mark, epochs, unacked, parked }, { result }) == 1 then
       removed = removed + redis.call('DEL', mark)
+    else
+      local value = redis.call('GET', mark)
+      if value and string.find(value, '^b|') then
+        notes[#notes + 1] = mark
+        notes[#notes + 1] = value
+      end
     end
   end
 end
 redis.call('SET', walk, cursor, 'EX', life_s)
-return removed
+return { removed, unpack(notes) }

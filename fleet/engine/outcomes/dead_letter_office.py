@@ -17,6 +17,7 @@ import redis
 
 from fleet.config import Settings
 from fleet.engine.messages import queues
+from fleet.engine.messages.broker import home_of
 from fleet.engine.messages.envelope import EXPIRES, FLOW, HISTORY, TASK_NAME, envelope, task_headers
 from fleet.engine.messages.expiry import end_of, said_end, with_end
 from fleet.engine.messages.fair.flows import ENTER, flow_in_body
@@ -26,7 +27,7 @@ from fleet.errors import Expired
 from fleet.jobs import reopen_member
 from fleet.store import flow_keys, keys
 from fleet.store.client import Script, run_script
-from fleet.store.running.brokers import Anywhere, are_known, home, others
+from fleet.store.running.brokers import MAIN, Anywhere, Brokers
 
 OPEN = Script.beside(__file__, "open_dead_letter.lua", keys="result letters bodies", argv="task_id")
 GROUP = Script.beside(__file__, "group_dead_letters.lua", keys="order", argv="oldest most under after")
@@ -247,13 +248,20 @@ class DeadLetterOffice:
             fair=flow_keys.stem(),
             mark_prefix=keys.submitted(""),
         )
-        broker = home(self._broker, queue)
-        if are_known(others(self._broker, queue), [keys.replayed(letter.task_id, filed.died_us)]):
-            return False
+        broker = self._home(queue, keys.replayed(letter.task_id, filed.died_us), mark)
         is_queued = bool(run_script(broker, REQUEUE, *call))
         if is_queued and end is not None:
             broker.execute_command("ZADD", keys.ends(), "LT", end, queue)  # type: ignore[no-untyped-call]
         return is_queued
+
+    def _home(self, queue: str, replayed: str, mark: str) -> redis.Redis:
+        """Return the client of the broker that queues a letter: that of its queue, unless its key or replay has one."""
+        where = self._broker
+        if not isinstance(where, Brokers):
+            return where
+        settings, wanted = self._settings, where.homes.get(queue, MAIN)
+        name = home_of(where, replayed, wanted, settings, life_s=settings.dead_letters.expires_s)
+        return where.of_name(home_of(where, mark, name, settings, life_s=None) if mark else name)
 
     def _queue_of(self, letter: DeadLetter) -> str:
         """Return the queue of the letter's pool; the inbox when the pool is gone or the task is not Fleet's."""

@@ -8,7 +8,7 @@ Celery, a message with the id of an earlier one is a new run.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -20,14 +20,13 @@ from kombu.connection import maybe_channel
 from kombu.utils.json import dumps
 
 from fleet import config
-from fleet.engine.messages.broker import ENQUEUE, enqueue_call
+from fleet.engine.messages.broker import enqueue
 from fleet.engine.messages.delegated import WARRANTED, sealed, warrant
 from fleet.engine.messages.envelope import DELEGATION, FLOW, TASK_NAME
 from fleet.engine.messages.fair.flows import flow_in, routed
 from fleet.errors import NotDelegated
 from fleet.store import keys
-from fleet.store.client import run_script
-from fleet.store.running.brokers import are_known
+from fleet.store.running.brokers import Brokers
 
 #: Where a script met an error of Redis, as Redis puts it behind; what a pipeline puts before one, with the message.
 _PLACE = re.compile(r"\.? ?script: [0-9a-f]{40}, on .*$", re.DOTALL)
@@ -57,7 +56,7 @@ def current_request() -> Any:
 
 
 def put_once(
-    client: redis.Redis, place: str, message: dict[str, Any], *, elsewhere: Sequence[redis.Redis] = ()
+    client: redis.Redis, place: str, message: dict[str, Any], *, where: Brokers[redis.Redis] | None = None
 ) -> bool:
     """Queue a bot task that follows another task, unless that was done before. One round trip.
 
@@ -65,7 +64,7 @@ def put_once(
         client: Of the broker.
         place: List that it goes into.
         message: As kombu makes it.
-        elsewhere: Clients of other brokers, where that may have been done before.
+        where: All brokers, if there are several: it may have been done at another one.
 
     Returns:
         False, and nothing is done, when the message is another one.
@@ -78,12 +77,9 @@ def put_once(
         return False
     marker = keys.follows(headers["id"])
     try:
-        if are_known(elsewhere, [marker]):
-            return True
         settings = config.current()
         parts = [marker, routed(place, headers.get(FLOW)), dumps(message)]
-        call = enqueue_call(parts, settings, marker_life_s=settings.results.expires_s)
-        run_script(client, ENQUEUE, *call)
+        enqueue(where or client, parts, settings, marker_life_s=settings.results.expires_s)
     except redis.ResponseError as error:
         raise refused(error) from None
     return True

@@ -24,7 +24,7 @@ from fleet.engine.transport.several import branches
 from fleet.store import keys
 from fleet.store.client import run_script
 from fleet.store.clock import CLOCK
-from fleet.store.running.brokers import each, home, main_of, others
+from fleet.store.running.brokers import Brokers, each
 
 #: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
 REPLIES = ".reply.celery.pidbox"
@@ -106,8 +106,8 @@ class Publishing(PrefixedChannel):
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         step = self.priority(self._get_message_priority(message, reverse=False))
         place, headers = self._q_for_pri(queue, step), message.get("headers") or {}
-        client, elsewhere = self._homes(queue)
-        if put_once(client, place, message, elsewhere=elsewhere):
+        client, where = self._home(queue)
+        if put_once(client, place, message, where=where):
             return
         batch, later = kwargs.get("_publish_batch"), parked.time_of(message)
         if later is not None:
@@ -126,15 +126,13 @@ class Publishing(PrefixedChannel):
         else:
             self._put_now(client, place, message, batch)
 
-    def _homes(self, queue: str) -> tuple[Any, Sequence[Any]]:
-        """Return the client of a queue's broker, and those of the others, where the queue may have been before."""
-        if branches.known():
-            where = broker().client
-            client = home(where, queue)
-            if client is not main_of(where):
-                return client, others(where, queue)
-            return self.resident, others(where, queue)
-        return self.resident, ()
+    def _home(self, queue: str) -> tuple[Any, Brokers[redis.Redis] | None]:
+        """Return the client of a queue's broker, and all brokers if there are several."""
+        where = broker().client if branches.known() else None
+        if not isinstance(where, Brokers):
+            return self.resident, None
+        client = where.of(queue)
+        return (self.resident if client is where.main else client), where
 
     def _put_now(self, client: Any, place: str, message: dict[str, Any], batch: Any) -> None:
         """Queue a message in one step: all or nothing, for a refused publish is repeated."""

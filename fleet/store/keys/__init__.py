@@ -262,7 +262,10 @@ def poison() -> str:
 
 
 def submitted(task_id: str) -> str:
-    """String, expires with the result: the mark of an idempotency key (`orphan_mark.lua`). On the broker."""
+    """String, expires with the result: the mark of an idempotency key (`orphan_mark.lua`). On the broker.
+
+    The main one of several has a note in its place that names another broker (`home.lua`); so for markers with a life.
+    """
     return f"fleet:submitted:{task_id}"
 
 

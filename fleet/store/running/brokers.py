@@ -113,11 +113,6 @@ def others(where: C | Brokers[C], queue: str) -> Sequence[C]:
     return tuple(client for name, client in where.clients.items() if name != own)
 
 
-def are_known(clients: Iterable[redis.Redis], names: Sequence[str]) -> bool:
-    """True when one of these brokers has one of these keys: what they mark was done there before the rule changed."""
-    return any(client.exists(*names) for client in clients)
-
-
 def by_home(where: C | Brokers[C], queues: Iterable[str]) -> Sequence[tuple[C, Sequence[str]]]:
     """Return the clients of the queues' brokers, each with its queues."""
     if not isinstance(where, Brokers):

@@ -78,7 +78,7 @@ def sweep(client: redis.Redis) -> int:
     removed = 0
     for _ in range(10):
         client.delete(keys.turn("marks"))
-        removed += run_script(client, marks.SWEEP, *marks.sweep_call(config.current()))
+        removed += run_script(client, marks.SWEEP, *marks.sweep_call(config.current()))[0]
         if client.get(keys.turn("marks:walk")) == b"0":
             return removed
     raise AssertionError("the walk has no end")
@@ -211,7 +211,7 @@ def test_a_step_of_the_walk_is_made_by_one_worker_at_a_time(client: redis.Redis)
     run_script(client, marks.SWEEP, *call)
     submit("k")
     client.delete(LIST)
-    assert run_script(client, marks.SWEEP, *call) == 0
+    assert run_script(client, marks.SWEEP, *call) == [0]
     assert client.exists(keys.submitted(TASK))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from fleet.config import Settings
 from fleet.config.fingerprint import fingerprint
 from fleet.engine.messages import marks, weight
+from fleet.engine.messages.broker import lapse
 from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import Done
@@ -149,9 +150,12 @@ class Janitor:
 
     async def _sweep(self, settings: Settings, store: Store) -> int:
         has_results = store is main_of(self._broker)
-        removed = int(await store.run(marks.SWEEP, *marks.sweep_call(settings, has_results=has_results)))
+        call = marks.sweep_call(settings, has_results=has_results)
+        removed, *notes = await store.run(marks.SWEEP, *call)
+        if notes:
+            await lapse(self._broker, notes)
         await store.run(suspicion.ABSOLVE, *suspicion.stale_call())
-        return removed
+        return int(removed)
 
     async def _bury(self, store: Store, message: bytes) -> None:
         task_id = task_id_in(message)
