@@ -124,6 +124,13 @@ class Channel(Publishing):
         """True for a moment after another broker than the main one has refused its scripts."""
         return monotonic() < self._pauses_until_s
 
+    def owes_acks(self) -> bool:
+        """True when one of several brokers is to hear of acks, though another one has got the slots that they freed."""
+        if self._in_poll or not branches.known() or not self.holdings.has_acks:
+            return False
+        self._bell_id = None  # a take that wants nothing, instead of a wait for something to take
+        return True
+
     @cached_property
     def _no_ack_queues(self) -> set[str]:
         return set()
@@ -179,7 +186,7 @@ class Channel(Publishing):
         return owed
 
     def _brpop_read(self, **options: Any) -> bool:
-        asked, acks, self._sent_acks = self._asked, self._sent_acks or [], None
+        asked, acks, self._sent_acks, wanted = self._asked, self._sent_acks or [], None, self.holdings.asked
         command = asked if isinstance(asked, str) else "EVALSHA"
         try:
             reply = self.client.parse_response(self.client.connection, command, **options)
@@ -205,7 +212,7 @@ class Channel(Publishing):
             self._looked_s += LOOK_AGAIN_S - LOOK_EVERY_S
         if asked is not leases.TAKE:
             raise Empty
-        self.holdings.is_idle = len(reply) < 3
+        self.holdings.is_idle = len(reply) < 3 and (wanted > 0 or self.holdings.is_idle)
         if len(reply) < 3:
             self._bell_id, self._opens_in_ms = (bytes_to_str(reply[0]), reply[1]) if reply else (None, -1)
             raise Empty

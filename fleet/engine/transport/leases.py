@@ -199,6 +199,11 @@ class Holdings:
             if self.held.pop(tag, tag) is None:
                 self._acks.append(tag)
 
+    @property
+    def has_acks(self) -> bool:
+        """True while Redis does not know of all acks."""
+        return bool(self._acks)
+
     def take_acks(self) -> list[str]:
         """Hand out the acks that Redis does not know yet. Give them back with `return_acks` if it did not hear."""
         with self._lock:

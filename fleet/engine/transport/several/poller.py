@@ -38,7 +38,7 @@ class Poller(kombu_redis.MultiChannelPoller):
                     raise
 
     def _start(self, channel: Any) -> None:
-        if channel.active_queues and not channel.pauses() and channel.qos.can_consume():
+        if channel.active_queues and not channel.pauses() and (channel.qos.can_consume() or channel.owes_acks()):
             self._register_BRPOP(channel)
         if channel.active_fanout_queues:
             self._register_LISTEN(channel)
