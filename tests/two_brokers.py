@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import redis
 
 from fleet import config
 from fleet.engine.messages.queues import list_key
+from fleet.errors import FleetError
 from fleet.models import Priority
 from fleet.store import keys
 from fleet.store.client import connect
-from tests.redis_server import RedisServer
+from tests.ports import lasting_port
+from tests.redis_server import RedisServer, server_program
 from tests.waiting import wait_until
 
 #: Seconds until tasks must be done on a busy machine.
@@ -55,10 +58,14 @@ class TwoBrokers:
         self.main, self.west = (self._server(name) for name in ("main", "west"))
         self.rule("sales-*")
 
+    def url_of(self, server: RedisServer) -> str:
+        """Return a server's URL as fleet.toml has it."""
+        return server.url
+
     def rule(self, *pools: str) -> None:
         """Have these pools on `west`, in this process and in those that start from now on."""
-        text = _TOML.format(url=self.main.url, latency_ms=self._latency_ms)
-        text += _BRANCH.format(url=self.west.url, pools=json.dumps(pools)) if pools else ""
+        text = _TOML.format(url=self.url_of(self.main), latency_ms=self._latency_ms)
+        text += _BRANCH.format(url=self.url_of(self.west), pools=json.dumps(pools)) if pools else ""
         (self._folder / "fleet.toml").write_text(text)
         self._patch.setenv("FLEET_CONFIG", str(self._folder / "fleet.toml"))
         config.current.cache_clear()
@@ -100,3 +107,35 @@ class TwoBrokers:
         folder = self._folder / name
         folder.mkdir()
         return RedisServer(folder, "--appendonly", "yes", "--appendfsync", "always")
+
+
+class WatchedBrokers(TwoBrokers):
+    """The same, found through one Sentinel that watches both; arguments as of `TwoBrokers`."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, *, latency_ms: int = 5) -> None:
+        self._sentinel_port = lasting_port()
+        super().__init__(folder, patch, latency_ms=latency_ms)
+        path = folder / "sentinel.conf"
+        lines = [f"port {self._sentinel_port}", "bind 127.0.0.1", f'dir "{folder}"', f'logfile "{folder}/sentinel.log"']
+        lines += [
+            f"sentinel monitor {name} 127.0.0.1 {one.port} 1" for name, one in (("a", self.main), ("b", self.west))
+        ]
+        path.write_text("\n".join(lines) + "\n")
+        self._sentinel = subprocess.Popen([str(server_program()), str(path), "--sentinel"], stdout=subprocess.DEVNULL)
+        wait_until(self._is_known, WAIT_S, "the Sentinel knows both")
+
+    def url_of(self, server: RedisServer) -> str:
+        name = "a" if server is self.main else "b"
+        return f"sentinel://127.0.0.1:{self._sentinel_port}/0?master_name={name}"
+
+    def stop(self) -> None:
+        self._sentinel.kill()
+        self._sentinel.wait()
+        super().stop()
+
+    def _is_known(self) -> bool:
+        try:
+            with connect(f"redis://127.0.0.1:{self._sentinel_port}", timeout_s=1) as client:
+                return all(client.sentinel_master(name)["is_master"] for name in "ab")
+        except FleetError:  # it has just been started
+            return False

@@ -7,11 +7,13 @@ from collections.abc import Collection
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from fleet.quoting import nearest, quote
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from fleet.config.sections import RedisSettings
 
 #: Ends of names that no public DNS knows: the local network's, Docker's and Kubernetes' own.
@@ -60,7 +62,7 @@ def check_brokers(redis: RedisSettings, pools: Collection[str]) -> None:
     Raises:
         ValueError: Naming the setting.
     """
-    seen = {_place(url.get_secret_value()): key for key in ("url", "state_url") if (url := getattr(redis, key))}
+    seen = {_place(url, redis): key for key in ("url", "state_url") if (url := getattr(redis, key))}
     for name, one in redis.brokers.items():
         where = f"redis.brokers.{name}"
         if name == MAIN or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
@@ -71,18 +73,33 @@ def check_brokers(redis: RedisSettings, pools: Collection[str]) -> None:
                     f"{where}.pools: expected names or patterns of pools that there are, got {quote(said)}; "
                     f"{nearest(said, pools)}"
                 )
-        place = _place(one.url.get_secret_value())
+        place = _place(one.url, redis)
         if place in seen:
             raise ValueError(f"{where}.url: expected a server or database of its own, got that of redis.{seen[place]}")
         seen[place] = f"brokers.{name}.url"
 
 
-def _place(url: str) -> tuple[str, ...]:
-    """Return what tells servers and databases apart, however the credentials are spelled."""
-    parts = urlsplit(url)
+def _place(url: SecretStr, redis: RedisSettings) -> tuple[object, ...]:
+    """Return what tells servers and databases apart, however the credentials are spelled, and in whatever order the
+    Sentinels are."""
+    parts = urlsplit(url.get_secret_value())
     if parts.scheme.startswith("sentinel"):
-        return (url,)
+        named = [urlsplit(one) for one in url.get_secret_value().split(";")]
+        sentinels = frozenset((_host(one), _port(one) or 26379) for one in named)
+        masters = [name for one in named for name in parse_qs(one.query).get("master_name", ())]
+        database = next((path for one in named if (path := one.path.strip("/"))), "0")
+        return sentinels, database, masters[-1] if masters else redis.master_name
     if not parts.hostname:
         return (parts.path, parts.query)
-    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
-    return (host, str(parts.port or 6379), parts.path.strip("/") or "0")
+    return (_host(parts), _port(parts) or 6379, parts.path.strip("/") or "0")
+
+
+def _host(parts: SplitResult) -> str:
+    return "127.0.0.1" if parts.hostname == "localhost" else parts.hostname or ""
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:  # it may be a part of a password: who reads the whole URL refuses it in better words
+        return None

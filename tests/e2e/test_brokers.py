@@ -17,7 +17,7 @@ from fleet.engine.messages.queues import list_key
 from fleet.errors import ConfigurationError
 from fleet.models import BotTask
 from fleet.store import keys
-from tests.two_brokers import WAIT_S, TwoBrokers
+from tests.two_brokers import WAIT_S, TwoBrokers, WatchedBrokers
 from tests.waiting import wait_until
 from tests.worker_process import QUICK_LEASES, REPO, WorkerProcess
 
@@ -178,6 +178,22 @@ def test_slots_full_of_tasks_whose_broker_is_away_are_free_for_others_once_their
         both.stop()
 
 
+def test_brokers_that_the_same_sentinel_watches_are_two_and_no_task_is_called_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = WatchedBrokers(tmp_path, monkeypatch, latency_ms=3000)
+    ids = submit(48, *POOLS)
+    worker = WorkerProcess(tmp_path, app=QUICK_LEASES).wait_ready()
+    try:
+        both.wait_done(ids)
+        wait_until(lambda: both.held() == 0, WAIT_S, "everything is acknowledged, each at its own broker")
+        assert both.attempts(ids) == 48
+        assert "swept" not in worker.log, "each message was renewed and acknowledged at its own broker in time"
+    finally:
+        worker.kill()
+        both.stop()
+
+
 def test_urgent_tasks_come_first_at_each_broker(brokers: TwoBrokers, tmp_path: Path) -> None:
     bulk = submit(60, *POOLS, priority="bulk")
     urgent = submit(30, *POOLS, priority="critical")
@@ -241,12 +257,14 @@ def test_operators_reach_tasks_at_all_brokers_and_where_pools_were_before(broker
         ({"url": "redis://b:6379", "pools": ["resaerch"]}, "the nearest known one is `research`"),
         ({"url": "redis://b:6379", "pools": []}, "redis.brokers.west.pools"),
         ({"url": "redis://:secret@localhost", "pools": ["*"]}, "got that of redis.url"),
+        ({"url": "sentinel://:secret@b:26379;sentinel://a/0?master_name=one", "pools": ["*"]}, "of redis.state_url"),
     ],
 )
 def test_a_broker_that_cannot_be_one_is_refused_in_words(
     table: dict[str, object], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_REDIS__URL", "redis://127.0.0.1:6379/0")
+    monkeypatch.setenv("FLEET_REDIS__STATE_URL", "sentinel://a;sentinel://b/0?master_name=one")
     monkeypatch.setenv("FLEET_REDIS__BROKERS", json.dumps({"west": table}))
     with pytest.raises(ConfigurationError) as caught:
         config.load()

@@ -268,7 +268,7 @@ def unwatch(slots: Slots) -> None:
         _watched.remove(slots)
 
 
-#: Holdings by broker address: a process has many connections to each over its life.
+#: Holdings by broker, its name and address: a process has many connections to each over its life.
 _HOLDINGS: dict[str, Holdings] = {}
 
 

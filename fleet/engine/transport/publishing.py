@@ -68,9 +68,10 @@ class Publishing(PrefixedChannel):
     @cached_property
     def holdings(self) -> leases.Holdings:
         """What this process holds at this broker; kept here, so that a closed channel can still acknowledge."""
-        info = self.connection.client
-        found = leases.holdings_of(f"{info.hostname}:{info.port}/{info.virtual_host}")
-        found.broker = self.connection.broker
+        info, broker = self.connection.client, self.connection.broker
+        # By its name too: brokers that the same Sentinels watch have one address, that of a Sentinel.
+        found = leases.holdings_of(f"{broker} {info.hostname}:{info.port}/{info.virtual_host}")
+        found.broker = broker
         return found
 
     @cached_property
