@@ -15,7 +15,7 @@ from fleet.economy.lanes.choice import Lane
 from fleet.errors import RetryLater
 from fleet.store import keys, lane_keys
 from fleet.store.client import Script, Store
-from fleet.store.running.brokers import AnyStore, ask_each
+from fleet.store.running.brokers import AnyStore, ask_any
 
 ENROL = Script.beside(
     __file__, "enrol.lua", keys="batched gathering limits", argv="id limit by_at asked body life_s gather_s"
@@ -355,8 +355,12 @@ class JobStore:
         return [bool(is_parked) and not has_ended for is_parked, has_ended in zip(found, ended, strict=True)]
 
     async def is_parked(self, task: str) -> bool:
-        """True while a task is parked, at whichever broker."""
-        return any(await ask_each(self._broker, lambda store: store.command("HEXISTS", keys.parked(), task)))
+        """True while a task is parked, at whichever broker.
+
+        Raises:
+            StoreUnavailable: When the one that may have it does not answer.
+        """
+        return await ask_any(self._broker, lambda store: store.command("HEXISTS", keys.parked(), task))
 
     async def have_ended(self, tasks: Iterable[str]) -> list[bool]:
         """Return of each task whether it has a result: nobody wants an answer to it any more."""

@@ -7,17 +7,19 @@ one broker there is no `Brokers`, but its plain client or store: nothing is aske
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from itertools import chain
-from typing import Concatenate, Generic, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar
 
 import redis
 
 from fleet.errors import StoreUnavailable
 from fleet.quoting import quote
 from fleet.store.client import Store
+from fleet.store.patience import patiently
 
 #: Name of the broker of the inbox, of remote control and events, and of the pools that no rule sends elsewhere.
 MAIN = "main"
@@ -147,21 +149,58 @@ def at_each(
 async def ask_each(where: AnyStore, ask: Callable[[Store], Awaitable[R]]) -> list[R]:
     """Return what each broker's store answers; one of several that does not answer is left out.
 
+    Not for what ends or removes something when nothing is found: see `ask_any`.
+
     Raises:
         StoreUnavailable: When none answers.
     """
+    return list((await ask_by_name(where, ask)).values())
+
+
+async def ask_by_name(where: AnyStore, ask: Callable[[Store], Awaitable[R]]) -> dict[str, R]:
+    """Return as `ask_each` what each broker's store answers, by the brokers' names."""
     if not isinstance(where, Brokers):
-        return [await ask(where)]
-    found: list[R] = []
+        return {MAIN: await ask(where)}
+    found = dict[str, R]()
     failed: StoreUnavailable | None = None
-    for store in where.clients.values():
+    for name, store in where.clients.items():
         try:
-            found.append(await ask(store))
+            found[name] = await ask(store)
         except StoreUnavailable as error:
             failed = error
     if failed is not None and not found:
         raise failed
     return found
+
+
+async def reach_branches(where: AnyStore, act: Callable[[Store], Coroutine[Any, Any, object]]) -> None:
+    """Do something at each broker beside the main one; where one is away, as soon as it answers.
+
+    Args:
+        where: The brokers; of one alone nothing is asked.
+        act: Does it; safe to repeat.
+    """
+    if isinstance(where, Brokers):
+        branches = [store for name, store in where.clients.items() if name != MAIN]
+        await asyncio.gather(*(patiently(partial(act, store)) for store in branches))
+
+
+async def ask_any(where: AnyStore, ask: Callable[[Store], Awaitable[object]]) -> bool:
+    """True when one of the brokers says yes: no more are asked then.
+
+    Raises:
+        StoreUnavailable: When none does, and one does not answer: it may be the one.
+    """
+    failed: StoreUnavailable | None = None
+    for store in each(where):
+        try:
+            if await ask(store):
+                return True
+        except StoreUnavailable as error:
+            failed = error
+    if failed is not None:
+        raise failed
+    return False
 
 
 def total(parts: Sequence[int]) -> int:

@@ -28,7 +28,7 @@ from fleet.quoting import brief
 from fleet.store import keys, lane_keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.store.running.brokers import AnyStore
+from fleet.store.running.brokers import AnyStore, Brokers
 from fleet.store.running.turns import has_turn
 
 logger = logging.getLogger("fleet.batches")
@@ -117,10 +117,18 @@ class BatchDuty:
         mine = {limit for limit in asked if await has_turn(limit)}
         for limit in mine & gathered.keys():
             await self._form(limit, gathered[limit])
+        failed: StoreUnavailable | None = None
         for job_id in [job for job, limit in jobs.items() if limit in mine and job in due]:
-            await self.take_on(job_id)
+            try:
+                await self.take_on(job_id)
+            except StoreUnavailable as error:  # of several brokers the others' jobs go on
+                failed = error
+                if not isinstance(self._broker, Brokers):
+                    raise
         if len(asked) < len(limits):
             await self._leave_orphans({job for job, limit in jobs.items() if limit not in asked}, has_turn)
+        if failed is not None:
+            raise failed
         return bool(mine)
 
     async def _leave_orphans(self, jobs: set[str], has_turn: Callable[[str], Awaitable[bool]]) -> None:
@@ -184,13 +192,25 @@ class BatchDuty:
             logger.info("batch_made job=%s limit=%s tasks=%d", job_id, limit, count)
 
     async def _parked(self, waiting: list[tuple[str, float]], limit: str) -> list[tuple[str, float]]:
-        """Return the tasks that are parked; those that were and are no more were cancelled, and are forgotten."""
-        found = await asyncio.gather(*(self._jobs.is_parked(task) for task, _ in waiting))
-        gone = [task for (task, _), is_parked in zip(waiting, found, strict=True) if not is_parked]
+        """Return the tasks that are parked; those that were and are no more were cancelled, and are forgotten.
+
+        While the broker that may have a task does not answer, the task is neither.
+        """
+        found = await asyncio.gather(*(self._is_parked(task) for task, _ in waiting))
+        gone = [task for (task, _), is_parked in zip(waiting, found, strict=True) if is_parked is False]
         for task, enrolled in zip(gone, await self._jobs.enrolled(gone), strict=True):
             if enrolled is None or enrolled.at < self._now_s() - GONE_S:
                 await self._jobs.leave(task, limit)
         return [one for one, is_parked in zip(waiting, found, strict=True) if is_parked]
+
+    async def _is_parked(self, task: str) -> bool | None:
+        """Return whether a task is parked; None: one of several brokers, which may have it, does not answer."""
+        try:
+            return await self._jobs.is_parked(task)
+        except StoreUnavailable:
+            if not isinstance(self._broker, Brokers):
+                raise
+            return None
 
     async def _bounded(self, tasks: list[str]) -> list[str]:
         """Return as many of the first tasks as their requests leave room for."""

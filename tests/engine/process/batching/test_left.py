@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +17,16 @@ from fleet.economy.lanes.jobs import JobStore, LaneJob
 from fleet.economy.prices import PriceList
 from fleet.engine.process.batching.duty import BatchDuty
 from fleet.engine.process.ladders import batches_of
+from fleet.errors import StoreUnavailable
 from fleet.store import keys, lane_keys
 from fleet.store.client import Store, connect
+from fleet.store.running.brokers import AnyStore, Brokers
 from fleet.waits import Wait
 from fleet.workers.providers.openai_compatible import OpenAICompatible
 from fleet.workers.rungs import Route
 from tests.engine.process.batching.deaths import LIMIT, MOST_PICOS, QUICK, api_of, enrol, settings_of
 from tests.engine.process.batching.test_deaths import CLOCK
+from tests.redis_server import RedisServer
 from tests.workers.simulator.running import running, total
 from tests.workers.simulator.running import send as ask
 
@@ -38,11 +42,16 @@ class Fleet:
         self._settings = settings_of(kind, url)
 
     def process(
-        self, name: str, api: BatchApi | None, api_of: Callable[[str], BatchApi | None] | None = None
+        self,
+        name: str,
+        api: BatchApi | None,
+        api_of: Callable[[str], BatchApi | None] | None = None,
+        *,
+        broker: AnyStore | None = None,
     ) -> BatchDuty:
         return BatchDuty(
-            self.store, self.store, self._settings, PriceList(self._settings), api_of=api_of or (lambda limit: api),
-            process=name, timings=QUICK,
+            self.store, broker or self.store, self._settings, PriceList(self._settings),
+            api_of=api_of or (lambda limit: api), process=name, timings=QUICK,
         )  # fmt: skip
 
     async def only(self) -> LaneJob:
@@ -184,6 +193,37 @@ def test_a_job_at_which_something_breaks_holds_up_no_other(redis_url: str, caplo
     with running(**CLOCK) as url:
         asyncio.run(run(url))
     assert "batch_step_broke" in caplog.text and "error=TypeError" in caplog.text and "private" not in caplog.text
+
+
+def test_tasks_are_not_taken_for_cancelled_while_the_broker_that_may_have_them_is_away(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.engine.process.batching.duty.GONE_S", 0.0)
+    away = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+
+    async def run(url: str) -> None:
+        async with waiting(redis_url, "openai", url) as fleet:
+            with connect(away.url) as client:
+                client.hset(keys.parked(), TASKS[0], "list\n{}\nmessage")
+            await fleet.store.command("HDEL", keys.parked(), TASKS[0])
+            away.kill()
+            branch = Store(away.url, timeout_s=0.5)
+            duty = fleet.process("one", fleet.api, broker=Brokers({"main": fleet.store, "west": branch}, {}))
+            await fleet.until_in("running", duty)
+            assert await fleet.jobs.tasks((await fleet.only()).id) == TASKS[1:], "those of the other broker go"
+            assert await fleet.jobs.came(TASKS[0]) is not None, "it is not forgotten"
+            with pytest.raises(StoreUnavailable):
+                await JobStore(fleet.store, Brokers({"main": fleet.store, "west": branch}, {})).still_wait(TASKS)
+            away.start()
+            await fleet.until_over(duty)
+            assert await fleet.came() == (4, 0)
+            await branch.close()
+
+    try:
+        with running(**CLOCK) as url:
+            asyncio.run(run(url))
+    finally:
+        away.stop()
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
