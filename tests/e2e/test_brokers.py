@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from fleet import config
+from fleet.engine.messages.fair.flows import flow_of
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.messages.queues import list_key
 from fleet.errors import ConfigurationError
 from fleet.models import BotTask
-from fleet.store import keys
+from fleet.store import flow_keys, keys
+from fleet.waits import Wait
 from tests.two_brokers import WAIT_S, TwoBrokers, WatchedBrokers
 from tests.waiting import wait_until
 from tests.worker_process import QUICK_LEASES, REPO, WorkerProcess
@@ -117,12 +119,20 @@ def test_a_broker_that_is_stopped_stops_only_its_pools_and_comes_back_by_itself(
 
 def test_a_worker_that_starts_while_a_broker_is_away_serves_the_others(brokers: TwoBrokers, tmp_path: Path) -> None:
     waiting = submit(10, "sales-eu")
+    _, west = brokers.clients()
+    hold = Wait("configuration", about="[pools.sales-us]", told="a setting was wrong, and is right now")
+    west.set(keys.hold(keys.queue("sales-us")), hold.to_json())
+    with (tmp_path / "fleet.toml").open("a") as file:
+        file.write("[tenants.acme]\nweight = 3\n")
     brokers.west.kill()
     worker = WorkerProcess(tmp_path).wait_ready()
     try:
         brokers.wait_done(submit(20, "research"))
         brokers.west.start()
         brokers.wait_done(waiting)
+        is_weighed = lambda: west.hget(flow_keys.weights(), flow_of("acme")) == b"3.0"  # noqa: E731
+        wait_until(is_weighed, WAIT_S, "the weights that it could not tell as it began")
+        wait_until(lambda: not west.exists(keys.hold(keys.queue("sales-us"))), WAIT_S, "and what it would have opened")
     finally:
         worker.kill()
 

@@ -371,7 +371,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
         main = main_of(assembly.broker)
         runtime.run(patiently(lambda: main.command(*bind_pools(settings))))
-        runtime.run(patiently(partial(weigh, assembly.broker, settings)))
+        runtime.run(patiently(partial(weigh, settings, main)))
     except BaseException:
         runtime.stop()
         raise

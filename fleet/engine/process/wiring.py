@@ -19,6 +19,7 @@ from fleet import config
 from fleet.economy.bill.export import export_of
 from fleet.engine.admission.lending import lend
 from fleet.engine.messages.fair.places import keep_places
+from fleet.engine.messages.fair.weights import weigh
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.assembly import Assembly, put_together, renewing
 from fleet.engine.process.breaking import StaleHolds, open_mended, open_scoped, take_up
@@ -41,6 +42,7 @@ from fleet.models import BotResult
 from fleet.store import keys, schedule_keys
 from fleet.store.patience import patiently
 from fleet.store.private.embedded import broker_url
+from fleet.store.running.brokers import main_of, reach_branches
 from fleet.workers.loops.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -125,12 +127,15 @@ class Process:
         served = [pool for pool in settings.pools if pool not in assembly.shut]
         takes_up = partial(take_up, assembly.breakers, settings, assembly.broker)
         opens = partial(open_scoped, settings, assembly.broker)
-        runtime.run(patiently(partial(open_mended, assembly.broker, settings, served, limits)))
+        mends = partial(open_mended, settings=settings, pools=served, limits=limits)
+        runtime.run(patiently(lambda: mends(main_of(assembly.broker))))
         warn_of(settings, occupancy.queues)
         self._renewing = renewing(settings, assembly.held)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             partial(keep_places, assembly.broker, settings),
+            partial(reach_branches, assembly.broker, partial(weigh, settings)),
+            partial(reach_branches, assembly.broker, mends),
             partial(assembly.keyring.keep, assembly.state, takes_up),
             partial(assembly.scopes.keep, assembly.state, opens),
             assembly.lanes.keep, assembly.batches.attend, assembly.grader.keep, assembly.rollouts.keep,
