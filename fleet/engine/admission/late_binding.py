@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 
-from fleet.errors import FleetError
+from fleet.errors import FleetError, StoreUnavailable
 from fleet.limiter import Crowd, Limiter
 from fleet.store import keys
 from fleet.store.client import Script
@@ -98,8 +98,11 @@ class LateBinding:
             call = NARROW.call(
                 bell=keys.bell(), rooms=map(keys.room, some), life_ms=round(LIFE_S * 1000), ends=ends, room=room
             )
-            if await store.run(NARROW, *call):
-                self._narrow.add(limit)
+            try:
+                if await store.run(NARROW, *call):
+                    self._narrow.add(limit)
+            except StoreUnavailable as error:  # nothing is taken there: the others' rooms are theirs all the same
+                logger.warning("late binding failed limit=%s error=%s", limit, error)
 
 
 def target_of(crowd: Crowd) -> int:

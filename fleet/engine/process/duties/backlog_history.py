@@ -16,7 +16,7 @@ from fleet.errors import FleetError
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.store.running.brokers import AnyStore, each
+from fleet.store.running.brokers import MAIN, AnyStore, Brokers, ask_by_name
 
 logger = logging.getLogger("fleet.worker")
 
@@ -61,7 +61,7 @@ class BacklogHistory:
         if not await self._state.command("HSETNX", keys.backlogs(), minute, ""):
             return False
         await self._state.command("EXPIRE", keys.backlogs(), keys.STATE_TTL_S)
-        waiting = await self._waiting()
+        waiting = await self._waiting(minute)
         row = json.dumps({pool: count for pool, count in waiting.items() if count})
         await self._state.command("HSET", keys.backlogs(), minute, row)
         known = await self._state.command("HKEYS", keys.backlogs())
@@ -69,12 +69,19 @@ class BacklogHistory:
             await self._state.command("HDEL", keys.backlogs(), *old)
         return True
 
-    async def _waiting(self) -> dict[str, int]:
-        calls = waiting_calls(map(keys.queue, self._pools))
-        waiting = dict.fromkeys(self._pools, 0)
-        for store in each(self._broker):
-            for pool, found in zip(
-                self._pools, waiting_in([await store.run(BACKLOG, *call) for call in calls]), strict=True
-            ):
-                waiting[pool] += found.total
+    async def _waiting(self, minute: int) -> dict[str, int]:
+        """Return how many tasks wait in each pool; of one whose broker is away as many as the minute before."""
+        found = await ask_by_name(self._broker, self._waiting_at)
+        waiting = dict(zip(self._pools, map(sum, zip(*found.values(), strict=True)), strict=True))
+        homes = self._broker.homes if isinstance(self._broker, Brokers) else {}
+        away = [pool for pool in self._pools if homes.get(keys.queue(pool), MAIN) not in found]
+        if away:
+            logger.warning("backlogs noted as before pools=%d: their broker does not answer", len(away))
+            row = await self._state.command("HGET", keys.backlogs(), minute - 1)
+            before = json.loads(row) if row else {}
+            waiting |= {pool: before.get(pool, 0) for pool in away}
         return waiting
+
+    async def _waiting_at(self, store: Store) -> list[int]:
+        calls = waiting_calls(map(keys.queue, self._pools))
+        return [found.total for found in waiting_in([await store.run(BACKLOG, *call) for call in calls])]

@@ -118,12 +118,12 @@ class Janitor:
         """
         while True:
             await asyncio.sleep(leases.RENEW_EVERY_S)
-            try:
-                for store in each(self._broker):
+            for store in each(self._broker):
+                try:
                     for message in await store.command("LRANGE", keys.poison(), 0, BURY_AT_ONCE - 1):
                         await self._bury(store, message)
-            except Exception as error:  # noqa: BLE001 - the task boundary: no message may end this duty, however odd
-                logger.warning("poison not buried error=%s: %s", type(error).__name__, quote(error))
+                except Exception as error:  # noqa: BLE001 - the task boundary: no message may end this duty, however odd
+                    logger.warning("poison not buried error=%s: %s", type(error).__name__, quote(error))
 
     async def bury(self, task_id: str, proven: Poison, headers: Mapping[str, Any], body: bytes) -> Done:
         """Give a poisonous task its failed result, and say so.

@@ -18,14 +18,14 @@ from typing import cast
 from fleet.config import Settings
 from fleet.engine.messages.marks import NOWHERE, nowhere_call
 from fleet.engine.outcomes.stored import Cancelled, ending_in, revoked_meta
-from fleet.errors import FleetError
+from fleet.errors import FleetError, StoreUnavailable
 from fleet.jobs import END_MEMBER, END_REVOKED, Membership, end_call, member_id, revoked_call
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import job_keys, keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.store.running.brokers import AnyStore, each
+from fleet.store.running.brokers import AnyStore, Brokers, each
 
 logger = logging.getLogger("fleet.worker")
 
@@ -57,6 +57,8 @@ class Uncounted:
         self._places: dict[str, int] = {}
         #: Job -> members that had ended at the last look: one that moves has no need to be searched for lost members.
         self._ended: dict[str, int] = {}
+        #: A broker has not answered in this look: which members are nowhere, nobody can tell.
+        self._is_blind = False
         #: Place of the first job of the last look among all that are not over.
         self._turn = 0
 
@@ -81,6 +83,7 @@ class Uncounted:
         known = set(live)
         self._places = {job_id: place for job_id, place in self._places.items() if job_id in known}
         self._ended = {job_id: ended for job_id, ended in self._ended.items() if job_id in known}
+        self._is_blind = False
         self._turn = self._turn + JOBS if self._turn + JOBS < len(live) else 0
         for job_id in live[self._turn : self._turn + JOBS]:
             total, ended = await self._state.command("HMGET", job_keys.job(job_id), "total", "ended")
@@ -104,7 +107,10 @@ class Uncounted:
             end = pending[-1] + 1
         self._places[job_id] = 0 if end >= total else end
         without = await self._count(job_id, pending) if pending else []
-        return bool(stands and without and await self._end_lost(job_id, without))
+        if not (stands and without):
+            return False
+        numbers = await self._nowhere([member_id(job_id, position) for position in without])
+        return bool(numbers is not None and await self._end_lost(job_id, without, numbers))
 
     async def _count(self, job_id: str, pending: Sequence[int]) -> list[int]:
         """Count those of some members that have ended; return the others."""
@@ -120,15 +126,27 @@ class Uncounted:
             logger.warning("counted late job=%s task=%s", job_id, member_id(job_id, position))
         return without
 
-    async def _end_lost(self, job_id: str, pending: Sequence[int]) -> bool:
+    async def _nowhere(self, task_ids: Sequence[str]) -> list[int] | None:
+        """Return the numbers of those of some tasks that no broker knows; None: one that may does not answer."""
+        if self._is_blind:
+            return None
+        call = nowhere_call(task_ids)
+        try:
+            answers = [set(await store.run(NOWHERE, *call)) for store in each(self._broker)]
+        except StoreUnavailable as error:
+            if not isinstance(self._broker, Brokers):
+                raise
+            logger.warning("lost members not looked for: %s", error)
+            self._is_blind = True
+            return None
+        return sorted(cast("set[int]", set.intersection(*answers)))
+
+    async def _end_lost(self, job_id: str, pending: Sequence[int], numbers: Sequence[int]) -> bool:
         """End those of some members without a result that have been nowhere for long enough; False: none is nowhere.
 
         Since when is kept in Redis: the next look may be another worker's. Whoever dies in between leaves it there.
         """
         task_ids = [member_id(job_id, position) for position in pending]
-        call = nowhere_call(task_ids)
-        answers = [set(await store.run(NOWHERE, *call)) for store in each(self._broker)]
-        numbers = sorted(cast("set[int]", set.intersection(*answers)))
         lost, now_s = {task_ids[number]: pending[number] for number in numbers}, CLOCK.now_s()
         found = [task_id for task_id in task_ids if task_id not in lost]
         if found:

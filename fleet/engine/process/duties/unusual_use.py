@@ -34,7 +34,7 @@ from fleet.signals.windows import bot_index
 from fleet.store import bill_keys, keys, vault_keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.store.running.brokers import AnyStore, each
+from fleet.store.running.brokers import AnyStore, ask_by_name
 from fleet.store.running.turns import has_turn
 
 logger = logging.getLogger("fleet.worker")
@@ -76,6 +76,8 @@ class UnusualUse:
         self._state, self._broker, self._client = state, broker, client
         self._me = uuid.uuid4().hex
         self._watch: UseWatch | None = None
+        #: Tasks that wait in each pool, by broker, as it was last known.
+        self._counts: dict[str, list[int]] = {}
         self._last: _Look | None = None
         self._kept_s = 0.0
         self._consequences = Consequences(settings)
@@ -93,6 +95,7 @@ class UnusualUse:
                     await self.look(CLOCK.now_s())
                 else:
                     self._watch = self._last = None
+                    self._counts = {}
             except (FleetError, redis.RedisError) as error:
                 logger.warning("use of keys not looked at error=%s", type(error).__name__)
 
@@ -137,15 +140,21 @@ class UnusualUse:
         return _Look(now_s, tally, await self._waiting(), done, calls)
 
     async def _waiting(self) -> dict[str, int]:
-        """Return how many tasks wait in each pool, those that are parked among them."""
+        """Return how many tasks wait in each pool, those that are parked among them.
+
+        At a broker that is away as many as when it was asked last: nothing comes there meanwhile.
+        """
+        found = await ask_by_name(self._broker, self._waiting_at)
+        if not found.keys() <= self._counts.keys():
+            self._last = None  # what is counted for the first time has not just come
+        self._counts.update(found)
+        return dict(zip(self._settings.pools, map(sum, zip(*self._counts.values(), strict=True)), strict=True))
+
+    async def _waiting_at(self, store: Store) -> list[int]:
         queues = list(map(keys.queue, self._settings.pools))
-        waiting = dict.fromkeys(self._settings.pools, 0)
-        for store in each(self._broker):
-            lists = waiting_in([await store.run(BACKLOG, *call) for call in waiting_calls(queues)])
-            parked = await asyncio.gather(*(store.command("ZCARD", keys.parked_order(one)) for one in queues))
-            for pool, one, more in zip(waiting, lists, parked, strict=True):
-                waiting[pool] += one.total + int(more)
-        return waiting
+        lists = waiting_in([await store.run(BACKLOG, *call) for call in waiting_calls(queues)])
+        parked = await asyncio.gather(*(store.command("ZCARD", keys.parked_order(one)) for one in queues))
+        return [one.total + int(more) for one, more in zip(lists, parked, strict=True)]
 
     def _weigh(self, watch: UseWatch, before: _Look, now: _Look) -> list[Overuse]:
         """Return who is under alarm. Asked for is what came, done or not: what drains from a backlog came before."""
