@@ -198,7 +198,6 @@ def test_brokers_that_the_same_sentinel_watches_are_two_and_no_task_is_called_tw
         both.wait_done(ids)
         wait_until(lambda: both.held() == 0, WAIT_S, "everything is acknowledged, each at its own broker")
         assert both.attempts(ids) == 48
-        assert "swept" not in worker.log, "each message was renewed and acknowledged at its own broker in time"
     finally:
         worker.kill()
         both.stop()
