@@ -20,7 +20,7 @@ from fleet.store import flow_keys, keys
 from fleet.store.client import Script, Store, connect, run_script
 from fleet.store.private.branches import broker_clients
 from fleet.store.private.embedded import broker_url
-from fleet.store.running.brokers import MAIN, AnyStore, Anywhere, Brokers, each, main_of, named
+from fleet.store.running.brokers import MAIN, AnyStore, Anywhere, Brokers, each, main_of
 
 ENQUEUE = Script.beside(
     __file__,
@@ -147,9 +147,12 @@ async def by_broker(
     if pairs := _pairs(where, parts):
         call = marks.home_call(pairs, _others(where), settings, marker_life_s)
         homes = _homes_in(pairs, await where.main.run(marks.HOME, *call))
-        if settings.redis.replicas and marker_life_s is None:
-            await confirm(where.main, settings)
     return _by_broker(where, parts, homes)
+
+
+def store_of(where: AnyStore, name: str) -> Store:
+    """Return the store of a broker by its name; raises as `Brokers.of_name`."""
+    return where.of_name(name) if isinstance(where, Brokers) else where
 
 
 async def enqueue_at(
@@ -157,7 +160,7 @@ async def enqueue_at(
 ) -> None:
     """Queue at one broker what is new among messages of its own (`by_broker`), without waiting for replicas."""
     call = enqueue_call(parts, settings, marker_life_s=marker_life_s, has_results=name == MAIN)
-    await named(where, name).run(ENQUEUE, *call)
+    await store_of(where, name).run(ENQUEUE, *call)
 
 
 async def enqueue_each(

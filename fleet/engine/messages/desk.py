@@ -18,7 +18,7 @@ from typing import Any
 from celery.states import READY_STATES
 
 from fleet.config import Settings
-from fleet.engine.messages.broker import broker, by_broker, confirm, enqueue_at
+from fleet.engine.messages.broker import broker, by_broker, confirm, enqueue_at, store_of
 from fleet.engine.messages.pool_choice import Dispatcher, ask_patiently
 from fleet.engine.messages.producer import chosen, message_of
 from fleet.errors import StoreUnavailable
@@ -28,7 +28,7 @@ from fleet.store.client import Store
 from fleet.store.patience import patiently
 from fleet.store.private.branches import broker_stores
 from fleet.store.private.embedded import state_url
-from fleet.store.running.brokers import ask_each, each, named
+from fleet.store.running.brokers import Brokers, ask_each, each
 from fleet.store.running.listening import Ear
 
 #: Tasks that are checked and queued before the loop gets its turn again (count): about 2 ms of Python.
@@ -101,6 +101,8 @@ class Desk:
             StoreUnavailable: When too few replicas confirmed.
         """
         groups = await patiently(partial(by_broker, self._broker, parts, self.settings))
+        if self.settings.redis.replicas and isinstance(self._broker, Brokers) and any(parts[::3]):
+            await confirm(self._broker.main, self.settings)  # it has noted which broker has a key
         if len(groups) == 1:
             await self._queue_at(*groups.popitem())
             return
@@ -111,7 +113,7 @@ class Desk:
     async def _queue_at(self, name: str, parts: list[Any]) -> None:
         await patiently(partial(enqueue_at, self._broker, name, parts, self.settings))
         if self.settings.redis.replicas:
-            await confirm(named(self._broker, name), self.settings)
+            await confirm(store_of(self._broker, name), self.settings)
 
     async def is_parked(self, task_id: str) -> bool:
         """True while a task waits in Redis behind a gate of its own."""

@@ -17,7 +17,7 @@ local pause_ms, life_s, count, mark_prefix, result_prefix = unpack(ARGV)
 if not redis.call('SET', turn, '1', 'NX', 'PX', pause_ms) then return { 0 } end
 
 local cursor, found = unpack(redis.call('SCAN', redis.call('GET', walk) or '0', 'MATCH', mark_prefix .. '*', 'COUNT', count))
-local removed, notes = 0, {}
+local removed, reply = 0, { 0 }
 for _, mark in ipairs(found) do
   if redis.call('TTL', mark) == -1 then
     local result = result_prefix ~= '' and result_prefix .. string.sub(mark, #mark_prefix + 1) or ''
@@ -26,11 +26,12 @@ for _, mark in ipairs(found) do
     else
       local value = redis.call('GET', mark)
       if value and string.find(value, '^b|') then
-        notes[#notes + 1] = mark
-        notes[#notes + 1] = value
+        reply[#reply + 1] = mark
+        reply[#reply + 1] = value
       end
     end
   end
 end
 redis.call('SET', walk, cursor, 'EX', life_s)
-return { removed, unpack(notes) }
+reply[1] = removed
+return reply

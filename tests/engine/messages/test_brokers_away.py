@@ -11,20 +11,20 @@ from threading import Barrier
 import pytest
 import redis
 
-from fleet import asubmit_many
+from fleet import asubmit_many, config
 from fleet.engine.messages import marks
-from fleet.engine.messages.broker import broker, home_of, lapse
+from fleet.engine.messages.broker import broker, enqueue_each, home_of, lapse
 from fleet.engine.messages.envelope import TASK_NAME
-from fleet.engine.messages.producer import submit_many, task_id_of
+from fleet.engine.messages.producer import message_of, submit_many, task_id_of
 from fleet.engine.messages.queues import list_key
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
 from fleet.engine.transport.following import following, put_once
 from fleet.errors import StoreUnavailable
-from fleet.models import Priority
+from fleet.models import BotTask, Priority
 from fleet.store import keys
 from fleet.store.client import Store, run_script, store_errors
 from fleet.store.private.branches import broker_stores
-from fleet.store.running.brokers import each
+from fleet.store.running.brokers import Brokers, each
 from tests.engine.outcomes.test_dead_letters import die
 from tests.two_brokers import WAIT_S, TwoBrokers
 
@@ -196,3 +196,37 @@ def test_a_replay_needs_its_own_broker_alone_and_is_queued_once_whatever_the_rul
 
 def low(pool: str) -> str:
     return list_key(keys.queue(pool), Priority.LOW.value)
+
+
+def test_too_few_replicas_of_any_broker_are_an_error_and_not_waited_for(
+    brokers: TwoBrokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_REDIS__REPLICAS", "1")
+    monkeypatch.setenv("FLEET_REDIS__SOCKET_TIMEOUT_S", "1")
+    config.current.cache_clear()
+
+    async def submit() -> None:
+        async with asyncio.timeout(WAIT_S):
+            await asubmit_many([ask("sales-us")], idempotency_keys=["k"])
+
+    with pytest.raises(StoreUnavailable, match=r"redis\.replicas"):
+        asyncio.run(submit())
+    with pytest.raises(StoreUnavailable, match=r"redis\.replicas"):
+        list(submit_many([ask("sales-us")], idempotency_keys=["k"]))
+
+
+def test_a_worker_that_has_not_found_a_broker_queues_nothing_of_it_elsewhere(brokers: TwoBrokers) -> None:
+    main, _ = brokers.clients()
+
+    async def follow() -> None:
+        store = Store(broker().url, timeout_s=1.0)
+        where = Brokers({"main": store}, {keys.queue("sales-us"): "west"}, away={"west": "no answer"})
+        _, parts = message_of(BotTask.model_validate(ask("sales-us")), "sales-us", "k", 0.0)
+        try:
+            await enqueue_each(where, parts, broker().settings)
+        finally:
+            await store.close()
+
+    with pytest.raises(StoreUnavailable, match=r"redis\.brokers\.west"):
+        asyncio.run(follow())
+    assert not main.llen(place("sales-us"))
