@@ -31,7 +31,7 @@ from fleet.engine.transport import leases, revoked, suspicion
 from fleet.engine.transport.message import LazyMessage, decoded, plainly
 from fleet.engine.transport.parking import parked
 from fleet.engine.transport.publishing import Publishing
-from fleet.engine.transport.rota import LOOK, LOOK_AGAIN_S, LOOK_EVERY_S, MORE, Rota
+from fleet.engine.transport.rota import LOOK, Rota
 from fleet.engine.transport.several import branches, sharing
 from fleet.engine.transport.several.branches import Branches
 from fleet.engine.transport.several.poller import Poller
@@ -59,7 +59,6 @@ class Channel(Publishing):
     from_transport_options = (*Publishing.from_transport_options, "lowest_first_every")
 
     _rota = Rota((), ())
-    _looked_s = -math.inf
     #: What the consuming connection will answer next.
     _asked: Any = None
     _bell_id: str | None = None
@@ -140,8 +139,7 @@ class Channel(Publishing):
 
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
-        self._rota = Rota(self.active_queues, self.priority_steps)
-        self._looked_s = -math.inf if self._rota.is_large else monotonic()
+        self._rota = Rota(self.active_queues, self.priority_steps, now_s=monotonic())
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self._rota:
@@ -153,10 +151,9 @@ class Channel(Publishing):
         self._brpop_sent_at = now_s = monotonic()
         self.holdings.return_acks(self._sent_acks or [])  # those of a call whose connection was dropped meanwhile
         self._sent_acks = None
-        if self._rota.is_looking or now_s - self._looked_s >= LOOK_EVERY_S:
-            self._looked_s = self._looked_s if self._rota.is_looking else now_s
+        if self._rota.is_due(now_s):
             self._bell_id = None  # then take, whatever the bell says
-            self._send(connection, LOOK, self._rota.look())
+            self._send(connection, LOOK, self._rota.look(now_s))
         elif self._bell_id is not None:
             bell_id, self._bell_id = self._bell_id, None
             wait_ms = int((timeout or self.brpop_timeout) * 1000)
@@ -197,7 +194,7 @@ class Channel(Publishing):
             raise
         except NoScriptError:
             self.holdings.return_acks(acks)
-            self._looked_s = -math.inf
+            self._rota.look_at_s = -math.inf
             self.resident.script_load(asked.text)
             raise Empty from None
         except self.ResponseError as error:  # full, read-only, short of replicas: it answers, but takes no writes
@@ -208,8 +205,8 @@ class Channel(Publishing):
             self.holdings.asked = 0
             self._in_poll = self._sent_prefix = None
             self._flush_brpop_reauth()
-        if asked is LOOK and reply == MORE:
-            self._looked_s += LOOK_AGAIN_S - LOOK_EVERY_S
+        if asked is LOOK:
+            self._rota.note_look(reply, monotonic())
         if asked is not leases.TAKE:
             raise Empty
         self.holdings.is_idle = len(reply) < 3 and (wanted > 0 or self.holdings.is_idle)

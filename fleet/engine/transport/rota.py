@@ -8,6 +8,7 @@ same look brings home what plain Celery clients queued under priority steps of t
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -47,9 +48,10 @@ class Rota:
     Args:
         queues: Names of the queues.
         steps: Priority steps, the most urgent first.
+        now_s: Monotonic time, s: of few queues the first look is due a while later, of many at once.
     """
 
-    def __init__(self, queues: Iterable[str], steps: Sequence[int]) -> None:
+    def __init__(self, queues: Iterable[str], steps: Sequence[int], *, now_s: float = -math.inf) -> None:
         self._queues = tuple(queues)
         self._steps = [str(step) for step in steps]
         self._served = dict.fromkeys(self._steps, "")
@@ -58,6 +60,9 @@ class Rota:
         #: True when takes go by what is known to wait, so that a look has to find it out.
         self.is_large = len(self._queues) > NAMED_AT_MOST
         self._waiting = [keys.waiting(step) for step in self._steps]
+        #: Monotonic time at which the next round of looks is due, s.
+        self.look_at_s = -math.inf if self.is_large else now_s + LOOK_EVERY_S
+        self._has_more = False  # some look of this round leaves more to bring home
 
     def __bool__(self) -> bool:
         return bool(self._queues)
@@ -66,6 +71,10 @@ class Rota:
     def is_looking(self) -> bool:
         """True until all queues have been looked at in turn."""
         return self._at > 0
+
+    def is_due(self, now_s: float) -> bool:
+        """True when the next look is to be sent."""
+        return self.is_looking or now_s >= self.look_at_s
 
     # Worked out with the first take: kombu makes a rota anew for each queue that a consumer is given.
 
@@ -89,8 +98,10 @@ class Rota:
         )  # fmt: skip
         return [len(take_keys), *take_keys, *arguments]
 
-    def look(self) -> list[Any]:
+    def look(self, now_s: float = 0.0) -> list[Any]:
         """Return what follows the sha in a call of `look.lua`, for the next queues."""
+        if not self.is_looking:
+            self.look_at_s, self._has_more = now_s + LOOK_EVERY_S, False
         begin, names = self._at, self._names[self._at : self._at + LOOKED_AT_ONCE]
         self._at = begin + len(names) if begin + len(names) < len(self._names) else 0
         look_keys, arguments = LOOK.call(
@@ -111,6 +122,15 @@ class Rota:
             rest=(*self._steps, *_FOREIGN, *names),
         )
         return [len(look_keys), *look_keys, *arguments]
+
+    def note_look(self, reply: int, now_s: float) -> None:
+        """Note a look's reply. A round that leaves more is followed by another soon after its end.
+
+        Not sooner: each look of that one then finds that the last look at the same queues was long enough ago.
+        """
+        self._has_more = self._has_more or reply == MORE
+        if self._has_more and not self.is_looking:
+            self.look_at_s, self._has_more = now_s + LOOK_AGAIN_S, False
 
     def was_served(self, place: str) -> tuple[str, int]:
         """Note that a message of this list came; return its queue and step: the next turn is another queue's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -12,7 +13,16 @@ from kombu import Connection, Exchange, Queue
 
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.transport import channel, leases
-from fleet.engine.transport.rota import BRING_AT_MOST, LOOK, LOOK_EVERY_S, LOOKED_AT_ONCE, MORE, NAMED_AT_MOST, Rota
+from fleet.engine.transport.rota import (
+    BRING_AT_MOST,
+    LOOK,
+    LOOK_AGAIN_S,
+    LOOK_EVERY_S,
+    LOOKED_AT_ONCE,
+    MORE,
+    NAMED_AT_MOST,
+    Rota,
+)
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.waiting import wait_until
@@ -181,6 +191,28 @@ def test_hundreds_of_queues_are_looked_at_in_steps_each_of_them_once_a_round(
     assert {*redis.zrange("fleet:waiting:2", 0, -1)} == {names[0].encode(), names[-1].encode()}
     again = [redis.execute_command("EVAL", LOOK.text, *rota.look()) for _ in range(steps)]
     assert again == [0, 0, 0]  # a round has just been made, by whomever
+
+
+def test_what_plain_clients_queue_in_many_of_hundreds_of_queues_comes_home_without_a_seconds_pause(
+    broker: Connection, redis_url: str
+) -> None:
+    """Given much under steps of their own in the queues of each of three looks, each round brings some home of all."""
+    redis, names = connect(redis_url), [f"q{number:04d}" for number in range(LOOKED_AT_ONCE * 2 + 1)]
+    full, rounds = (names[0], names[LOOKED_AT_ONCE], names[-1]), 6
+    for name in full:
+        with Connection(redis_url) as client:
+            put(client, name, "x", priority=9)
+        redis.lpush(f"{name}\x06\x169", *redis.lrange(f"{name}\x06\x169", 0, 0) * (rounds * BRING_AT_MOST - 1))
+    rota, replies = Rota(names, PRIORITY_STEPS), list[int]()
+
+    deadline = monotonic() + 30
+    while redis.exists(*(f"{name}\x06\x169" for name in full)) and (now_s := monotonic()) < deadline:
+        if rota.is_due(now_s):  # at once, as a consumer does: no poll is quick enough
+            replies.append(redis.execute_command("EVAL", LOOK.text, *rota.look(now_s)))
+            rota.note_look(replies[-1], monotonic())
+    assert [redis.llen(list_key(name, 4)) for name in full] == [rounds * BRING_AT_MOST] * 3
+    assert replies == [MORE] * 3 * rounds
+    assert rota.look_at_s <= monotonic() + LOOK_AGAIN_S
 
 
 def test_a_plain_clients_message_in_the_last_of_hundreds_of_queues_is_taken(broker: Connection, redis_url: str) -> None:
