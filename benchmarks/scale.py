@@ -9,6 +9,8 @@ machine, each beside its peer, so a slow machine makes none of them fail:
               it 0.09 ms.
 - road        tasks/s of the whole road over those of bare Celery's no-op.
 - drain1, 2   tasks/s of a no-op on one and on two worker processes, over dramatiq's.
+- two_redis   tasks/s of a no-op with the pools on two brokers, over those on one, each broker held to 15% of a core by
+              a cgroup: it needs root. State is on a third Redis that is not held, in both cases.
 - tenant_b    how long ten tasks of one tenant take behind 100,000 of another, over how long they take alone.
 
 CPU time is what a run beside others may be judged by; tasks/s want a machine that does nothing else.
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -48,6 +51,7 @@ WANTED = {
     "road": (">=", 1.5),
     "drain1": (">=", 1),
     "drain2": (">=", 1),
+    "two_redis": (">=", 1.8),
     "tenant_b": ("<=", 2),
 }
 
@@ -162,6 +166,13 @@ def tenant_row() -> Row:
     return Row("tenant_b", cell.times, told)
 
 
+def two_redis_row(tasks: int, rounds: int) -> Row:
+    """Return how much faster two brokers are than one, each with the same small share of a core."""
+    from benchmarks.two_redis import figures
+
+    return Row("two_redis", *figures(tasks, rounds))
+
+
 def missed(rows: Iterable[Row]) -> list[str]:
     """Return what is wanted and was not measured as such."""
     met = {row.name for row in rows if row.is_met}
@@ -172,10 +183,12 @@ def missed(rows: Iterable[Row]) -> list[str]:
 @click.option("--check", is_flag=True, help="Exit code 1 unless every figure was measured and is as wanted.")
 @click.option("--tasks", default=TASKS, show_default=True, help="Tasks measured in a cell.")
 @click.option("--rounds", default=ROUNDS, show_default=True, help="Rounds of the drains, interleaved.")
-@click.option("--only", metavar="NAME", default="", help="road, drain or tenants: the rows of that part alone.")
+@click.option("--only", metavar="NAME", default="", help="road, drain, two_redis or tenants: that part alone.")
 def main(check: bool, tasks: int, rounds: int, only: str) -> None:
     """Fill queues to their depth, drain them, and print one table."""
-    tenants = [tenant_row()] if only in ("", "tenants") else []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers, workers and cgroups go then, too
+    apart = [two_redis_row(tasks, rounds)] if only in ("", "two_redis") else []
+    apart += [tenant_row()] if only in ("", "tenants") else []
     os.environ |= FREE_PROVIDER
     os.environ |= {f"FLEET_POOLS__{pool_of(*one).upper()}__BOTS": str(one[0]) for one in FLEETS}
     rows: list[Row] = []
@@ -193,9 +206,9 @@ def main(check: bool, tasks: int, rounds: int, only: str) -> None:
     print_table(
         f"{tasks:,} tasks a cell, {SLOTS} slots",
         ["figure", "wanted", "measured", "met", ""],
-        [row.cells for row in (*rows, *tenants)],
+        [row.cells for row in (*rows, *apart)],
     )
-    if check and (names := missed([*rows, *tenants])):
+    if check and (names := missed([*rows, *apart])):
         print(f"not met: {', '.join(names)}", file=sys.stderr)
         sys.exit(1)
 

@@ -21,7 +21,7 @@ for _function in (work.noop, work.incr, work.hold):
 
 
 def submit(task: str, count: int) -> None:
-    celery_messages.push(task, count, queue="celery", place=_PLACE)
+    celery_messages.push(task, count, queue="celery", place=_PLACE, client=client)
 
 
 def waiting() -> int:

@@ -36,7 +36,7 @@ for _function in (work.noop, work.incr, work.hold):
 
 
 def submit(task: str, count: int) -> None:
-    celery_messages.push(task, count, queue="celery", place="celery")
+    celery_messages.push(task, count, queue="celery", place="celery", client=client)
 
 
 def waiting() -> int:
