@@ -24,8 +24,11 @@ from benchmarks.cgroups import Held, NotHeld, held, put
 from benchmarks.peers import celery_messages
 from tests.redis_server import RedisServer
 
-#: Share of a core that each broker gets, and worker processes beside it.
-SHARE, PROCESSES = 0.15, 4
+#: Share of a core that each broker gets.
+SHARE = 0.15
+#: Worker processes, and slots of each: enough that a broker always has takes to answer, also while some workers work on
+#: what the other has just given them.
+PROCESSES, SLOTS = 6, 200
 #: Pools; every second one is on the second broker, if there is one.
 POOLS = ("east-0", "west-0", "east-1", "west-1")
 #: Characters of each message, which is a prompt of about 2,000 tokens. Of a message of nothing Redis has a tenth of the
@@ -129,7 +132,7 @@ def _drain(folder: Path, brokers: int, tasks: int, share: float | None) -> Drain
         environment = {"FLEET_CONFIG": str(toml), "BENCH_BROKER": servers[0].url}
         with ExitStack() as stack:
             for at in range(PROCESSES):
-                options = ("-c", "100", "-n", f"w{at}@bench")
+                options = ("-c", str(SLOTS), "-n", f"w{at}@bench")
                 stack.enter_context(
                     worker("benchmarks.peers.celery_fleet", *options, env=environment, log=folder / "worker.log")
                 )
