@@ -370,7 +370,7 @@ def test_leases_of_living_old_workers_stay_theirs_and_those_that_ran_out_are_rea
         client.zadd(keys.bot_leases("a"), {dead.member: 1})
     move(redis_url, settings)
     witness = Witness(redis_url, ["a"])
-    begun = set(witness._begun(connect(redis_url), ["k0", "k1", "k2"]))
+    begun = set(witness._begun(connect(redis_url), dict.fromkeys(("k0", "k1", "k2"), "")))
     assert begun == {"k0", "k1"}, "both had begun; nobody knows of the third"
     assert client.zscore(keys.pool_reaped("a"), "k1") is not None
     with names_of_before():
