@@ -138,6 +138,7 @@ def test_canaries_of_tasks_in_every_state_are_found_nowhere_and_the_neighbours_s
     client.hset(keys.suspects(), hashlib.sha1(message).hexdigest(), "process")  # type: ignore[arg-type]
     export = tmp_path / "calls.jsonl"
     wait_until(lambda: export.exists() and f'"{TENANT}"' in export.read_text(), WAIT_S, "calls are exported")
+    wait_until(lambda: not client.keys("fleet:limit:*:open"), WAIT_S, "no call is noted as open")
     found = keys_with(client, TENANT)
     assert {keys.result(ends[0]), keys.dead_letter_bodies(), keys.parked(), keys.unacked(), keys.events()} <= found
 
