@@ -44,8 +44,9 @@ def test_members_of_a_killed_worker_are_answered_by_other_bots_and_no_bot_answer
 
 def test_a_killed_producer_leaves_nothing_locked_and_its_members_end_by_themselves(stage: AskStage) -> None:
     env = {**os.environ, "PYTHONPATH": str(REPO), "FLEET_CONFIG": str(stage.folder / "fleet.toml")}
-    producer = subprocess.Popen([sys.executable, "-c", PRODUCER], env=env, cwd=stage.folder)
     with connect(stage.server.url) as client:
+        wait_until(lambda: client.hlen(keys.bot_claims("slow")) == 0, 60, lambda: "nothing of another test runs")
+        producer = subprocess.Popen([sys.executable, "-c", PRODUCER], env=env, cwd=stage.folder)
         queue = f"{keys.queue('never')}\x06\x162"
         try:
             wait_until(lambda: client.hlen(keys.bot_claims("slow")) == 3, 60, lambda: "its members run")
